@@ -1,16 +1,16 @@
-"""The packed row of a commit: everything one flush made visible, in one blob.
+"""The packed row of a commit: everything that one flush made visible, in one blob.
 
-A row of `wal_commit` is the whole truth about a WAL object: for each partition the byte range of its batches, how
-many offsets they take, and what their idempotent producers sent. With the base offsets beside it, replaying the
-rows in `seq` order rebuilds heads, spans, producer states and usage, which is how an agent starts and how agents
+A row of `wal_commit` fully describes a WAL object: for each partition the byte range of its batches, how many offsets
+they take, and the sequence numbers of their idempotent producers. With the base offsets beside it, replaying the rows
+in `seq` order rebuilds log end offsets, spans, producer states and usage, which is how an agent starts and how agents
 follow each other.
 
-Layout, big-endian. Blob: format byte, then entries. Entry: partition id i64, byte start u32, byte length u32,
-offset count u32, batch count u32, maximum timestamp i64, producer batch count u16; then as many producer batches:
-producer id i64, epoch i16, first sequence i32, last offset delta u32, offset delta of the batch's first record
-within the entry u32, maximum timestamp i64; in format 2, which rows with transactions have, flags u8 as well. In
-format 3, which rows with sealed entries have, an entry also has a key id i64 before its producer batches, 0 if it is
-not sealed, and else salt (16 bytes), start, length and skipped u32, base offset i64 and CRC u32 of its seal.
+Layout, big-endian. Blob: format byte, then entries. Entry: partition id i64, byte start u32, byte length u32, offset
+count u32, batch count u32, maximum timestamp i64, producer batch count u16; then as many producer batches: producer id
+i64, epoch i16, first sequence i32, last offset delta u32, offset delta of the batch's first record within the entry
+u32, maximum timestamp i64; in format 2, for rows with transactions, flags u8 as well. In format 3, for rows with sealed
+entries, an entry also has a key id i64 before its producer batches, 0 if it is not sealed, and else salt (16 bytes),
+start, length and skipped u32, base offset i64 and CRC u32 of its seal.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _PRODUCER_WITH_FLAGS = Struct(">qhiIIqB")
 _KEY_ID = Struct(">q")
 _SEAL = Struct(">q16sIIIqI")
 SEAL_BYTES = _SEAL.size
-"""What a seal adds to an entry of a row."""
+"""The size of a seal in an entry."""
 
 TRANSACTIONAL, CONTROL, ABORT = 1, 2, 4
 STORED_FLAGS = TRANSACTIONAL | CONTROL | ABORT
-"""Flags of a batch: it belongs to a transaction; it is the marker that ends one; the end is an abort."""
+"""Flags of a batch: it belongs to a transaction; it is a marker; the marker of an abort."""
 
 
 class ProducerBatch(NamedTuple):
@@ -60,10 +60,10 @@ class ProducerBatch(NamedTuple):
     first_sequence: int
     last_offset_delta: int
     offset_delta: int
-    """Where the batch starts, counted in offsets from the entry's base."""
+    """The batch's first offset, relative to the entry's base."""
     timestamp: int
     flags: int = 0
-    """Those of `STORED_FLAGS` are stored; of others the path that makes the commit may have a use."""
+    """Only `STORED_FLAGS` are stored; the commit path uses the others."""
 
 
 class CommitEntry(NamedTuple):
@@ -80,18 +80,18 @@ class CommitEntry(NamedTuple):
 
 
 Unappended = SequenceBatch | Refusal | ErrorCode | None
-"""Why a batch is not in the log: it repeats another, it is refused (by an error code: it fits no transaction), or
-(None) its partition does not exist."""
+"""Why a batch is not in the log: a duplicate of this one, refused with this error, or (None) its partition does not
+exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What was left out of a commit: its entries are stretches of those that were asked for."""
+    """The batches left out of a partial commit: its entries are runs of the original ones."""
 
     origins: Sequence[int]
-    """For each entry which of those asked for it comes from."""
+    """For each entry the index of the original one."""
     unappended: Mapping[tuple[int, int], Unappended]
-    """By number of the entry asked for, and of the batch in it."""
+    """By index of the original entry, and of the batch in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
 
 @twinned
 def pack_unsealed(entries: Sequence[CommitEntry]) -> bytes | None:
-    """The same for entries without seals; None if there is one."""
+    """The same for entries without seals; None if one has a seal."""
     if any(entry.seal for entry in entries):
         return None
     flagged = any(batch.flags for entry in entries for batch in entry.producer_batches)
@@ -145,7 +145,7 @@ def _with_flags(batch: ProducerBatch) -> bytes:
 
 
 def packed_bytes_max(entries: int, batches: int) -> int:
-    """The size of both columns for so many entries with so many batches, at most, if none is sealed."""
+    """The largest size of both columns for so many entries with so many batches, none of them sealed."""
     return 1 + entries * (_ENTRY.size + 8) + batches * _PRODUCER_WITH_FLAGS.size
 
 
@@ -157,7 +157,7 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
 
 @twinned
 def unpack_unsealed(blob: bytes) -> list[CommitEntry] | None:
-    """The entries of a row without seals; None where there are some, or it was not packed by us."""
+    """The entries of a row without seals; None if there are any, or the row is invalid."""
     try:
         return _unpack(blob) if blob[:1] != bytes((FORMAT_WITH_SEALS,)) else None
     except CorruptData:
@@ -227,11 +227,11 @@ def apply_entry(
     *,
     transactional: bool = True,
 ) -> Span | None:
-    """Evolve a partition by one entry of a durable commit, and return the span. The only way a head moves forward.
+    """Evolve a partition by one entry of a durable commit, and return the span. The only way the log end advances.
 
     Entries must arrive in commit order; one that is already in segments (a replay over loaded rows) changes nothing.
-    `producers` are the states after this entry where the caller has worked them out already. Not `transactional`: the
-    caller knows that no batch of the entry begins, continues or ends a transaction.
+    `producers` are the states after this entry, if the caller has computed them. Not `transactional`: the caller knows
+    that no batch of the entry begins, continues or ends a transaction.
     """
     entry, base = commit.entries[position], commit.bases[position]
     if base < partition.segmented_to:
@@ -253,7 +253,7 @@ def apply_entry(
 
 
 def wake(partition: Partition, entry: CommitEntry) -> None:
-    """Tell those who wait for a partition's data what an entry has brought."""
+    """Notify a partition's waiters of an entry."""
     if not partition.waiters:
         return
     is_plain = not partition.transactions and not any(batch.flags for batch in entry.producer_batches)
@@ -269,9 +269,9 @@ def follow_all(
     open_transactions: dict[int, OpenTransaction], aborted: list[AbortedTransaction], base: int,
     batches: tuple[ProducerBatch, ...], now_ms: int,
 ) -> None:  # fmt: skip
-    """Note what batches with flags do to the transactions of their partition: begin one, go on, or end it.
+    """Apply transactional batches and markers to the open transactions of their partition.
 
-    What is open stays in the order of first offsets, so that the first one is where the undecided part begins.
+    Open transactions stay ordered by first offset, so that the first one determines the last stable offset.
     """
     for batch in batches:
         if not batch.flags:
@@ -288,7 +288,7 @@ def follow_all(
 
 
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
-    """Note one idempotent batch of a durable entry whose base offset is `base`; one that is known changes nothing."""
+    """Remember one idempotent batch of a durable entry with this base offset; one that is known changes nothing."""
     if batch.flags & CONTROL:
         partition.meet(batch.producer_id)
         note_marker(partition.producers, batch.producer_id, batch.epoch, now_ms)
@@ -297,13 +297,13 @@ def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms
     if state is not None and (
         batch.epoch < state.epoch or (state.batches and base + batch.offset_delta <= state.batches[-1].last_offset)
     ):
-        return  # Where commits move the stored states, those that are read are ahead of the commits that are replayed.
+        return  # Where commits store states, loaded states are ahead of replayed commits.
     partition.meet(batch.producer_id)
     remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
 
 
 def sequence_batch(base: int, batch: ProducerBatch) -> SequenceBatch:
-    """What is remembered of one idempotent batch of an entry whose base offset is `base`."""
+    """What is remembered of one idempotent batch of an entry with this base offset."""
     count = batch.last_offset_delta + 1
     first = base + batch.offset_delta
     return SequenceBatch(

@@ -1,15 +1,15 @@
-"""What one flush of the writer consists of: shares of partitions, and passengers.
+"""One flush of the writer: shares of partitions, and passengers.
 
-A *passenger* is a change of something else that must become durable in one transaction with the flush, and in order
-with it: the state of a transaction and the markers that end it, or letters for a share group's dead letter queue and
-the note that they were written. It decides when the flush is put together, on what is durable by then and on the
-batches that are in the flush already. Since the writer has one flush under way at a time, there is nothing else it
-could depend on. A flush may consist of passengers alone; without batches of theirs it needs no object, but it may be
-given one: where the object alone makes a commit, that is quicker than the database.
+A *passenger* is another change that must become durable atomically with the flush, and in order with it: the state of a
+transaction and its markers, or letters for a share group's dead letter queue and the note that they were written. It
+decides when the flush is put together, on durable state and on the batches that are already in the flush. Since the
+writer has one flush in flight at a time, there is nothing else it could depend on. A flush may consist of passengers
+alone; without batches of theirs it needs no object, but it may get one: where a commit record is enough, that is faster
+than the database.
 
-Where several agents commit, what is durable by then may be more than is known here. So a passenger names the producers
-whose batches its decision rests on; if there are more of those, nothing of the flush happens and all of it is decided
-again (`Outdated`). What passengers of one kind write is gathered, so that it takes few statements.
+Where several agents commit, durable state may be ahead of what is known here. So a passenger names the producers whose
+batches its decision depends on; if they have more batches, nothing of the flush is written and all of it is decided
+again (`Outdated`). Writes of passengers of the same kind are combined, so that they take few statements.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
 
 Refuses = Callable[[Partition, Accepted], ErrorCode]
-"""Says why a transactional batch must not be appended."""
+"""Returns why a transactional batch must not be appended."""
 
 
 @dataclass(slots=True)
@@ -42,12 +42,12 @@ class Share:
     base: int
     next_offset: int
     appended: list[tuple[Accepted, Settles, int, int]] = field(default_factory=list)
-    """Batch, whom to tell, and the offset it got."""
+    """Batch, ticket and position in it, and the offset assigned."""
     repeated: list[tuple[SequenceBatch, Settles, int]] = field(default_factory=list)
     producers: dict[int, ProducerState] = field(default_factory=dict)
-    """States of the producers as they will be when this flush is durable."""
+    """States of the producers once this flush is durable."""
     transactional: dict[int, None] | None = None
-    """Producers with batches or markers of transactions in it, if there are any."""
+    """Producers with transactional batches or markers in it, if there are any."""
     byte_start: int = 0
     byte_length: int = 0
 
@@ -57,12 +57,11 @@ def append_in_order(
     share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None = None,
     admitted: dict[int, int] | None = None,
 ) -> int:  # fmt: skip
-    """Append the batches of a share from `first` on, until there is one about which more is to be asked than whether it
-    is the next one of a producer that is known, and (`refusal`) whether its transaction may have it; its number, or how
-    many there are.
+    """The fast path for batches in order: append those from `first` on, up to one that is not the next one of a known
+    producer, or that `refusal` does not accept; returns its index, or the number of batches.
 
-    `admitted`: epochs of the producers whose implicit batches were not refused before, in this flush and this virtual
-    cluster. Whether such a batch is refused does not depend on its partition, so they are not asked about again.
+    `admitted`: epochs of producers whose implicit batches were accepted before, in this flush and virtual cluster.
+    Whether such a batch is accepted does not depend on its partition, so `refusal` is not called again.
     """
     partition, producers, appended = share.partition, share.producers, share.appended
     offset, size = share.next_offset, share.byte_length
@@ -111,7 +110,7 @@ def sequence_of(batch: Accepted, offset: int) -> SequenceBatch:
 
 @twinned
 def settle_appended(share: Share, moved: int) -> None:
-    """Tell those who wait for the batches of a share where they are."""
+    """Answer the batches of a share with their offsets."""
     log_start = share.partition.log_start
     for batch, ticket, slot, offset in share.appended:
         ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
@@ -119,7 +118,7 @@ def settle_appended(share: Share, moved: int) -> None:
 
 @twinned
 def append_marker(share: Share, batch: Accepted, ticket: Settles, now_ms: int) -> None:
-    """Append the end of a producer's transaction to a share, and note what becomes of the producer by it."""
+    """Append a marker to a share, and update the producer's state."""
     producer_id, epoch, producers = batch.producer_id, batch.producer_epoch, share.producers
     share.appended.append((batch, ticket, 0, share.next_offset))
     share.next_offset += batch.offset_count
@@ -135,26 +134,26 @@ def append_marker(share: Share, batch: Accepted, ticket: Settles, now_ms: int) -
 
 
 class Passenger(Protocol):
-    """A change that goes with a flush."""
+    """A change that becomes durable with a flush."""
 
     def board(self, flush: Flush) -> bool:
-        """Decide, and join the flush's passengers unless nothing is to be written; False to wait for the next one."""
+        """Decide, and join the flush unless there is nothing to write; False to wait for the next flush."""
 
     def landed(self) -> None:
         """The flush is durable, and its batches are applied. Called at once, in the order of boarding."""
 
     def failed(self, problem: PlatformError) -> None:
-        """Nothing of the flush happened."""
+        """Nothing of the flush was written."""
 
 
 class Gathering(Protocol):
-    """What all passengers of one kind in a flush write."""
+    """The combined writes of all passengers of one kind in a flush."""
 
     def script(self) -> Script[None]:
-        """Write it; the same as in `Change`."""
+        """Write them; as in `Change`."""
 
     def record(self) -> bytes | None:
-        """What `script` writes, for a commit record; None if that cannot tell it."""
+        """What `script` writes, for a commit record; None if it cannot be expressed there."""
 
 
 Gathered = TypeVar("Gathered", bound=Gathering)
@@ -170,25 +169,25 @@ class TransactionGuard(Protocol):
         """
 
     def on_outdated(self, problem: Outdated) -> None:
-        """A flush is decided again, and this is why."""
+        """A flush is decided again, for this reason."""
 
     def began(self, partition: Partition, producers: Iterable[int]) -> None:
-        """Producers have durable batches of transactions in a partition. Their transactions may be open or ended."""
+        """Producers have durable transactional batches in a partition, or markers."""
 
 
 class Brought:
-    """Whom to tell about a batch that a passenger brings. If the flush is decided again, the passenger brings another.
+    """Ticket of a batch that a passenger brings. If the flush is decided again, the passenger brings another one.
 
-    Most want to know nothing: they hear of the whole flush.
+    Most passengers need no answer: `landed` and `failed` tell them about the whole flush.
     """
 
     timeout_ms = None
 
     def time_out(self) -> None:
-        """It never is."""
+        """Never called: there is no time-out."""
 
     def settle(self, position: int, result: Appended) -> None:
-        """Nobody waits."""
+        """Ignored."""
 
 
 _NOBODY = Brought()
@@ -202,29 +201,29 @@ class Flush:
     now_ms: int
     shares: list[Share]
     seen: int = 0
-    """The last commit of others that it was decided on."""
+    """The last commit of other agents that it was decided on."""
     body: memoryview = _NOTHING
     stored: memoryview = _NOTHING
-    """The body as it is to be stored: itself, or one in which entries are sealed."""
+    """The body to store: the plain one, or one in which entries are sealed."""
     seals: list[EntrySeal | None] | None = None
-    """By what each share is sealed, if any is."""
+    """The seal of each share, if any is sealed."""
     tenants: list[Any] = field(default_factory=list)
-    """Of the arena's chunk that the body is in."""
+    """The tenants of the arena chunk that contains the body."""
     passengers: list[Passenger] | None = None
     gathered: dict[type[Gathering], Gathering] | None = None
     producers: set[int] | None = None
-    """On whose batches passengers' decisions rest."""
+    """Producers on whose batches passengers' decisions depend."""
     by_partition: dict[Partition, Share] | None = None
-    """The shares, once there are markers to be added to them."""
+    """The shares by partition, once markers have to be added to them."""
     record: bytes | None = b""
-    """What a commit record can tell of what passengers write; None if it cannot."""
+    """What passengers write, for the commit record; None if it cannot be expressed there."""
     boarded: set[object] | None = None
-    """Whatever passengers have touched: a second one who needs the same takes the next flush."""
+    """What passengers have touched: a second one that needs the same takes the next flush."""
     is_hurried: bool = False
-    """Whether what passengers write is worth an object that holds nothing but its record."""
+    """Whether what passengers write is worth an object that contains only its commit record."""
 
     def let_board(self) -> None:
-        """There are passengers."""
+        """Prepare for passengers."""
         self.passengers, self.gathered, self.producers, self.boarded = [], {}, set(), set()
 
     @property
@@ -234,34 +233,34 @@ class Flush:
 
     @property
     def has_object(self) -> bool:
-        """Whether it is laid out: then it is a commit, if one without batches."""
+        """Whether it is laid out as an object: then it is a commit, perhaps one without batches."""
         return len(self.body) > 0
 
     @property
     def can_do_without_object(self) -> bool:
-        """Whether the database alone can make it true when the log takes no object, as where that is full. It has room
-        that the log leaves to it, and what makes room in the log may need just this change."""
+        """Whether it can be committed by the database alone when the log takes no object because it is full. The
+        database has room reserved, and this very change may be what makes room in the log."""
         return not self.shares and bool(self.passengers)
 
     @property
     def change(self) -> Change | None:
-        """Everything passengers want to be written."""
+        """Everything that passengers write."""
         if not self.passengers:
             return None
         return Change(script=self._write_all, producers=self.producers or (), seen=self.seen, record=self.record)
 
     def all_aboard(self) -> None:
-        """No more passengers: what they write is known."""
+        """Boarding is over: what passengers write is known."""
         gathered = tuple((self.gathered or {}).values())
         if gathered:
             self.record = gathered[0].record() if len(gathered) == 1 else None
 
     def has_boarded(self, key: object) -> bool:
-        """Whether a passenger of this flush has touched something."""
+        """Whether a passenger of this flush has touched a key."""
         return self.boarded is not None and key in self.boarded
 
     def join(self, passenger: Passenger, *, producers: Iterable[int] = (), keys: Iterable[object] = ()) -> None:
-        """Take a passenger in, with those on whose batches it rests and what nobody else may touch now."""
+        """Add a passenger, with the producers its decision depends on and the keys that no other one may touch."""
         assert self.passengers is not None
         assert self.producers is not None
         assert self.boarded is not None
@@ -270,7 +269,7 @@ class Flush:
         self.boarded.update(keys)
 
     def gather(self, kind: type[Gathered], make: Callable[[], Gathered]) -> Gathered:
-        """What passengers of a kind write; made for the first of them."""
+        """The combined writes of a kind of passengers; created for the first of them."""
         assert self.gathered is not None
         found = self.gathered.get(kind)
         if found is None:
@@ -283,13 +282,13 @@ class Flush:
             yield from gathering.script()
 
     def partitions_of(self, producer_id: int) -> Iterator[Partition]:
-        """Where this flush has batches of a producer's transaction."""
+        """The partitions in which this flush has transactional batches of a producer."""
         for share in self.shares:
             if share.transactional is not None and producer_id in share.transactional:
                 yield share.partition
 
     def append(self, partition: Partition, batch: Accepted, ticket: Brought = _NOBODY) -> Share:
-        """Append a batch that a passenger brings, behind what the flush has for the partition: to which share."""
+        """Append a batch of a passenger, after what the flush has for the partition; returns its share."""
         share = self._share_of(partition)
         share.appended.append((batch, ticket, 0, share.next_offset))
         share.next_offset += batch.offset_count
@@ -308,7 +307,7 @@ class Flush:
     def end_transaction(
         self, partitions: Iterable[Partition], *, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int
     ) -> None:
-        """Append the marker that ends a producer's transaction in partitions, behind what the flush has of it."""
+        """Append a producer's marker to partitions, after its batches in the flush."""
         batch = marker(
             producer_id=producer_id, epoch=epoch, commit=commit, coordinator_epoch=coordinator_epoch, now_ms=self.now_ms
         )

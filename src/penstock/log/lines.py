@@ -25,10 +25,10 @@ from penstock.log.batches import Accepted
 from penstock.log.model import Partition
 
 Waiting = tuple[Accepted, Settles, int]
-"""A batch that waits for a flush, whom to tell of its outcome, and its position in what that answers."""
+"""A batch that waits for a flush, the ticket that gets its answer, and its position in that."""
 SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
-"""What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
-a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
+"""The most that one partition gets in a flush, markers apart. Producers may claim any record count for a batch, and a
+commit row has 32 bits for the offsets of an entry, 16 for its batches."""
 SHARED_S = 1.0
 """How long a cluster counts as active after it has appended."""
 
@@ -120,7 +120,7 @@ class Lines:
 
 @twinned
 def fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
-    """How many of the waiting batches of a partition fit; one always does."""
+    """How many of a partition's waiting batches fit; one always does."""
     if len(pending) == 1:
         return 1
     size = offsets = 0
@@ -136,14 +136,14 @@ def fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
 
 @twinned
 def join_line(in_line: dict[tuple[int, int], int], batch: Accepted) -> None:
-    """Count a batch of a transaction that begins to wait, by producer id and epoch."""
+    """Count a waiting transactional batch, by producer id and epoch."""
     producer = batch.producer_id, batch.producer_epoch
     in_line[producer] = in_line.get(producer, 0) + 1
 
 
 @twinned
 def leave_line(in_line: dict[tuple[int, int], int], taken: list[Waiting]) -> None:
-    """Count those of transactions among the batches that a flush has taken no more."""
+    """Uncount the transactional ones among batches that a flush has taken."""
     for batch, _, _ in taken:
         if batch.flags:
             producer = batch.producer_id, batch.producer_epoch

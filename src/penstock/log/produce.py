@@ -1,4 +1,4 @@
-"""Produce: judge each partition's batch, hand the good ones to the writer, answer when all are settled."""
+"""Produce: validate each partition's batch, submit the valid ones to the writer, answer when all are settled."""
 
 from __future__ import annotations
 
@@ -51,53 +51,52 @@ Verdict = Accepted | Rejected | Unread
 
 
 class TransactionalIds(Protocol):
-    """Knows which producer has which transactional id."""
+    """Knows which producer owns which transactional id."""
 
     def ownership(self, key: tuple[int, str], producer_id: int) -> ErrorCode:
-        """Why a transactional id of a virtual cluster is not this producer's, or NONE."""
+        """Why a producer does not own a transactional id of a virtual cluster, or NONE."""
 
 
 class Line(Protocol):
     """The requests of one connection, in order."""
 
     def hold(self) -> None:
-        """Let those behind this one wait."""
+        """Hold back the requests after this one."""
 
     def release(self) -> None:
-        """Go on with them."""
+        """Continue with them."""
 
 
 class ProduceHandler:
-    """Answers Produce.
+    """Answers Produce. `done` gets one result per partition, in the request's order, when all are durable or refused,
+    or when the request's time-out has passed; it may be called before `handle` returns.
 
-    Where records have to be looked at, as a topic or a strange timestamp may want it, that is done beside the loop if
-    it may take long: producers choose how long. What comes behind on the connection waits, so that batches are written
-    in the order they came in.
+    Where records must be decoded, as a topic or an unusual timestamp may require, it is done on a thread if it may take
+    long: producers determine how long. Later requests of the connection are held back, so that batches are written in
+    the order in which they arrived.
     """
 
     def __init__(self, *, registry: Registry, writer: Writer, clock: Clock) -> None:
         self._registry, self._writer, self._clock = registry, writer, clock
         self.beside: OnThread | None = None
-        """Where it is looked into batches; None: here."""
+        """The thread that decodes batches; None: the event loop's."""
         self.looked_at_bytes = 0
-        """Of batches that are being looked into, or wait for it."""
+        """Bytes of batches that are being decoded, or wait for it."""
         self._looking: set[asyncio.Task[None]] = set()
         self.transactional_ids: TransactionalIds | None = None
-        """Whose they are. Without it nobody has one."""
+        """Ownership of transactional ids. None: nobody owns any."""
         self.authorizer: Authorizer | None = None
-        """Whom to ask for permission. Without it everybody may write to everything."""
+        """Checks permissions. None: everybody may write everything."""
 
     async def drain(self) -> None:
-        """Wait for what is being looked into."""
+        """Wait for batches that are being decoded."""
         while self._looking:
             await asyncio.wait(self._looking)
 
     def handle(self, context: RequestContext, request: ProduceRequest, done: Done, line: Line | None = None) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
 
-        `done` gets one result per partition, in the request's order, when all are durable or refused, or when the
-        request's time-out has passed; it may be called before this returns. Every acknowledgement is one of durable
-        records: `acks` 1 and all are the same, and both wait. Who wants none is not told that it takes long.
+        Only durable records are acknowledged: `acks` 1 and all are the same. With `acks` 0 there is no response.
         """
         _count_repeats_once(request)
         brought = [share.records for topic in request.topic_data for share in topic.partition_data]
@@ -128,7 +127,7 @@ class ProduceHandler:
         self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done,
         line: Line | None = None,
     ) -> None:  # fmt: skip
-        """The same for a request that was read without a message: an acknowledgement is wanted."""
+        """The same for a request that was parsed without a message; it wants an acknowledgement."""
         shares, now_ms, transactional_id = request.shares, self._clock.now_ms(), request.transactional_id
         flags = 0
         if transactional_id is not None:
@@ -174,7 +173,7 @@ class ProduceHandler:
         self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles,
         grant: Grant, line: Line | None = None,
     ) -> None:  # fmt: skip
-        """The same for a request of one partition, without transaction, that wants an acknowledgement. The grant is
+        """The same for a request of one partition, without a transaction, that wants an acknowledgement. The grant is
         that of all requests of this shape in this context."""
         version, now_ms = shape.version, self._clock.now_ms()
         partition = self._find(context, version, shape.topic_name, shape.topic_id, index, grant)
@@ -191,7 +190,7 @@ class ProduceHandler:
         judged.add(partition, outcome)
         self._submit(judged, lambda results: ticket.settle(0, results[0]), line, ticket.timeout_ms)
 
-    # ---- judging ---------------------------------------------------------------------------------------------
+    # ---- validating ------------------------------------------------------------------------------------------
 
     def _inspect(
         self, records: memoryview | bytes | None, partition: Partition, glances: Glances, line: Line | None, *,
@@ -206,7 +205,7 @@ class ProduceHandler:
         return look_quickly(found, config, now_ms, glances) or found
 
     def _submit(self, judged: Judged, done: Done, line: Line | None, timeout_ms: int | None) -> None:
-        """Have everything written that may be, after it was looked into what has to be."""
+        """Submit every valid batch, after decoding those that must be."""
         if not judged.unread:
             judged.submit(self._writer, done, timeout_ms)
             return
@@ -226,7 +225,7 @@ class ProduceHandler:
                 judged.replace(position, partition, await beside(work))
         finally:
             self.looked_at_bytes -= size
-            # Whatever was not looked into is refused, and its producer tries again.
+            # Batches that were not decoded are refused, and their producer retries.
             judged.submit(self._writer, done, timeout_ms)
             line.release()
 
@@ -238,7 +237,7 @@ class ProduceHandler:
     def _may_use_id(
         self, context: RequestContext, transactional_id: str | None, brought: Iterable[bytes | memoryview | None]
     ) -> bool:
-        """Whether the caller may write in the name of the transactional id; a request without transactions has none."""
+        """Whether the caller may use the transactional id; true for a request without transactions."""
         authorizer = self.authorizer
         if authorizer is None or transactional_id is None:
             return True
@@ -249,7 +248,7 @@ class ProduceHandler:
     def _find(
         self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int, grant: Grant | None = None
     ) -> Partition | ErrorCode:
-        """The partition that a request of that version names, or why there is none for this caller."""
+        """The partition that a request of this version names, or why there is none for this caller."""
         partitions = self._partitions(context, version, name, topic_id, grant)
         if isinstance(partitions, ErrorCode):
             return partitions
@@ -258,7 +257,7 @@ class ProduceHandler:
     def _partitions(
         self, context: RequestContext, version: int, name: str, topic_id: bytes, grant: Grant | None = None
     ) -> list[Partition] | ErrorCode:
-        """The partitions of the topic that a request of that version names, or why it has none for this caller."""
+        """The topic's partitions that a request of this version names, or why there are none for this caller."""
         if version >= TOPIC_IDS_SINCE:
             topic = self._registry.by_id(context.cluster_id, topic_id)
             if topic is None:
@@ -267,7 +266,7 @@ class ProduceHandler:
         else:
             topic = self._registry.by_name(context.cluster_id, name)
         authorizer = self.authorizer
-        # Before it is known whether the topic exists: that too is not for everybody.
+        # Checked before it is known whether the topic exists: existence, too, is confidential.
         if authorizer is not None and (grant is None or grant.generation != authorizer.generation):
             if not authorizer.allows(context, _PRODUCE, WRITE_TOPIC, name):
                 return ErrorCode.TOPIC_AUTHORIZATION_FAILED
@@ -277,7 +276,7 @@ class ProduceHandler:
 
 
 class Judged:
-    """What was found out about the batches of a request, in its order."""
+    """Verdicts on the batches of a request, in its order."""
 
     __slots__ = ("_outcomes", "_owned", "_owner", "glances", "unread")
 
@@ -285,14 +284,14 @@ class Judged:
         self._owned, self._owner, self.glances = owned, NO_PRODUCER_ID, Glances()
         self._outcomes: list[tuple[Partition, Accepted] | Appended] = []
         self.unread: list[tuple[int, Partition, Unread]] = []
-        """Those that have yet to be looked into, with their positions."""
+        """Batches that must still be decoded, with their positions."""
 
     def refuse(self, error: ErrorCode) -> None:
-        """The next one is not written."""
+        """Refuse the next batch."""
         self._outcomes.append(Appended(error))
 
     def add(self, partition: Partition, outcome: Verdict) -> None:
-        """The next one was judged."""
+        """Add the verdict on the next batch."""
         if isinstance(outcome, Unread):
             self.unread.append((len(self._outcomes), partition, outcome))
             self.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
@@ -300,7 +299,7 @@ class Judged:
             self._outcomes.append(self._final(partition, outcome))
 
     def replace(self, position: int, partition: Partition, outcome: Accepted | Rejected) -> None:
-        """It was looked into."""
+        """Set the verdict on a batch after it was decoded."""
         self._outcomes[position] = self._final(partition, outcome)
 
     def _final(self, partition: Partition, outcome: Accepted | Rejected) -> tuple[Partition, Accepted] | Appended:
@@ -314,10 +313,10 @@ class Judged:
         return partition, outcome
 
     def submit(self, writer: Writer, done: Done, timeout_ms: int | None) -> None:
-        """Have written what may be, and answer."""
+        """Submit the valid batches, and answer."""
         results = [outcome if isinstance(outcome, Appended) else None for outcome in self._outcomes]
         if None not in results:
-            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
+            done(results)  # type: ignore[arg-type]  # nothing was accepted, so all are refusals
             return
         ticket = Ticket(results, done, timeout_ms)
         for position, outcome in enumerate(self._outcomes):
@@ -326,7 +325,7 @@ class Judged:
 
 
 def _count_repeats_once(request: ProduceRequest) -> None:
-    """A partition that is named more than once is written and answered once, with what came last, as in Kafka."""
+    """Of a partition that is named more than once, only the last batch is written and answered, as in Kafka."""
     last: dict[tuple[str, bytes, int], PartitionProduceData] = {}
     count = 0
     for topic in request.topic_data:
@@ -343,7 +342,7 @@ def _count_repeats_once(request: ProduceRequest) -> None:
 
 
 def portions_of(request: ProduceRequest, partitions: int) -> list[ProduceRequest]:
-    """The same as requests of so many partitions each, to be answered one after the other. Pure."""
+    """Split a request into several of so many partitions each, to be answered one after the other. Pure."""
     _count_repeats_once(request)
     portions, left = list[ProduceRequest](), 0
     for topic in request.topic_data:
@@ -364,7 +363,7 @@ def portions_of(request: ProduceRequest, partitions: int) -> list[ProduceRequest
 
 
 _WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
-"""What Kafka refuses before it looks where the log starts."""
+"""Errors that Kafka detects before it reads the log start offset."""
 
 
 def _rejection(partition: Partition, outcome: Rejected) -> Appended:
@@ -379,7 +378,7 @@ def refusal_of(topic_name: str, topic_id: bytes, index: int, result: Appended) -
 
 
 def response_of_plain(request: PlainProduce, results: list[Appended]) -> ProduceResponse:
-    """The results as a message, in the shape of a request that was read without one."""
+    """The response to a request that was parsed without a message."""
     response = ProduceResponse()
     for (name, topic_id, index, _, _), result in zip(request.shares, results, strict=True):
         last = response.responses[-1] if response.responses else None
@@ -391,7 +390,7 @@ def response_of_plain(request: PlainProduce, results: list[Appended]) -> Produce
 
 
 def response_of(request: ProduceRequest, results: Sequence[Appended]) -> ProduceResponse:
-    """The results as a message, in the request's shape."""
+    """The response to a request."""
     remaining = iter(results)
     response = ProduceResponse()
     for topic in request.topic_data:

@@ -1,14 +1,14 @@
 """The write path: batches wait in their partition's buffer, and one flush after the other makes them durable.
 
-There is no timer. A flush starts as soon as the one before has ended and takes everything that came meanwhile, up to
-`FLUSH_MAX_BYTES`: natural batching, which serves one producer at the speed of the disk and a thousand at its
-bandwidth. Where several virtual clusters append, each gets its part of a flush, and where transactions end flushes are
-short (see lines.py). Batches are copied once, grouped by partition, into page-aligned memory that is written as it
-stands and then stays as the tail that consumers read.
+There is no timer. A flush starts as soon as the previous one has ended and takes everything that arrived meanwhile, up
+to `FLUSH_MAX_BYTES`: natural batching (group commit), which serves one producer at the latency of the disk and a
+thousand at its bandwidth. Where several virtual clusters append, each gets a share of a flush, and where transactions
+end flushes are short (see lines.py). Batches are copied once, grouped by partition, into page-aligned memory that is
+written as it is and then stays as the tail that consumers read.
 
-The order of a flush is: decide (which batches are appended, which repeat earlier ones, which are refused), write and
-commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing. One
-that rested on what was not so any more is put back into the buffers, and decided again.
+The phases of a flush are: decide (which batches are appended, which are duplicates, which are refused), write and
+commit, and only then evolve the partitions, wake waiters and answer. A flush that fails changes nothing. One that was
+based on outdated state is put back into the buffers, and decided again.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ from penstock.wire.error_codes import ErrorCode
 
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
 OFFSETS_MAX = 2**62
-"""No batch is appended behind it: an offset has 63 bits, and a batch that claims to have 2^31 records costs nothing."""
+"""No batch is appended after it: an offset has 63 bits, and a batch that claims to have 2^31 records costs nothing."""
 WRITE_COUNTED_MAX_S, WRITE_SMOOTHING = 0.05, 0.1
-"""Of one write no more counts, and of each so much: some take very long, and say nothing of the next one."""
+"""The cap on one write's duration, and its weight, in the moving average: outliers predict nothing."""
 COMPLAIN_EVERY_S = 10.0
-"""How often the log says that flushes still fail: producers try again many times a second."""
+"""How often the log says that flushes still fail: producers retry many times a second."""
 AWAITED_MAX = 1_000
 """How many producers whose first batch failed are remembered in a partition."""
 MAX_PASSENGERS = 2**14
-"""How many may board a flush. Each has at most one marker for a partition, which come to what producers send."""
+"""How many may board a flush. Each has at most one marker per partition, beside what producers send."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,10 +75,10 @@ class Room(Protocol):
 
     @property
     def is_short(self) -> bool:
-        """Whether a flush should wait before it takes more."""
+        """Whether flushes should wait."""
 
     async def wait(self) -> None:
-        """Until there is room again, or for as long as makes sense."""
+        """Wait for room, for a limited time."""
 
 
 @dataclass(slots=True)
@@ -109,33 +109,33 @@ class Writer:
         self._room, self._sealing = room, sealing
         self._locked: Mapping[int, Lock] = {} if sealing is None else sealing.locked
         self._soon = soon or _next_turn
-        """Has a flush begun when all that has arrived is in its buffers."""
+        """Schedules the start of a flush, after everything that has arrived is in its buffers."""
         self.transactions: TransactionGuard | None = None
-        """Who knows about transactions. Without it there are none."""
+        """Checks transactional batches. None: there are no transactions."""
         self.producer_limit: Callable[[int], float | None] = lambda cluster_id: None
-        """How many producer ids a virtual cluster may have; None: any number."""
+        """The limit on producer ids of a virtual cluster; None: no limit."""
         self._newcomers: dict[int, set[int]] = {}
-        """Producer ids that begin with the flush that is put together, by virtual cluster, where there is a limit."""
+        """New producer ids of the flush being put together, by virtual cluster, where there is a limit."""
         self._lines = Lines()
-        """Partitions with batches that wait."""
+        """Partitions with waiting batches."""
         self._passengers: deque[Passenger] = deque()
         self._in_line: dict[tuple[int, int], int] = {}
-        """How many batches of transactions wait, by producer id and epoch."""
+        """How many transactional batches wait, by producer id and epoch."""
         self._task: asyncio.Task[None] | None = None
         self._written: asyncio.Future[None] | None = None
-        """Done when the flush that is being written has an outcome."""
+        """Done when the outcome of the flush in flight is known."""
         self._under_way: Flush | None = None
-        """That flush."""
+        """The flush in flight."""
         self.overdue = Overdue(clock, self._unanswered)
         self._scheduled = False
         self._write_s = 0.0
-        """How long it takes to write a flush and to commit it, about."""
+        """Moving average of the time to write and commit a flush."""
         self.pending_bytes = 0
-        """Accepted and not yet durable; what back-pressure looks at."""
+        """Accepted and not yet durable; what backpressure is based on."""
         self.on_drained: Callable[[], None] = lambda: None
-        """Called after each flush: room has come back."""
+        """Called after each flush: there is room again."""
         self.on_broken: Callable[[], None] = lambda: None
-        """Called when a bug of ours has interrupted a flush."""
+        """Called when a bug has interrupted a flush."""
         self.broken = False
         self._abandoned = False
         self.stats, self.stages = WriterStats(), Stages()
@@ -143,7 +143,7 @@ class Writer:
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
 
     def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
-        """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
+        """Put a batch into its partition's buffer. The ticket is settled when the batch is durable, or refused."""
         pending = partition.pending
         if not pending:
             self._lines.add(partition)
@@ -169,7 +169,7 @@ class Writer:
         self._come()
 
     def take_along(self, passenger: Passenger) -> None:
-        """Let a change go with the next flush, which is made for it if there is nothing else to flush."""
+        """Add a passenger to the next flush, which is started even if there is nothing else to flush."""
         self._passengers.append(passenger)
         self._come()
 
@@ -183,7 +183,7 @@ class Writer:
             self._soon(self._start)
 
     def has_in_line(self, producer_id: int, epoch: int) -> bool:
-        """Whether batches of a producer's transaction wait that the flush which is put together leaves behind."""
+        """Whether transactional batches of a producer are left for a later flush than the one being put together."""
         return (producer_id, epoch) in self._in_line and bool(self._lines)
 
     @property
@@ -193,26 +193,25 @@ class Writer:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing that is given to it will ever be flushed."""
+        """Whether nothing submitted will ever be flushed."""
         return self.broken or self._abandoned
 
     def lock_of(self, cluster_id: int) -> Lock | None:
-        """Why a virtual cluster cannot be written to, if it is so."""
+        """Why a virtual cluster cannot be written to, if so."""
         return self._locked.get(cluster_id)
 
     @property
     def has_company(self) -> bool:
-        """Whether others have appended while this process was running."""
+        """Whether other agents have appended while this process was running."""
         return self._commit_path.has_company
 
     async def catch_up(self) -> None:
-        """Know every commit that had happened when this was called, whoever made it."""
+        """Apply every commit that had happened when this was called, whichever agent made it."""
         if not self._commit_path.is_alone:
             await self._commit_path.catch_up()
 
     async def pass_flush(self) -> None:
-        """Wait for the outcome of the flush that is being written, if one is. Those after it are decided on what is
-        known now."""
+        """Wait for the outcome of the flush in flight, if there is one. Later ones are decided on what is known now."""
         if self._written is not None:
             await asyncio.shield(self._written)
 
@@ -228,9 +227,9 @@ class Writer:
                 await asyncio.wait((task,))
 
     def abandon(self) -> None:
-        """Give up what is not finished, and begin nothing more. Nobody is told what became of it.
+        """Abandon the flush in flight, and start no other. Nobody is told its outcome.
 
-        It may become durable yet, with the number and the offsets that the next flush would have got.
+        It may still become durable, with the sequence number and the offsets that the next flush would have got.
         """
         self._abandoned = self._scheduled = True
         self._lines.clear()
@@ -241,8 +240,8 @@ class Writer:
             self._task.cancel()
 
     def _break(self, bug: BaseException) -> None:
-        """Do nothing more. What is in memory may be half changed, so nobody is answered from it: the process is to
-        end, and its next start finds what is durable."""
+        """Stop. State in memory may be half changed, so nothing is answered from it: the process must end, and its next
+        start finds what is durable."""
         _log.critical("a flush met a bug; this agent has to be started again", exc_info=bug)
         self.broken = self._scheduled = True
         self.on_broken()
@@ -252,10 +251,10 @@ class Writer:
             return
         self._scheduled = False
         if self._task is not None:
-            return  # Whose end begins the next one.
+            return  # Its end starts the next one.
         try:
             self._flush_what_waits()
-        except Exception as bug:  # noqa: BLE001  # whatever it is, its flush is neither durable nor refused
+        except Exception as bug:  # noqa: BLE001  # its flush is neither durable nor refused
             self._break(bug)
 
     def _start_soon(self) -> None:
@@ -281,13 +280,13 @@ class Writer:
                 self._begin(flush)
                 return
             if self._lines and self._lines.go_in_parts(self._clock.monotonic()):
-                # What others have sent meanwhile is to be in the next one.
+                # What arrives meanwhile should be in the next one.
                 self._scheduled = True
                 _next_turn(self._start_soon)
                 return
 
     def _flush_now(self, flush: Flush) -> bool:
-        """Make a flush durable without waiting, if that is possible."""
+        """Commit a flush without waiting, if that is possible."""
         change = flush.change
         if not flush.has_object:
             if change is None or not self._commit_path.change_now(change):
@@ -334,8 +333,9 @@ class Writer:
             self._soon(self._start)
 
     async def _run(self, flush: Flush) -> None:
-        """Flush until nothing waits, or what waits can be flushed in line again: under a steady load always something
-        waits. The first flush cannot, which is why it is here. After one with passengers they are answered first."""
+        """Flush until nothing waits, or flushes can be made inline again (under a steady load something always waits).
+        The first flush cannot, which is why this task was started. After one with passengers, those are answered
+        first."""
         in_line = False
         while True:
             if not flush.is_empty:
@@ -354,7 +354,7 @@ class Writer:
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()
-            if not self.stages.came_s:  # What is left of what the last one was put together of.
+            if not self.stages.came_s:  # These batches were left over by the last flush.
                 self.stages.came_s = self.stages.staged_s
             flush = self._under_way = self._stage()
 
@@ -364,7 +364,7 @@ class Writer:
             written.set_result(None)
 
     def _unanswered(self) -> Iterator[Settles] | None:
-        """Whoever waits for the flush that is being written, and for those after it."""
+        """Everybody who waits for the flush in flight, and for later ones."""
         if self.has_stopped or not (self._task is not None or self._scheduled or self._lines):
             return None
         shares = () if self._under_way is None else self._under_way.shares
@@ -408,10 +408,10 @@ class Writer:
     # ---- decide ----------------------------------------------------------------------------------------------
 
     def _stage(self) -> Flush:
-        """Take what waits, decide it, and lay the batches to append out in memory.
+        """Take waiting batches, decide them, and lay those to append out in memory.
 
-        What is refused is answered at once: a refusal rests on durable state only. Repeats of batches of this very
-        flush are answered with it.
+        Refusals are answered at once: they are based on durable state only. Duplicates of batches of this very flush
+        are answered with it.
         """
         shares: list[Share] = []
         flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
@@ -449,7 +449,7 @@ class Writer:
         return flush
 
     def _take(self, line: deque[Partition], flush: Flush, size: int, portion: Portion) -> int:
-        """Let one cluster have its part of a flush; the size of the flush with it."""
+        """Let one cluster have its share of a flush; returns the size of the flush with it."""
         end, room = min(size + portion.size_bytes, FLUSH_MAX_BYTES), portion.batches
         admitted: dict[int, int] = {}
         while line and size < end and room > 0:
@@ -460,7 +460,7 @@ class Writer:
             if taken == len(pending):
                 partition.pending = []
             else:
-                # Its rest is for the next flush: a partition has one share of a flush, whose base is its head.
+                # The rest waits for the next flush: a partition has one share per flush, based on its log end offset.
                 room = 0
                 partition.pending = pending[taken:]
                 line.append(partition)
@@ -475,7 +475,7 @@ class Writer:
         return size
 
     def _board(self, flush: Flush, size_before: int) -> int:
-        """Let passengers decide, now that it is known what they go with; the size of the flush with their markers."""
+        """Let passengers decide, now that the batches of the flush are known; returns its size with their markers."""
         flush.let_board()
         waiting, self._passengers = self._passengers, deque()
         left = deque(islice(waiting, MAX_PASSENGERS, None))
@@ -510,7 +510,7 @@ class Writer:
         return share
 
     def _closed_for(self, partition: Partition) -> Appended | None:
-        """The answer to every batch, where a partition takes none."""
+        """The answer to every batch of a partition that cannot be written to."""
         if partition.topic.deleted:
             return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         if self._locked and partition.topic.cluster_id in self._locked:
@@ -529,7 +529,7 @@ class Writer:
         share.byte_length += len(batch.data)
 
     def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | Refusal | None:
-        """Why a batch does not fit the transactions there are."""
+        """Why a batch does not fit its producer's transaction."""
         producer_id, partition = batch.producer_id, share.partition
         if not batch.flags:
             if producer_id in partition.transactions or (share.transactional and producer_id in share.transactional):
@@ -538,7 +538,7 @@ class Writer:
         if self.transactions is None:
             return ErrorCode.INVALID_TXN_STATE
         if share.transactional and producer_id in share.transactional:
-            # The partition became part of the transaction by the batch before.
+            # The batch before it has added the partition to the transaction.
             batch = batch._replace(flags=batch.flags | IMPLICIT)
         refusal = self.transactions.refusal(partition, batch)
         if refusal is not ErrorCode.NONE:
@@ -549,15 +549,15 @@ class Writer:
         return None
 
     def _crowded_out(self, share: Share, batch: Accepted) -> Appended | None:
-        """The answer to a producer that there is no room for; whoever has a transactional id has been counted by it."""
+        """The refusal of a new producer beyond the limit; owners of transactional ids are counted already."""
         producer_id = batch.producer_id
         if batch.flags or producer_id in share.producers or self.has_room_for(share.partition, producer_id):
             return None
         return CROWDED_OUT
 
     def has_room_for(self, partition: Partition, producer_id: int) -> bool:
-        """Whether a partition may remember a producer: its virtual cluster has it already, or may have another one.
-        Asked while a flush is put together, and then so counted. Clients may have made up their ids themselves."""
+        """Whether a partition may remember a producer: its virtual cluster knows it already, or is below its limit.
+        Called while a flush is put together, and counts the producer. Clients may have invented their ids."""
         if producer_id in partition.producers:
             return True
         cluster_id, tally = partition.topic.cluster_id, partition.tally
@@ -571,8 +571,8 @@ class Writer:
         return True
 
     def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | Appended | None:
-        """Judge a batch of an idempotent producer against the log as it will be after this flush. What is refused is
-        nobody's first batch, and takes no place of a producer's."""
+        """Judge a batch of an idempotent producer against the log as of the end of this flush. A refused batch must not
+        count as its producer's first, nor take up the limit on producers."""
         state = share.producers.get(batch.producer_id)
         if state is None:
             known = share.partition.producers.get(batch.producer_id)
@@ -595,7 +595,7 @@ class Writer:
             if state is None:
                 return Refusal.TOO_EARLY
             if not self._commit_path.is_alone:
-                return None  # What is missing may have gone to another agent: the commit path finds out.
+                return None  # The missing batch may be at another agent: the commit path decides.
         return verdict
 
     def _answer_unwritten(
@@ -661,7 +661,7 @@ class Writer:
                         waiter.on_stable(share.byte_length)
                     else:
                         waiter.on_append(share.byte_length)
-        # First, as to answer all the others takes a while.
+        # First, because answering all others takes a while.
         for passenger in flush.passengers or ():
             passenger.landed()
         for number, share in enumerate(shares):
@@ -673,7 +673,7 @@ class Writer:
         self.on_drained()
 
     def _succeed_in_part(self, flush: Flush, commit: Commit, rest: Rest) -> None:
-        """Some batches were left out: each stretch is applied by itself, each batch gets an answer of its own."""
+        """Some batches were left out: each run is applied by itself, each batch gets its own answer."""
         stretches: dict[int, list[int]] = {}
         for position, origin in enumerate(rest.origins):
             stretches.setdefault(origin, []).append(position)
@@ -708,7 +708,7 @@ class Writer:
         wake(partition, entry)
 
     def _put_back(self, flush: Flush, problem: Outdated) -> None:
-        """Nothing was written, and everything is to be decided again: by now more is known."""
+        """Nothing was written because the decision was outdated: put everything back, to decide it again."""
         _log.debug("a flush is decided again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message="what this batch repeats is not in the log yet")
         for share in flush.shares:
@@ -731,7 +731,7 @@ class Writer:
             self.transactions.on_outdated(problem)
 
     def _fail(self, flush: Flush, problem: PlatformError) -> None:
-        """Nothing was written: say so with an error that makes clients try again."""
+        """Nothing was written: answer with a retriable error."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
         if self._complaints.is_due(is_new=self._failed_in_a_row == 1):
@@ -749,7 +749,7 @@ class Writer:
         self.on_drained()
 
     def _await_again(self, share: Share) -> None:
-        """Let the first batch of a producer that is not known come before those that may be on their way behind it."""
+        """Require the first batch of an unknown producer before others that may have been sent after it."""
         partition, now_ms = share.partition, self._clock.now_ms()
         for batch, _, _, _ in share.appended:
             producer_id = batch.producer_id
@@ -766,12 +766,12 @@ def _next_turn(callback: Callable[[], None]) -> None:
 
 
 def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
-    """What an arena does before it uses a chunk again: its spans are no longer in memory."""
+    """Called before an arena reuses a chunk: its spans are no longer in memory."""
     shortened: dict[Partition, None] = {}
     for partition, span in tenants:
         span.view = None
         if span.location is None:
             shortened[partition] = None
-    # Once for all of them: a partition can have tens of thousands of spans, which move up each time.
+    # All at once: a partition can have tens of thousands of spans, which move up each time.
     for partition in shortened:
         partition.drop_lost_spans()

@@ -1,11 +1,11 @@
-"""How much was done lately: Kafka's sliding windows and its token bucket. Pure; the time is an argument.
+"""Kafka's sampled rates and its token bucket. Pure; the time is an argument.
 
-A `Rate` is what Kafka calls a sampled rate: amounts in samples of one window each, the oldest of which are forgotten.
-With the usual eleven samples of a second it is the average over the last ten to eleven seconds, so a burst of ten
-seconds' worth passes, and then the average is kept. A `TokenBucket` (KIP-599) holds as much as a whole stretch of
-windows allows and fills up all the time, so that one large change does not have to be forgotten before the next.
+A `Rate` is Kafka's sampled rate: amounts in samples of one window each, the oldest of which are dropped. With the
+default eleven samples of a second it is the average over the last ten to eleven seconds: a burst of ten seconds' worth
+passes, and after that the average is enforced. A `TokenBucket` (KIP-599) holds what all windows together allow and
+refills continuously, so that one large change does not have to age out before the next.
 
-A meter that was not used for a whole stretch of windows is as good as a new one, so nothing is lost by dropping it.
+A meter that was idle for all its windows equals a new one, so dropping it changes nothing.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from math import inf
 from penstock.base.dataclasses import dataclass
 
 MAX_THROTTLE_MS = 15 * 60 * 1000
-"""Nobody is made to wait for longer at once, however small a limit."""
+"""The longest throttle time, however small a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """How long is remembered."""
+    """Number and length of the windows."""
 
     samples: int = 11
     window_ms: int = 1000
 
     @property
     def stretch_ms(self) -> int:
-        """All samples together."""
+        """All windows together."""
         return self.samples * self.window_ms
 
     @property
     def shortest_ms(self) -> int:
-        """The least that amounts are ever averaged over: all windows but the current one."""
+        """The shortest time that amounts are averaged over: all windows but the current one."""
         return (self.samples - 1) * self.window_ms
 
 
 class Rate:
-    """Amounts over a sliding window. Of a time only whole milliseconds count."""
+    """Amounts over a sliding window, with millisecond resolution."""
 
     __slots__ = ("_before", "_began_ms", "_samples", "_windows", "last_ms", "total", "until_ms")
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
         self._samples: deque[tuple[int, int, float]] = deque()
-        """Those that are over: when each began, when something was last added, how much; the oldest first."""
+        """Completed samples: start, time of the last amount, total; oldest first."""
         self._before = 0.0
-        """Those together."""
+        """Their total."""
         self._began_ms = 0
         self.until_ms = 0
-        """When the current sample is over; 0 if there is none."""
+        """When the current sample ends; 0 if there is none."""
         self.last_ms = 0.0
-        """When something was last added to it."""
+        """When the last amount was added to it."""
         self.total = 0.0
-        """All samples together. Of the oldest some may be due to be forgotten, so the true total is this or less."""
+        """The total of all samples. The oldest may be due to be dropped, so the true total is this or less."""
 
     def record(self, amount: float, now_ms: float) -> None:
-        """Add an amount, or take one back. Within a sample that is two assignments, which whoever counts for every
-        request may make instead."""
+        """Add an amount, or take one back. Within a sample that is two assignments, which code that counts every
+        request may inline."""
         if now_ms >= self.until_ms:
             self._begin(int(now_ms))
         self.last_ms = now_ms
@@ -73,11 +73,11 @@ class Rate:
         self._began_ms, self.until_ms = now_ms, now_ms + self._windows.window_ms
 
     def harmless(self, limit: float) -> float:
-        """A total that is never too much, whenever it was added."""
+        """A total that is always within the limit, whenever it was added."""
         return limit * self._windows.shortest_ms / 1000
 
     def excess_ms(self, limit: float, now_ms: float) -> int:
-        """How long nothing may be added until the average is at the limit, in units a second; 0 if it is now."""
+        """How long nothing may be added until the average is at the limit (units per second); 0 if it is now."""
         at_ms = int(now_ms)
         self._forget(at_ms)
         if not self.until_ms:
@@ -86,7 +86,7 @@ class Rate:
         return 0 if excess <= 0 else _time_ms(excess, limit)
 
     def is_idle(self, now_ms: float) -> bool:
-        """Whether it is as good as new."""
+        """Whether it equals a new one."""
         self._forget(int(now_ms))
         return not self.until_ms
 
@@ -97,12 +97,12 @@ class Rate:
             self._before -= amount
             self.total -= amount
         if not samples:
-            self._before = 0.0  # Whatever rounding has left.
+            self._before = 0.0  # Clear rounding errors.
             if now_ms - int(self.last_ms) >= stretch_ms:
                 self.total, self.until_ms = 0.0, 0
 
     def _span_ms(self, now_ms: int) -> int:
-        """The time that the amounts are divided by: as if the windows before the first sample had been empty."""
+        """The time that the total is divided by: as if the windows before the first sample had been empty."""
         window_ms = self._windows.window_ms
         elapsed_ms = now_ms - (self._samples[0][0] if self._samples else self._began_ms)
         missing = self._windows.samples - 1 - elapsed_ms // window_ms
@@ -110,7 +110,7 @@ class Rate:
 
 
 class TokenBucket:
-    """Credits that come back at the rate of a limit."""
+    """Credits that are refilled at the rate of a limit."""
 
     __slots__ = ("_at_ms", "_tokens", "_windows")
 
@@ -135,13 +135,13 @@ class TokenBucket:
         return 0 if self._tokens >= 0 else _time_ms(-self._tokens, limit)
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether it is as good as new: full."""
-        # What is owed takes longer to come back than a stretch of windows.
+        """Whether it equals a new one: full."""
+        # Debts take longer than all windows to be refilled.
         return self._at_ms is None or (self._tokens >= 0 and now_ms - self._at_ms >= self._windows.stretch_ms)
 
     def _refill(self, limit: float, now_ms: int) -> None:
         burst = self._burst(limit)
-        if self._at_ms is None or burst == inf:  # What is without a limit comes back in no time at all.
+        if self._at_ms is None or burst == inf:  # Without a limit it refills at once.
             self._tokens = burst
         else:
             self._tokens = min(self._tokens + limit * (now_ms - self._at_ms) / 1000, burst)
@@ -152,5 +152,5 @@ class TokenBucket:
 
 
 def _time_ms(amount: float, limit: float) -> int:
-    """How long it takes until an amount is made up for: a limit can be so small that no number says it."""
+    """How long an amount takes to be made up for; bounded, because a tiny limit would overflow."""
     return round(min(amount / limit * 1000, MAX_THROTTLE_MS))

@@ -1,9 +1,8 @@
-"""What clients have done lately, compared with their limits: how long each is made to wait.
+"""Measuring clients against their limits: the throttle time of each request.
 
-Clients without a limit are not measured. `Throttles` remembers which limits apply to which client, so that a request
-costs one look-up; the meters themselves are shared by everybody who shares a limit, and outlive a change of it. When
-there are many, those that nobody has used for as long as their windows reach are dropped, which changes nothing. No
-timer runs.
+Clients without a limit are not measured. `Throttles` caches which limits apply to which client, so that a request costs
+one look-up; the meters themselves are shared by everybody who shares a limit, and survive a change of it. When there
+are many, those that were idle for all their windows are dropped, which changes nothing. There are no timers.
 """
 
 from __future__ import annotations
@@ -27,39 +26,39 @@ from penstock.quotas.transitions import canonical_address
 from penstock.wire.error_codes import ErrorCode
 
 KEPT_MIN = 1024
-"""How many meters are kept before it is looked for some to drop."""
+"""How many meters are kept before idle ones are dropped."""
 CLIENTS_MAX = 16_384
-"""How many clients' limits are remembered."""
+"""How many clients' limits are cached."""
 METERS_MAX = 65_536
-"""With so many in use, clients that come new share one: whoever makes up client ids gains nothing by it. But those of a
-virtual cluster that has fewer than its part do not, so that nobody loses anything by it either."""
+"""With so many meters in use, new clients share one: inventing client ids gains nothing. Clients of a virtual cluster
+that has fewer meters than its share are exempt, so that nobody loses anything by it either."""
 LONG_NAME = 512
-"""Longer client ids have no limits of their own, and are remembered by what they hash to."""
+"""Longer client ids have no limits of their own, and are cached by their hash."""
 _OTHERS = "\0"
 _PRINCIPAL_TYPE: Final = "User:"
 _RATES = (LimitKey.BYTES_IN_RATE, LimitKey.BYTES_OUT_RATE, LimitKey.REQUEST_RATE)
-"""Limits of virtual clusters that make clients wait."""
+"""Keys of a virtual cluster's limits that throttle clients."""
 
 
 class Meter:
-    """A rate that somebody may not exceed."""
+    """A rate with its limit."""
 
     __slots__ = ("harmless", "limit", "rate")
 
     def __init__(self, rate: Rate, limit: float) -> None:
         self.rate, self.limit = rate, limit
         self.harmless = rate.harmless(limit)
-        """With no more than this nobody waits, and it does not have to be reckoned."""
+        """Up to this total nobody is throttled, and no average has to be computed."""
 
     def charge(self, amount: float, now_ms: int) -> int:
-        """Count an amount; how long to wait for it."""
+        """Count an amount; the throttle time."""
         rate = self.rate
         rate.record(amount, now_ms)
         return 0 if rate.total <= self.harmless else rate.excess_ms(self.limit, now_ms)
 
 
 class Client:
-    """The meters that count for one client; None where there is no limit."""
+    """The meters that apply to one client; None where there is no limit."""
 
     __slots__ = ("bucket", "fetch", "mutations", "produce", "tenant", "time")
 
@@ -71,13 +70,13 @@ class Client:
         self.mutations = 0.0
         """The limit of the bucket."""
         self.tenant: Tenant | None = None
-        """What counts for everybody in the same virtual cluster."""
+        """The limits of the virtual cluster as a whole."""
 
 
 @twinned
 def count_within_limits(client: Client, size_bytes: int, now_ms: float) -> bool:
-    """Count a produce request that keeps well within its client's limits; False, and nothing is counted, if more is to
-    be looked at. Nearly always nobody has to wait: two comparisons tell."""
+    """The fast path: count a produce request that is clearly within its client's limits, as nearly all are; False, with
+    nothing counted, if averages have to be computed."""
     produce, time = client.produce, client.time
     if client.tenant is not None or (time is not None and time.rate.total > time.harmless):
         return False
@@ -92,7 +91,7 @@ def count_within_limits(client: Client, size_bytes: int, now_ms: float) -> bool:
 
 @twinned
 def count_time(client: Client, since_ms: float, now_ms: float) -> None:
-    """A client's produce request took from then until now, which counts for the next one."""
+    """Count the time of a client's produce request, which affects the next one."""
     if client.time is None:
         return
     rate, spent = client.time.rate, (now_ms - since_ms) / 10
@@ -104,7 +103,7 @@ def count_time(client: Client, since_ms: float, now_ms: float) -> None:
 
 
 class Throttles:
-    """The measures of one agent's clients.
+    """The meters of one agent's clients.
 
     Times are milliseconds of the clock's `monotonic`.
     """
@@ -112,27 +111,26 @@ class Throttles:
     def __init__(self, *, clock: Clock, settings: QuotaSettings) -> None:
         self._clock, self._settings = clock, settings
         self.version = 0
-        """Goes up when another `Client` may be found for somebody than was before: the one that was has to be looked up
-        again."""
+        """Incremented when another `Client` may apply to a client than before: cached ones must be looked up again."""
         self._tables: dict[int, Table] = {}
         self._limited: dict[int, Counter[bool]] = {}
-        """How many addresses, and how many others, have limits, by virtual cluster."""
+        """How many addresses, and how many other entities, have limits, by virtual cluster."""
         self._clients: dict[tuple[int, str, str | None], Client] = {}
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
         self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
         self._tenants: dict[int, Tenant] = {}
         self._meters_of = Counter[int]()
-        """How many there are, by virtual cluster."""
+        """Number of meters by virtual cluster."""
         self._keep, self._dropped_ms = KEPT_MIN, 0
         self.limits_clients = False
         """Whether any client, user or default has a limit."""
         self.limits_addresses = False
         self.throttled: dict[str, int] = dict.fromkeys((*QuotaKey, *_RATES), 0)
-        """How often somebody was made to wait, by what was limited."""
+        """How often clients were throttled, by quota."""
 
     def replace(self, cluster_id: int, table: Table, changed: Collection[Entity] | None = None) -> None:
-        """From now on these limits count in a virtual cluster: others than before for these entities, or for any. Only
-        those are looked at, for one may have a hundred thousand."""
+        """Put new limits of a virtual cluster in force: of these entities, or of all. Only the changed ones are
+        processed, because a cluster may have a hundred thousand."""
         before = self._tables.get(cluster_id, {})
         if changed is None:
             before, changed, self._limited[cluster_id] = {}, table, Counter()
@@ -143,7 +141,7 @@ class Throttles:
         self._look_again()
 
     def limit(self, cluster_id: int, limits: Limits) -> None:
-        """From now on these limits count for a virtual cluster as a whole."""
+        """Put new limits of a virtual cluster as a whole in force."""
         tenant = Tenant(limits, self._tenants.get(cluster_id))
         if tenant.limits_clients or tenant.connections is not None:
             self._tenants[cluster_id] = tenant
@@ -152,11 +150,11 @@ class Throttles:
         self._look_again()
 
     def tenant(self, cluster_id: int) -> Tenant | None:
-        """What a virtual cluster has done lately, if any of its rates is limited."""
+        """The meters of a virtual cluster, if any of its rates is limited."""
         return self._tenants.get(cluster_id)
 
     def forget(self, cluster_id: int) -> None:
-        """A virtual cluster is gone."""
+        """A virtual cluster was deleted."""
         self._tables.pop(cluster_id, None)
         self._limited.pop(cluster_id, None)
         self._tenants.pop(cluster_id, None)
@@ -176,7 +174,7 @@ class Throttles:
     # ---- requests -------------------------------------------------------------------------------------------------
 
     def on_request(self, client: Client, size_bytes: int) -> int:
-        """A request arrived; for how many milliseconds nothing more is to be read from its connection."""
+        """A request arrived; how many milliseconds to mute its connection."""
         tenant = client.tenant
         return 0 if tenant is None else self._of_arrival(tenant, size_bytes, self._now_ms())
 
@@ -192,15 +190,15 @@ class Throttles:
         return self._noted(key, min(spending.charge(amount, now_ms), MAX_THROTTLE_MS))
 
     def on_own_write(self, cluster_id: int, size_bytes: int) -> int:
-        """Something was written for a virtual cluster that none of its clients has sent; for how many milliseconds to
-        write no more of it. Its clients wait as well, as for what one of them has sent."""
+        """Something was written for a virtual cluster that none of its clients sent; the throttle time for writing more
+        of it. It counts against its clients' limits as well."""
         tenant = self.tenant(cluster_id)
         if tenant is None:
             return 0
         return self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes, self._now_ms())
 
     def on_produce(self, client: Client, size_bytes: int, now_ms: float) -> int:
-        """The same for a produce request that came at that time, and for the time that those before it took."""
+        """The same for a produce request that arrived at that time, including the time that earlier ones took."""
         if count_within_limits(client, size_bytes, now_ms):
             return 0
         throttle_ms = 0
@@ -218,32 +216,32 @@ class Throttles:
         return throttle_ms
 
     def on_time(self, client: Client, spent_s: float) -> int:
-        """A client's request took so long; for how many milliseconds to wait."""
+        """A client's request took so long; the throttle time in milliseconds."""
         meter = client.time
         return 0 if meter is None else self._waited_for_time(meter.charge(spent_s * 100, self._now_ms()))
 
     def _waited_for_time(self, owed_ms: int) -> int:
-        # One window at most, as in Kafka: time is not a debt that has to be paid back.
+        # One window at most, as in Kafka: excess request time is not a debt to be paid back.
         return self._noted(QuotaKey.REQUEST_PERCENTAGE, min(owed_ms, self._settings.windows.window_ms))
 
     def fetch_room(self, context: RequestContext) -> int | None:
-        """How many bytes a fetch can be answered with that are not bound to be too many; None for any number."""
+        """The largest fetch response that can be within the limits; None: no limit."""
         client = self.client(context)
         meter, room = client.fetch, None
         if meter is not None:
             room = max(1, int(meter.harmless))
         if client.tenant is not None and client.tenant.bytes_out is not None:
-            # What a second allows for all of them: nobody else waits for longer while it is sent.
+            # What a second allows for all clients of the cluster, so that nobody waits longer while it is sent.
             second = max(1, int(client.tenant.bytes_out.limit))
             room = second if room is None else min(room, second)
         return room
 
     def on_fetch(self, context: RequestContext, size_bytes: int) -> tuple[int, bool]:
-        """A fetch would be answered with so much: for how long to wait, and whether the answer may go all the same.
+        """Account for a fetch response of this size: the throttle time, and whether it may be sent all the same.
 
-        What is too much is not sent, and not counted, as in Kafka. But what is too much by itself, a single batch
-        larger than a small limit allows for all windows together, is sent when nothing else was, and paid for after:
-        Kafka's consumers would not get past it.
+        What exceeds the limit is not sent, and not counted, as in Kafka. But a single batch that by itself exceeds what
+        a small limit allows for all windows is sent when nothing else was, and made up for afterwards: Kafka's
+        consumers would never get past it.
         """
         client = self.client(context)
         meter, now_ms = client.fetch, self._now_ms()
@@ -261,7 +259,7 @@ class Throttles:
         return max(throttle_ms, tenant_ms), alone or not throttle_ms
 
     def _of_tenant(self, client: Client, size_bytes: int, now_ms: int) -> tuple[int, bool]:
-        """The same for the virtual cluster as a whole: nothing is sent while it owes something, and what is sent may
+        """The same for the virtual cluster as a whole: nothing is sent while it owes anything, and what is sent may
         make it owe."""
         spending = None if client.tenant is None else client.tenant.bytes_out
         if spending is None or not size_bytes:
@@ -272,7 +270,7 @@ class Throttles:
         return self._noted(LimitKey.BYTES_OUT_RATE, spending.charge(size_bytes, now_ms)), True
 
     def on_sent(self, context: RequestContext, size_bytes: int) -> int:
-        """Records were sent that could not be held back; for how long to wait."""
+        """Records were sent that could not be held back; the throttle time."""
         client, now_ms = self.client(context), self._now_ms()
         tenant_ms = 0
         if client.tenant is not None:
@@ -283,14 +281,14 @@ class Throttles:
         return max(tenant_ms, self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, now_ms)))
 
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
-        """How much a client may change with one request."""
+        """The allowance of one request for partition mutations."""
         client = self.client(context)
         if client.bucket is None:
             return UNLIMITED
         return _Mutations(self, client.bucket, client.mutations, strict=strict)
 
     def client(self, context: RequestContext) -> Client:
-        """What counts for whoever sent a request."""
+        """The meters that apply to the sender of a request."""
         client_id = context.client_id
         if client_id is not None and len(client_id) > LONG_NAME:
             client_id = sha256(client_id.encode()).hexdigest()
@@ -299,7 +297,7 @@ class Throttles:
         if client is None:
             self._drop_idle()
             if len(self._clients) >= CLIENTS_MAX:
-                self._forget_clients()  # Found again when they are needed.
+                self._forget_clients()  # Looked up again when needed.
             client = self._clients[key] = self._find(*key)
         return client
 
@@ -343,13 +341,13 @@ class Throttles:
         return bucket
 
     def _has_room(self, cluster_id: int) -> bool:
-        """Whether there may be one more meter of a virtual cluster."""
+        """Whether a virtual cluster may have one more meter."""
         own = self._meters_of[cluster_id]
         return self.meter_count < METERS_MAX or own * (len(self._meters_of) + 1) < METERS_MAX
 
     def _drop_idle(self) -> None:
-        """Drop meters that are as good as new, when there are many; before any is looked up, so that nobody is left
-        with one that others do not find any more."""
+        """Drop idle meters when there are many; before any look-up, so that no client keeps one that others cannot find
+        any more."""
         now_ms = self._now_ms()
         if self.meter_count < self._keep or now_ms - self._dropped_ms < self._settings.windows.window_ms:
             return
@@ -363,9 +361,9 @@ class Throttles:
     # ---- connections ----------------------------------------------------------------------------------------------
 
     def on_connection(self, address: str, cluster_id: int = DEFAULT_CLUSTER_ID) -> int:
-        """An address connects; for how long to let it wait before it is refused, 0 if it may.
+        """An address connects; how long to delay before refusing it, 0 if it may connect.
 
-        Whose a connection is turns out later: addresses are limited by the deployment's own cluster.
+        The virtual cluster of a connection is not known yet: addresses are limited by the deployment's own cluster.
         """
         table = self._tables.get(cluster_id)
         if not table or not self.limits_addresses:
@@ -373,7 +371,7 @@ class Throttles:
         try:
             address = canonical_address(address)
         except Refused:
-            return 0  # Not over a network.
+            return 0  # Not a network connection.
         limit = connection_rate_of(table, address)
         if limit is None:
             return 0
@@ -407,10 +405,10 @@ def _is_address(who: Entity) -> bool:
 
 
 class _Mutations:
-    """What one request may change.
+    """The allowance of one request for partition mutations.
 
-    Strict: nothing any more once credits are owed, and whoever owes some is told by an error how long to wait. Else:
-    anything, and the wait comes after; for versions of requests that do not know that error.
+    Strict: nothing more once credits are owed; the error contains the throttle time. Not strict: anything, throttled
+    afterwards; for versions of requests that do not know that error.
     """
 
     def __init__(self, throttles: Throttles, bucket: TokenBucket, limit: float, *, strict: bool) -> None:
@@ -418,7 +416,7 @@ class _Mutations:
         self._until_ms = 0
 
     def spend(self, partitions: int) -> None:
-        """Change so many partitions; raise `Refused` if that is not allowed now."""
+        """Account for mutations of so many partitions; raise `Refused` if they are not allowed now."""
         now_ms = self._throttles._now_ms()
         owed_ms = self._bucket.excess_ms(self._limit, now_ms) if self._strict else 0
         if owed_ms:
@@ -429,6 +427,6 @@ class _Mutations:
             self._until_ms = now_ms + self._bucket.excess_ms(self._limit, now_ms)
 
     def throttle_time_ms(self) -> int:
-        """How long is left to wait."""
+        """The throttle time that is left."""
         left_ms = max(0, min(self._until_ms - self._throttles._now_ms(), MAX_THROTTLE_MS))
         return self._throttles._noted(QuotaKey.CONTROLLER_MUTATION_RATE, left_ms)

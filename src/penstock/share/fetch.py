@@ -1,8 +1,8 @@
-"""ShareFetch: what a member said of records it had, and new ones for it, at once or when there are some.
+"""ShareFetch: acknowledgements of earlier records, and newly acquired ones, at once or when there are some.
 
-A fetch goes round the partitions of its session, beginning with another one each time, and takes what it gets until it
-has enough records. Each partition has the same part of the bytes. If there is nothing to take, the fetch waits: for
-appends, for records that become available again, or for its time to pass.
+A fetch visits the partitions of its session, starting with a different one each time, and acquires records until it has
+enough. Each partition has an equal part of the bytes. If there is nothing to acquire, the fetch waits: for appends, for
+records that become available again, or for its maximum wait time.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ShareFetchHandler:
         self._groups, self._max_bytes = groups, min(max_bytes, RESPONSE_MAX_BYTES)
         self._acknowledging = Acknowledging(registry, partitions)
         self.authorizer: Authorizer | None = None
-        """Whom to ask for permission. Without it everybody may read everything."""
+        """Checks permissions. None: everybody may read everything."""
 
     async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
@@ -98,12 +98,12 @@ class ShareFetchHandler:
             session = await self._session(key, context, request, bool(said))
         except Refused as refused:
             if refused.code is ErrorCode.SHARE_SESSION_LIMIT_REACHED:
-                # There may be room soon; a client that is told at once asks again at once.
+                # There may be room soon; a client that got an error at once would retry at once.
                 await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
             return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
         fetching = self._fetch_for(context, key, session, request)
         if said:
-            # In one go: what is taken is decided on what was said, while that becomes durable.
+            # Concurrently: records are acquired after the acknowledgements are decided, while these become durable.
             saying = self._acknowledging.acknowledge(
                 key, said, version=context.api_version, is_renewal=request.is_renew_ack
             )
@@ -118,13 +118,13 @@ class ShareFetchHandler:
         )
 
     async def close_session(self, key: SessionKey) -> None:
-        """A member ends its session: what it has is for others."""
+        """A member ends its session: release what it has acquired."""
         session = self._sessions.close(key)
         if session is not None:
             await self.release(session)
 
     async def release(self, session: Session) -> None:
-        """Give back what a member of a session that is closed had."""
+        """Release what the member of a closed session had acquired."""
         key = session.key
         for partition in session.partitions:
             try:
@@ -137,7 +137,7 @@ class ShareFetchHandler:
     async def _session(
         self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, speaks: bool
     ) -> Session | None:
-        """The session of a request; None when it is its last one."""
+        """The session of a request; None when it ends with the request."""
         epoch, pace = request.share_session_epoch, Pace(MADE_AT_ONCE)
         named, forgotten = list[TopicPartition](), list[TopicPartition]()
         for topic in request.topics:
@@ -158,10 +158,10 @@ class ShareFetchHandler:
         return session
 
     async def _wanted(self, context: RequestContext, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
-        """The partitions of a session, beginning with another one in each epoch.
+        """The partitions of a session, starting with a different one in each epoch.
 
-        The session remembers topics from when they could be read. Of those that cannot any more nothing is acquired:
-        nobody would hear of it, and it would be locked.
+        The session may have topics whose permission was revoked since. Nothing is acquired from those: the client would
+        not get the records, and they would be locked.
         """
         wanted = []
         for number, partition in enumerate(list(session.partitions)):
@@ -189,7 +189,7 @@ class ShareFetchHandler:
     async def _fetch_for(
         self, context: RequestContext, key: SessionKey, session: Session | None, request: ShareFetchRequest
     ) -> list[_Wanted]:
-        """The partitions of a session with what could be taken; none where a request only acknowledges."""
+        """The partitions of a session with acquired records; none where a request only acknowledges."""
         if session is None or (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
             return []
         wanted = await self._wanted(context, key, session, request.share_session_epoch)
@@ -197,7 +197,7 @@ class ShareFetchHandler:
         return wanted
 
     async def _fetch(self, key: SessionKey, wanted: Sequence[_Wanted], request: ShareFetchRequest) -> None:
-        """Take what there is, or wait for it."""
+        """Acquire what is available, or wait for it."""
         readable = [one for one in wanted if one.log is not None]
         if not readable or request.max_records <= 0 or request.max_bytes <= 0:
             return
@@ -226,7 +226,7 @@ class ShareFetchHandler:
     async def _next_round(
         self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest, bell: _Bell, deadline: float
     ) -> bool:
-        """Wait until there is something, then take it. Whether the fetch is done."""
+        """Wait until there is something, then acquire it. Whether the fetch is complete."""
         loop = asyncio.get_running_loop()
         bell.listen()
         late = loop.time() >= deadline
@@ -237,12 +237,12 @@ class ShareFetchHandler:
                 return False
         if await self._round(key, readable, request) or late:
             return True
-        # Somebody else was faster, or what looked like records is none: not again at once.
+        # Another member was faster, or there were no records after all: do not retry at once.
         await bell.rung(min(deadline, loop.time() + _AGAIN_S))
         return False
 
     async def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
-        """Whether a round may bring as much as the fetch waits for."""
+        """Whether a round may yield `min_bytes`."""
         needed = min(request.min_bytes, self._max_bytes)
         for number, one in enumerate(readable):
             await breathe(number, MADE_AT_ONCE)
@@ -254,7 +254,7 @@ class ShareFetchHandler:
         return False
 
     async def _round(self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest) -> bool:
-        """Take from each partition in turn. Whether there is anything to tell."""
+        """Acquire from each partition in turn. Whether there is anything to respond."""
         room = request.max_records
         max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
         exact = request.share_acquire_mode == _EXACT
@@ -286,7 +286,7 @@ class ShareFetchHandler:
 
 
 class _Bell:
-    """Wakes a fetch that waits. A `Waiter` of its partitions' logs."""
+    """Wakes a waiting fetch. A `Waiter` of its partitions' logs."""
 
     __slots__ = ("_woken",)
 
@@ -294,7 +294,7 @@ class _Bell:
         self._woken: asyncio.Future[None] | None = None
 
     def listen(self) -> None:
-        """Note what happens from now on."""
+        """Start listening."""
         self._woken = asyncio.get_running_loop().create_future()
 
     async def rung(self, deadline: float) -> None:
@@ -343,7 +343,7 @@ def _check_renewal(version: int, request: ShareFetchRequest) -> None:
 
 
 def _fetch_failure(error: PlatformError) -> ErrorCode:
-    """What a member is told of a partition that cannot be read now: of what its client knows, the nearest."""
+    """The error for a partition that cannot be read now, among those that clients know."""
     if isinstance(error, Refused):
         return error.code
     if isinstance(error, Fenced):
@@ -354,7 +354,7 @@ def _fetch_failure(error: PlatformError) -> ErrorCode:
 async def _responses(
     session: Session | None, epoch: int, wanted: Iterable[_Wanted], outcomes: Mapping[TopicPartition, Outcome]
 ) -> list[ShareFetchableTopicResponse]:
-    """What there is to tell of each partition: in the first answer of a session of all, later of those with news."""
+    """The partitions of a response: in the first one of a session all, later those with news."""
     unsaid = dict(outcomes)
     topics: dict[bytes, ShareFetchableTopicResponse] = {}
     for number, one in enumerate(wanted):

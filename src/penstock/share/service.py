@@ -1,17 +1,18 @@
-"""Share partitions as a service: what members take, and what they say of it.
+"""The share coordinator: acquiring and acknowledging records of share partitions.
 
-Every operation hands a rule to the coordination runner. To take records, the rule must know what the log has from the
-partition's next offset on. While that is in memory, looking at it is part of the decision; otherwise it is read first,
-by one taker of a partition at a time, and the decision is made on what was read.
+Every operation submits a rule to the coordination runner. To acquire records, the rule must know what the log has from
+the partition's next offset on. While that is in memory, reading it is part of the decision; otherwise it is read first,
+by one request per partition at a time, and the decision is made on what was read.
 
-Who waits for records *watches* its partitions: it is told when some are available again; of new ones by the log.
+Waiting fetches *watch* their partitions: they are called back when records become available again; the log notifies
+them of new ones.
 
-What is given up for a dead letter queue is noted here. Whoever writes letters (`dead_letters`) hears of it, asks which
-records are `archiving`, has their letters appended (`tell`), and then has them `archive`d.
+Records given up for a dead letter queue are tracked here. The writer of letters (`dead_letters`) is notified, asks
+which records are `archiving`, has their letters appended (`tell`), and then archives them (`archive`).
 
-A group that is deleted takes its rows with it, in a transaction that is not one of these. While that is under way
-nothing is decided of the group's partitions, so that no write of theirs comes after it; and then nothing of them is in
-memory any more. So there is no second step that could fail, and nothing comes back.
+A deleted group takes its rows with it, in a transaction of the group coordinator. While that is in flight nothing is
+decided for the group's partitions, so that no write of theirs comes after it; and then they are dropped from memory. So
+there is no second step that could fail, and nothing reappears.
 """
 
 from __future__ import annotations
@@ -56,32 +57,32 @@ T = TypeVar("T")
 Rule = Callable[[SharePartition | None, Waiter, int], Decision]
 
 AGAIN_MS = 1_000
-"""When a timer is looked at again that fired while its group was being deleted."""
+"""When a timer is retried that fired while its group was being deleted."""
 IDLE_MAX_RUNS = 400_000
-"""How many runs are kept in memory of partitions of which nobody has anything: some 64 MiB. One that is read again and
-again has few; whoever acknowledges every other record of very many has as many as there may be locks."""
+"""How many runs of idle partitions are cached: some 64 MiB. A partition that is read in order has few; one of which
+every other record of very many is acknowledged may have as many as the limit on locks."""
 _ATTEMPTS = 4
-"""How often a taker looks again because somebody else was faster. Then it gets nothing, and comes again."""
+"""How often an acquisition is retried because another one was faster. After that it returns nothing."""
 
 
 class LetterWriter(Protocol):
-    """Who writes letters for dead letter queues."""
+    """Writes letters for dead letter queues."""
 
     def begin(self, key: Key) -> None:
-        """A partition has records that a queue is to hear of."""
+        """A partition has records whose letters are to be written."""
 
     async def settle(self, group: Key) -> None:
-        """Wait until that is done for the partitions of a group, if it does not take long."""
+        """Wait until that is done for the partitions of a group, for a limited time."""
 
 
 StartAt = Callable[[PartitionName], Awaitable[int | None]]
-"""Where a group begins that has not read a partition yet, None if its configuration says so. May raise what the member
-is to be told instead."""
+"""Returns where a group begins in a partition that it has not read yet, None to apply its reset policy. May raise the
+error for the member."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Records that a member took, and their bytes."""
+    """Acquired records, and their bytes."""
 
     ranges: tuple[AcquiredRange, ...] = ()
     records: Sequence[memoryview] = ()
@@ -102,20 +103,20 @@ NOTHING = Taken()
 
 @dataclass(slots=True, eq=False)
 class _Beginning:
-    """Somebody lets a group begin to read a partition."""
+    """The initialisation of a share partition, in progress."""
 
     in_vain: bool = False
-    """Whether the group that was asked about it is gone."""
+    """Whether its group was deleted meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
-    """The group has not begun to read the partition."""
+    """The share partition is not initialised."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cold:
-    """What comes next is not in memory."""
+    """The next records are not in memory."""
 
     offset: int
     count: int
@@ -141,11 +142,11 @@ class SharePartitions:
         self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
         self._journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms, writer=writer)
         self.letter_writer: LetterWriter | None = None
-        """Without it, what is given up stays where it is."""
+        """None: records that need letters stay archiving."""
         self._runner: Runner[SharePartition, Record] = Runner(
             journal=self._journal,
             rules=_WakingRules(self._limits_of, self.wake, self._begin_letters, self._is_going),
-            # All times in these rules are those of locks, which are never stored.
+            # All times in these rules are those of locks, which are never stored: a monotonic clock.
             clock=SteadyClock(clock),
             alarms=alarms,
             keeps_states=True,
@@ -155,25 +156,25 @@ class SharePartitions:
         self._watchers: dict[Key, dict[Callable[[], None], None]] = {}
         self._readers: dict[Key, asyncio.Lock] = {}
         self._going = Counter[Key]()
-        """Groups that are being deleted, and by how many."""
+        """Groups being deleted, with the number of deletions."""
         self._beginning: dict[Key, set[_Beginning]] = {}
-        """Who lets groups begin to read a partition."""
+        """Initialisations in progress."""
         self._next_epoch = 0
-        """No partition had it whose letters may be on their way."""
+        """Higher than the epoch of any partition whose letters may be in flight."""
 
     async def open(self) -> None:
-        """Take over the slots."""
+        """Take the slots."""
         await self._runner.open()
 
     async def close(self) -> None:
-        """Finish what was accepted and let everybody go who waits."""
+        """Finish accepted writes and fail waiting requests."""
         await self._runner.close()
 
     def _limits_of(self, key: Key) -> Limits:
         return self._configs.of(key[0], PartitionName.of(key).group_id).limits
 
     async def _submit(self, key: Key, rule: Rule, answer: type[T]) -> T:
-        """Have something decided, unless the group is being deleted by then."""
+        """Submit a rule, unless the group is being deleted by then."""
 
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
             if self._is_going(key):
@@ -185,15 +186,15 @@ class SharePartitions:
     def _is_going(self, key: Key) -> bool:
         return bool(self._going) and PartitionName.group_of(key) in self._going
 
-    # --- Those who wait ---
+    # --- Watching ---
 
     def watch(self, names: Iterable[PartitionName], awake: Callable[[], None]) -> None:
-        """Call back whenever something of these partitions may have become available."""
+        """Call back whenever records of these partitions may have become available."""
         for name in names:
             self._watchers.setdefault(name.key, {})[awake] = None
 
     def unwatch(self, names: Iterable[PartitionName], awake: Callable[[], None]) -> None:
-        """Stop that."""
+        """Stop calling back."""
         for name in names:
             watchers = self._watchers.get(name.key)
             if watchers is not None:
@@ -202,11 +203,11 @@ class SharePartitions:
                     del self._watchers[name.key]
 
     def wake(self, key: Key) -> None:
-        """Something may have become available."""
+        """Records may have become available."""
         for awake in list(self._watchers.get(key, ())):
             awake()
 
-    # --- What members say ---
+    # --- Acknowledging ---
 
     async def acknowledge(self, name: PartitionName, member: str, given: Sequence[Acknowledgement]) -> Acknowledged:
         """Accept, release, reject or renew. Returns once that is durable."""
@@ -220,7 +221,7 @@ class SharePartitions:
         return answer
 
     async def release(self, name: PartitionName, member: str) -> None:
-        """A member is gone: what it has is for others."""
+        """A member is gone: release what it has acquired."""
         key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
         await self._submit(
             key,
@@ -229,15 +230,15 @@ class SharePartitions:
         )
         self.wake(key)
 
-    # --- What is given up ---
+    # --- Dead letters ---
 
     def _begin_letters(self, key: Key) -> None:
         if self.letter_writer is not None:
             self.letter_writer.begin(key)
 
     async def archiving(self, name: PartitionName) -> SharePartition | None:
-        """A partition with records that a dead letter queue is still to hear of, or that are to be archived since it
-        has; None if it has none."""
+        """A partition with records that need letters, or are to be archived since these were written; None if there are
+        no such records."""
         partition, _ = await self._runner.peek(name.key)
         if partition is None or not partition.archiving:
             return None
@@ -245,14 +246,14 @@ class SharePartitions:
         return partition
 
     async def tell(self, name: PartitionName, state_epoch: int, letters: Letters) -> bool:
-        """Append letters; whether the queue was still there to take them. Raises `Conflict` if it is known not to be.
+        """Append letters; whether the queue still existed. Raises `Conflict` if it is known not to.
 
-        That is durable when this returns, and nobody will be told of these records again.
+        The result is durable on return, and no other letters will be written about these records.
         """
         return await self._journal.tell(name.key, state_epoch, letters)
 
     async def archive(self, name: PartitionName, state_epoch: int, stretches: Sequence[tuple[int, int]]) -> bool:
-        """Be done with stretches that are archiving. False if something else has become of the partition meanwhile."""
+        """Archive ranges that are archiving. False if the partition was reset meanwhile."""
         is_done = await self._submit(
             name.key,
             lambda partition, waiter, now_ms: transitions.archive(partition, state_epoch, stretches, waiter, now_ms),
@@ -261,10 +262,10 @@ class SharePartitions:
         self.wake(name.key)
         return is_done
 
-    # --- What members take ---
+    # --- Acquiring ---
 
     def ready_bytes(self, name: PartitionName, log: Partition) -> int:
-        """How much there is to take, roughly; at least 1 if that is not known, 0 if there is nothing."""
+        """About how many bytes can be acquired; at least 1 if unknown, 0 if there is nothing."""
         known, partition = self._runner.current(name.key)
         if not known or partition is None:
             return 1
@@ -281,7 +282,7 @@ class SharePartitions:
     async def take(
         self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt
     ) -> Taken:
-        """Lock records for a member."""
+        """Acquire records for a member."""
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
         for _ in range(_ATTEMPTS):
             found: list[Found] = []
@@ -314,7 +315,7 @@ class SharePartitions:
         waiter: Waiter,
         now_ms: int,
     ) -> Decision:
-        """Acquire, if what there is to acquire is known."""
+        """Acquire, if what the log has is known."""
         if partition is None:
             return Decision(state=None, replies=(Reply(waiter, _Unknown()),))
         partition = transitions.trimmed(partition, log.log_start)
@@ -340,7 +341,7 @@ class SharePartitions:
         older: Sequence[AbortedTransaction],
         found: list[Found],
     ) -> Fetched:
-        """What a rule must know of what was found in the log, and `found` for later."""
+        """What the log has, for the rule, and `found` for later use."""
         if config.read_committed:
             views = batches_below(views, end)
         scanned = scan(views, offset, count)
@@ -354,10 +355,10 @@ class SharePartitions:
     async def _take_cold(
         self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
     ) -> Taken | None:
-        """Read, then acquire of what was read; None if the partition has moved on meanwhile."""
+        """Read, then acquire from what was read; None if the partition has changed meanwhile."""
         lock = self._readers.setdefault(name.key, asyncio.Lock())
         if lock.locked():
-            # Somebody reads the same. What is left of it will be in nobody's hands: look again then.
+            # Another request reads the same. Afterwards look again: what it does not acquire is available.
             async with lock:
                 return None
         async with lock:
@@ -373,7 +374,7 @@ class SharePartitions:
         views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
         older: Sequence[AbortedTransaction] = ()
         if config.read_committed and views:
-            # Memory first: what is dropped from it meanwhile is stored by then.
+            # Memory first: what is dropped from memory meanwhile has been stored by then.
             older = aborted_between(log.aborted, offset, end_of(views))
             if log.aborted_from > offset:
                 older = (*await self._aborted.between(log, offset, end_of(views)), *older)
@@ -389,7 +390,7 @@ class SharePartitions:
         return _taken(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
 
     async def _begin(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: StartAt) -> None:
-        """Let a group begin to read a partition, unless one or the other is deleted meanwhile."""
+        """Initialise a share partition, unless its group or topic is deleted meanwhile."""
         group, begun = PartitionName.group_of(name.key), _Beginning()
         self._beginning.setdefault(group, set()).add(begun)
         try:
@@ -418,11 +419,11 @@ class SharePartitions:
     # --- Administration ---
 
     async def summaries(self, cluster_id: int, group_id: str) -> Mapping[tuple[bytes, int], Summary]:
-        """Every partition that a group has begun to read."""
+        """The state of every initialised partition of a group."""
         return await self._database.read(lambda: store.summaries(cluster_id, group_id))
 
     async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
-        """Let a group without members go on elsewhere, after `settle_group`."""
+        """Set the offsets of a group without members, after `settle_group`."""
         await together(offsets.items(), lambda one: self._reset(*one))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
@@ -433,7 +434,7 @@ class SharePartitions:
         )
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
-        """Let groups know nothing of partitions any more."""
+        """Delete the state of partitions."""
         await together(names, self._forget)
 
     async def _forget(self, name: PartitionName) -> None:
@@ -441,13 +442,13 @@ class SharePartitions:
         self.wake(name.key)
 
     async def settle_group(self, key: Key) -> None:
-        """A group is to lose what it knows of partitions: wait for its letters, if it does not take long. Before it is
-        asked whether it has members, as nobody is to join meanwhile."""
+        """A group is about to lose state: wait for its letters, for a limited time. To be called before its members are
+        checked, so that nobody joins during the wait."""
         if self.letter_writer is not None:
             await self.letter_writer.settle(key)
 
     async def delete_group(self, group: Key, delete: Callable[[], Awaitable[bool]]) -> None:
-        """Have a group deleted, and with it all of its rows; `delete` says whether it was."""
+        """Delete a group with all of its rows; `delete` returns whether it was deleted."""
         self._going[group] += 1
         try:
             await self._runner.settle_where(lambda key: PartitionName.is_of_group(key, group))
@@ -462,19 +463,19 @@ class SharePartitions:
                 del self._going[group]
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
-        """A topic was deleted. Nobody waits for letters here, for others wait for changes of topics."""
+        """A topic was deleted. Does not wait for letters, because changes of topics wait for this."""
         stored = await self._database.read(lambda: store.of_topic(cluster_id, topic_id))
         known = self._runner.keys_where(lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id)
         await self.forget(dict.fromkeys((*stored, *map(PartitionName.of, known))))
 
     async def forget_gone_topics(self) -> None:
-        """The same of topics whose deletion nobody here has heard of to its end, as the process died, say."""
+        """The same for topics whose deletion was not completed here, after a crash for example."""
         for cluster_id, topic_id in await self._database.read(store.gone_topics):
             await self.forget_topic(cluster_id, topic_id)
 
 
 class _WakingRules(transitions.Rules):
-    """The rules, and a word to those who wait when locks ran out, or write letters when there are some to write."""
+    """The rules, extended to wake watchers when locks expire, and to start writing letters."""
 
     def __init__(
         self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None], begin_letters: Callable[[Key], None],
@@ -484,14 +485,14 @@ class _WakingRules(transitions.Rules):
         self._wake, self._begin_letters, self._is_going = wake, begin_letters, is_going
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
-        """A lock ran out, or what was given up is durable."""
+        """A lock expired, or records that need letters are durable."""
         if self._is_going(key):
             return Decision(state=state, timers=(Timer(timer, AGAIN_MS),))
         if timer == transitions.LETTERS:
             self._begin_letters(key)
         decision = super().expired(key, state, timer, now_ms)
         if decision.records:
-            # Whoever looks from now on is decided after this, and answered when this is durable.
+            # Watchers that look from now on are decided after this, and answered when this is durable.
             asyncio.get_running_loop().call_soon(self._wake, key)
         return decision
 

@@ -1,1 +1,1 @@
-"""Transactions: transactional ids, what their producers may write, and how all of it becomes visible at once."""
+"""Transactions: transactional ids, fencing, markers, and offsets that become visible with them."""

@@ -1,4 +1,4 @@
-"""What a coordinator has in memory of one transactional id."""
+"""The in-memory state of a transactional id."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from penstock.transactions.model import NEVER_MS, Transaction, TransactionState
 
 @dataclass(slots=True)
 class Cell:
-    """One transactional id: what is stored of it, and what its producer has written."""
+    """One transactional id: its stored state, and what its producer has written in the current transaction."""
 
     txn: Transaction
     open: dict[Partition, None]
-    """Partitions with batches of its transaction, as their logs say."""
+    """Partitions with open batches of its producer, by their logs."""
     pending: dict[str, int] = field(default_factory=dict)
-    """Groups that may have offsets of it, and since when."""
+    """Groups that may have pending offsets of it, and since when."""
     moving: list[asyncio.Future[None]] | None = None
-    """Who waits for the end of a flush that changes the id; None if there is no such flush."""
+    """Callbacks for the end of the flush in flight that changes the id; None if there is none."""
 
     @property
     def has_writes(self) -> bool:
@@ -35,11 +35,11 @@ class Cell:
 
     @property
     def state(self) -> TransactionState:
-        """Where the id is, what its producer has written included."""
+        """The state of the id, including what its producer has written."""
         return TransactionState.ONGOING if self.has_writes else self.txn.state
 
     def partitions(self, registry: Registry) -> list[Partition]:
-        """What the ongoing transaction has been added to or has written to."""
+        """The partitions that were added to the ongoing transaction or that it has written to."""
         if not self.txn.partitions:
             return list(self.open)
         added = (registry.partition(partition_id) for partition_id in sorted(self.txn.partitions))

@@ -1,4 +1,4 @@
-"""What happens to transactions without a request: those that take too long are aborted, unused ids are forgotten."""
+"""Chores of the transaction coordinator: aborting timed-out transactions, and deleting expired ids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 from penstock.transactions.service import TransactionService
 
 FIRST_AFTER_S = 60.0
-"""After a look that came too early, in a start. Else what restarts more often than it looks would never look."""
+"""Retry interval when ids are not loaded yet. Otherwise a process that restarts often would never expire any."""
 
 
 class Settings(Protocol):
-    """How often, and after how long."""
+    """Intervals and retention."""
 
     @property
     def abort_timed_out_interval_ms(self) -> int:
@@ -28,7 +28,7 @@ class Settings(Protocol):
 
 
 class TimeOuts:
-    """The chore that aborts transactions. It rests while there are none."""
+    """The chore that aborts timed-out transactions. It is idle while there are none."""
 
     name = "transaction time-outs"
 
@@ -36,18 +36,18 @@ class TimeOuts:
         self._service, self._settings = service, settings
         self._rests = True
         self.wake: Callable[[], None] = lambda: None
-        """Called when it has to look, after a rest."""
+        """Called to wake the chore."""
 
     def began(self) -> None:
-        """There may be a transaction that can time out. Thousands begin in a second: all but the first are seen when
-        those are that it looks for anyway."""
+        """There may be a transaction that can time out. Thousands begin in a second: only the first one wakes the
+        chore, the others are found by its next run."""
         if self._rests:
             self._rests = False
             self.wake()
 
     async def run(self) -> float | None:
-        """Look at every transaction."""
-        self._rests = True  # Whoever begins meanwhile may not be seen.
+        """Check every transaction."""
+        self._rests = True  # A transaction that begins meanwhile may be missed.
         if not self._service.abort_timed_out():
             return None
         self._rests = False
@@ -55,7 +55,7 @@ class TimeOuts:
 
 
 class IdExpiry:
-    """The chore that forgets transactional ids."""
+    """The chore that deletes expired transactional ids."""
 
     name = "transactional id expiry"
 
@@ -63,7 +63,7 @@ class IdExpiry:
         self._service, self._settings = service, settings
 
     async def run(self) -> float | None:
-        """Look at every id, first when there are some: chores begin before they are read."""
+        """Check every id, first when they are loaded: chores start earlier than that."""
         interval_s = self._settings.remove_expired_ids_interval_ms / 1000
         if not self._service.is_open:
             return min(interval_s, FIRST_AFTER_S)

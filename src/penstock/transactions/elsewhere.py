@@ -1,8 +1,8 @@
-"""Whose transactional ids are that another agent coordinates, or may coordinate by now.
+"""Ownership of transactional ids that another agent coordinates, or may coordinate by now.
 
-A producer's request cannot wait for the database. So it is told to try again while its right to the id is looked up,
-which happens once: producer ids are never given twice, so whoever had the id when it was asked keeps it until another
-producer gets it, and whoever did not have it after it was heard of never gets it back.
+A produce request cannot wait for the database. So it gets a retriable error while its producer's ownership of the id is
+looked up, once: producer ids are never reused, so a producer that owned the id keeps it until another one gets it, and
+one that did not own it after it was first seen never gets it back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REMEMBERED_MAX = 100_000
 
 
 class Elsewhere:
-    """What was asked, and is being asked."""
+    """Results of look-ups, and look-ups in progress."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class Elsewhere:
         self._asking: dict[tuple[Key, int], asyncio.Task[None]] = {}
 
     def ownership(self, key: Key, producer_id: int) -> ErrorCode:
-        """Why an id is not this producer's, or NONE; NOT_LEADER_OR_FOLLOWER while it is not known."""
+        """Why a producer does not own an id, or NONE; NOT_LEADER_OR_FOLLOWER while that is unknown."""
         question = (key, producer_id)
         answer = self._answers.get(question)
         if answer is not None:

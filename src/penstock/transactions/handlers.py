@@ -57,25 +57,25 @@ from penstock.wire.messages.write_txn_markers import (
 
 FIRST_EPOCH = 0
 SEVERAL_SINCE = 4
-"""The version of AddPartitionsToTxn that takes several transactions at once."""
+"""The version of AddPartitionsToTxn from which it has several transactions."""
 FENCED_SINCE = {"init": 4, "add_partitions": 2, "add_offsets": 2, "end": 2}
-"""The first version of each API whose clients know PRODUCER_FENCED."""
+"""The version of each API from which clients know PRODUCER_FENCED."""
 RAISES_EPOCH_SINCE = 5
 MARKED_AT_ONCE = 1_000
-"""Partitions whose markers an administrator has written with one flush."""
+"""The most partitions whose markers an administrator writes with one flush."""
 _STATE_NAMES = frozenset({*STATE_NAMES.values(), "PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"})
 
 
 class Settings(Protocol):
-    """What is to be known of the broker's settings."""
+    """The broker settings that are needed."""
 
     @property
     def transaction_max_timeout_ms(self) -> int:
-        """The longest time-out a producer may ask for."""
+        """The longest time-out that a producer may use."""
 
 
 class TransactionHandlers:
-    """The transaction APIs. Every method takes who asks and a request, and returns the response."""
+    """The transaction APIs. Every method takes the context and a request, and returns the response."""
 
     def __init__(
         self, service: TransactionService, registry: Registry, producer_ids: ProducerIds, settings: Settings
@@ -83,11 +83,11 @@ class TransactionHandlers:
         self._service, self._registry, self._producer_ids = service, registry, producer_ids
         self._settings = settings
         self.producer_limit: Callable[[int], float | None] = lambda cluster_id: None
-        """How many producer ids a virtual cluster may have; None: any number."""
+        """The limit on producer ids of a virtual cluster; None: no limit."""
 
     async def init_producer_id(self, context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
-        """InitProducerId, key 22, v0-5. v2: flexible. v3: a producer may say who it was (KIP-360). v4: PRODUCER_FENCED.
-        v5: transactions of version 2. Idempotent producers get a fresh id each time, whoever they say they are."""
+        """InitProducerId, key 22, v0-5. v2: flexible. v3: current id and epoch (KIP-360). v4: PRODUCER_FENCED. v5:
+        transaction version 2. Producers without a transactional id get a new producer id each time."""
         try:
             self._make_room(context.cluster_id, request.transactional_id)
             if request.transactional_id is None:
@@ -113,23 +113,23 @@ class TransactionHandlers:
         return InitProducerIdResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
 
     def _make_room(self, cluster_id: int, transactional_id: str | None) -> None:
-        """Raise `Refused` if a producer needs an id and its virtual cluster may not have another one."""
+        """Raise `Refused` if a producer needs an id and its virtual cluster is at its limit."""
         limit = self.producer_limit(cluster_id)
         if limit is None:
             return
         if transactional_id and self._service.cell((cluster_id, transactional_id)) is not None:
             return
-        # Those that its partitions remember, and its transactional ids'.
+        # Known to partitions, or owned by transactional ids.
         if self._registry.producer_total(cluster_id) >= limit:
             raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} producer ids, and has them.")
 
-    # ---- what belongs to a transaction -----------------------------------------------------------------------
+    # ---- adding to a transaction -----------------------------------------------------------------------------
 
     async def add_partitions(
         self, context: RequestContext, request: AddPartitionsToTxnRequest
     ) -> AddPartitionsToTxnResponse:
-        """AddPartitionsToTxn, key 24, v0-5. v2: PRODUCER_FENCED. v3: flexible. v4: several transactions, or only
-        asking whether they have the partitions. v5: transactions of version 2 abort on what they do not know."""
+        """AddPartitionsToTxn, key 24, v0-5. v2: PRODUCER_FENCED. v3: flexible. v4: several transactions, or
+        verification only. v5: transaction version 2, TRANSACTION_ABORTABLE where verification fails."""
         if context.api_version < SEVERAL_SINCE:
             one = AddPartitionsToTxnTransaction(
                 transactional_id=request.v3_and_below_transactional_id,
@@ -199,7 +199,7 @@ class TransactionHandlers:
         return AddOffsetsToTxnResponse(error_code=_known(error, context, "add_offsets"))
 
     async def end_txn(self, context: RequestContext, request: EndTxnRequest) -> EndTxnResponse:
-        """EndTxn, key 26, v0-5. v2: PRODUCER_FENCED. v3: flexible. v5: the producer gets its next epoch (KIP-890)."""
+        """EndTxn, key 26, v0-5. v2: PRODUCER_FENCED. v3: flexible. v5: the response has the next epoch (KIP-890)."""
         if not request.transactional_id:
             return EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST)
         try:
@@ -211,7 +211,7 @@ class TransactionHandlers:
     def begin_end_txn(
         self, context: RequestContext, request: EndTxnRequest, done: Callable[[EndTxnResponse | None], None]
     ) -> None:
-        """The same, answered in the moment the transaction has ended. None: `end_txn` is to be asked."""
+        """The same, answered as soon as the transaction has ended. None: use `end_txn`."""
         if not request.transactional_id:
             done(EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST))
             return
@@ -232,7 +232,7 @@ class TransactionHandlers:
     async def describe_transactions(
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
-        """DescribeTransactions, key 65, v0 (KIP-664): who has an id, and what its transaction has written to."""
+        """DescribeTransactions, key 65, v0 (KIP-664): the owner of an id, and the partitions of its transaction."""
         states = await described_in_room(
             request.transactional_ids, partial(self._describe, context),
             lambda name: describing.TransactionState(error_code=ASK_AGAIN, transactional_id=name),
@@ -268,8 +268,8 @@ class TransactionHandlers:
     async def list_transactions(
         self, context: RequestContext, request: ListTransactionsRequest
     ) -> ListTransactionsResponse:
-        """ListTransactions, key 66, v0-2. Filtered by state and producer (KIP-664). v1: by how long they run. v2: by a
-        pattern of ids."""
+        """ListTransactions, key 66, v0-2. Filters by state and producer (KIP-664). v1: by duration. v2: by a pattern of
+        ids."""
         pattern = request.transactional_id_pattern
         if pattern:
             try:
@@ -306,7 +306,7 @@ class TransactionHandlers:
         )  # fmt: skip
 
     async def write_markers(self, context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
-        """WriteTxnMarkers, key 27, v1-2: how an administrator aborts what a producer left open in a partition."""
+        """WriteTxnMarkers, key 27, v1-2: used by administrators to abort a hanging transaction in a partition."""
         response = WriteTxnMarkersResponse()
         for number, asked in enumerate(request.markers):
             await breathe(number)
@@ -372,7 +372,7 @@ def _ended(context: RequestContext, outcome: Result | PlatformError) -> EndTxnRe
 
 
 def _known(error: ErrorCode, context: RequestContext, api: str) -> ErrorCode:
-    """The error in words that this version knows."""
+    """The error as this version knows it."""
     if error is ErrorCode.PRODUCER_FENCED and context.api_version < FENCED_SINCE[api]:
         return ErrorCode.INVALID_PRODUCER_EPOCH
     return error

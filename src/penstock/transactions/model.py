@@ -1,8 +1,8 @@
-"""Transactional ids: frozen state, the requests rules are asked, and what they answer.
+"""Transactional ids: frozen state, requests to the rules, and their results.
 
-Which partitions a transaction has written to is not part of this state: their logs say it. What is stored are the
-producer that owns the id now, partitions and groups that were added by request, and how the last transaction ended.
-A transaction is ongoing when the state says so, or when a partition has open batches of its producer.
+The partitions that a transaction has written to are not part of this state: their logs have that. Stored are the
+producer that owns the id, partitions and groups that were added by requests, and how the last transaction ended. A
+transaction is ongoing if the state says so, or if a partition has open batches of its producer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ NO_PRODUCER_ID = NO_EPOCH = -1
 NEVER_MS = -1
 EPOCH_MAX = 32_767
 EPOCH_EXHAUSTED = EPOCH_MAX - 1
-"""At this epoch a producer id is used up: one more is left for fencing it."""
+"""At this epoch a producer id is exhausted: one more epoch is reserved for fencing it."""
 
 
 class TransactionState(IntEnum):
-    """Where an id is. Numbers are stored; the names that clients are shown are in `STATE_NAMES`."""
+    """The states of an id. The numbers are stored; clients see the names in `STATE_NAMES`."""
 
     EMPTY = 0
     ONGOING = 1
@@ -39,28 +39,28 @@ STATE_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """A transactional id as it is stored."""
+    """A transactional id as stored."""
 
     key: Key
     producer_id: int
     epoch: int
     last_producer_id: int = NO_PRODUCER_ID
-    """The producer id before this one, if that was used up by a producer that may ask again."""
+    """The previous producer id, if it was exhausted by a producer that may retry."""
     last_epoch: int = NO_EPOCH
-    """The epoch that the producer knew before it was given this one; -1 if the epoch was not raised for it."""
+    """The epoch that the producer had before this one; -1 if it was not raised by the producer's own request."""
     timeout_ms: int
     state: TransactionState = TransactionState.EMPTY
     partitions: frozenset[int] = frozenset()
-    """Ids of partitions that were added to the ongoing transaction by request."""
+    """Ids of partitions that requests added to the ongoing transaction."""
     groups: frozenset[str] = frozenset()
-    """Groups whose offsets may be part of the ongoing transaction."""
+    """Groups that may have pending offsets in the ongoing transaction."""
     started_ms: int = NEVER_MS
     updated_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """A producer as it names itself."""
+    """A producer id and epoch, as sent by a producer."""
 
     producer_id: int
     epoch: int
@@ -72,7 +72,7 @@ class Init:
 
     timeout_ms: int
     expected: Producer | None = None
-    """Who the client believes to be (KIP-360)."""
+    """The client's current producer id and epoch (KIP-360)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +91,12 @@ class End:
     producer: Producer
     commit: bool
     raises_epoch: bool
-    """v5: the producer goes on with the next epoch (KIP-890)."""
+    """v5: the producer continues with the next epoch (KIP-890)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The markers to write: in every partition of the transaction, under this epoch."""
+    """The markers to write: in every partition of the transaction, with this epoch."""
 
     producer: Producer
     commit: bool
@@ -104,7 +104,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a request is answered."""
+    """The response to a request."""
 
     error: ErrorCode = ErrorCode.NONE
     producer: Producer = field(default=Producer(NO_PRODUCER_ID, NO_EPOCH))
@@ -112,11 +112,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a rule wants to happen."""
+    """The decision of a rule."""
 
     result: Result
     state: Transaction | None = None
-    """What to store; None to leave everything as it is."""
+    """The state to store; None: unchanged."""
     ending: Ending | None = None
     needs_producer_id: bool = False
-    """Ask again with a new producer id at hand; nothing else counts."""
+    """Decide again with a new producer id; the rest is void."""

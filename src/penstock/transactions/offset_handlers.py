@@ -1,8 +1,8 @@
 """TxnOffsetCommit: offsets that become committed when a transaction does.
 
-The group's coordinator judges the member and stores the offsets as pending, in order with everything else that happens
-to the group, and only if the producer still has that transaction. That they are there makes the group part of it:
-nothing else is written. Clients before KIP-890 have added the group by a request of its own.
+The group coordinator validates the member and stores the offsets as pending, in order with everything else that happens
+to the group, and only if the producer is still in that transaction. That they are stored makes the group part of the
+transaction: nothing else is written. Clients before KIP-890 have added the group by AddOffsetsToTxn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TransactionOffsetHandlers:
         self, context: RequestContext, request: TxnOffsetCommitRequest
     ) -> TxnOffsetCommitResponse:
         """TxnOffsetCommit, key 28, v0-6. v2: leader epochs. v3: flexible, members (KIP-447). v4: TRANSACTION_ABORTABLE.
-        v5: the group becomes part of the transaction by this (KIP-890). v6: topic ids."""
+        v5: adds the group to the transaction implicitly (KIP-890). v6: topic ids."""
         asked = await sort_out(
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=self._groups.now_ms(),
@@ -54,7 +54,7 @@ class TransactionOffsetHandlers:
         if not request.transactional_id:
             return ErrorCode.INVALID_REQUEST
         try:
-            # Before anything is noted of it: a group that there may not be is not part of a transaction either.
+            # Before the group is added: an invalid group must not become part of a transaction.
             await self._groups.make_room((context.cluster_id, request.group_id))
             error, began_ms = await self._join(context, request)
             if error is not ErrorCode.NONE:
@@ -79,7 +79,7 @@ class TransactionOffsetHandlers:
             return code_of(problem)
 
     async def _join(self, context: RequestContext, request: TxnOffsetCommitRequest) -> tuple[ErrorCode, int]:
-        """Make the group part of the transaction, or see whether it is, and since when that runs."""
+        """Add the group to the transaction, or check that it was added; and when that transaction began."""
         key = (context.cluster_id, request.transactional_id)
         producer = Producer(request.producer_id, request.producer_epoch)
         began_ms = NEVER_MS

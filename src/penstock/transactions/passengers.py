@@ -1,11 +1,11 @@
-"""Requests of transactions on their way: passengers of the writer's flushes.
+"""Requests of the transaction coordinator as passengers of the writer's flushes.
 
-Each decides when a flush is put together, on the state in force and on the batches that go with it. What all of them
-write in one flush is gathered: the proof that the ids are this process' to change, then the ids, then what becomes of
-offsets. Ids come first, because others who add offsets to a transaction hold its id's row meanwhile.
+Each decides when a flush is put together, on the state in force and on the batches in the flush. Their writes in one
+flush are combined: first the proof that the ids are still coordinated here, then the ids, then offsets. Ids come before
+offsets, because other agents that add pending offsets to a transaction lock its id's row.
 
-Offsets of groups are told by the flush's record as ids are. Others change them in the database, and know of it: they
-begin with what records have told, or wait for it (`log/trailing_rows.py`).
+Pending offsets and their outcomes are in the flush's commit record, like ids. Other code that changes offsets in the
+database begins by storing what records contain, or waits for it (`log/trailing_rows.py`).
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ T = TypeVar("T")
 
 
 class Writes:
-    """What passengers of one flush write."""
+    """The combined writes of the passengers of one flush."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self.states: dict[Key, Transaction | None] = {}
-        """Ids as they are to be stored; None: to be forgotten."""
+        """Ids as they are to be stored; None: deleted."""
         self.pending: list[store.Pending] = []
-        """Offsets that wait from now on. None of a transaction that ends in the same flush."""
+        """Pending offsets, none of them of a transaction that ends in the same flush."""
         self.ended: list[store.Ended] = []
         self.proven: set[Key] = set()
-        """What must be this process' to decide, be it changed or not."""
+        """Ids that must be coordinated here, changed or not."""
 
     def script(self) -> Script[None]:
-        """All of it, in an order that others keep too."""
+        """All writes, in an order that others use as well."""
         keys = sorted(self.states)
         yield from self._slots.guard(self.proven)
         yield from store.put(*(state for key in keys if (state := self.states[key]) is not None))
@@ -59,7 +59,7 @@ class Writes:
         yield from store.move_offsets(self.pending, sorted(self.ended))
 
     def record(self) -> bytes | None:
-        """As much as a record has room for. Ids that somebody else may decide tomorrow are proven in the database."""
+        """What fits into a commit record. Ids under leases are not put there: leases are proven in the database."""
         states = [state for state in self.states.values() if state is not None]
         if self._slots.is_shared or len(states) < len(self.states):
             return None
@@ -68,7 +68,7 @@ class Writes:
 
 
 class _Passenger(Generic[T]):
-    """Something that waits for the outcome of a flush."""
+    """A request that waits for the outcome of a flush."""
 
     def __init__(self, service: TransactionService, key: Key) -> None:
         self._service, self._key = service, key
@@ -82,7 +82,7 @@ class _Passenger(Generic[T]):
             self.answer.set_result(result)
 
     def _is_lost(self) -> bool:
-        """Whether somebody else coordinates the id by now."""
+        """Whether another agent coordinates the id by now."""
         if self._service.slots.has(self._key):
             return False
         self._fail(Fenced("this id has another coordinator"))
@@ -93,12 +93,12 @@ class _Passenger(Generic[T]):
             self.answer.set_exception(problem)
 
     def failed(self, problem: PlatformError) -> None:
-        """It did not happen."""
+        """Nothing of the flush was written."""
         self._fail(problem)
 
 
 class Request(_Passenger[Decision]):
-    """A request that a rule decides."""
+    """A request that is decided by a rule."""
 
     def __init__(
         self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None,
@@ -106,11 +106,11 @@ class Request(_Passenger[Decision]):
     ) -> None:  # fmt: skip
         super().__init__(service, key)
         self._decide, self._fresh_id, self._follows = decide, fresh_id, follows
-        """Behind whose batches it comes, as far as those wait already."""
+        """It follows this producer's batches, as far as those are waiting already."""
         self._moving: Cell | None = None
 
     def board(self, flush: Flush) -> bool:
-        """Decide on the state in force and on what the flush has of the producer."""
+        """Decide on the state in force and on the producer's batches in the flush."""
         if flush.has_boarded(self._key):
             return False
         if self._follows is not None and self._service.has_in_line(self._follows):
@@ -124,7 +124,7 @@ class Request(_Passenger[Decision]):
             seen = Cell(cell.txn, cell.open | dict.fromkeys(in_flush), cell.pending)
         try:
             decision = self._decide(seen, flush.now_ms, self._fresh_id)
-        except Exception as bug:  # noqa: BLE001  # this request's problem and nobody else's: nothing of it happened
+        except Exception as bug:  # noqa: BLE001  # only this request fails: nothing of it happened
             self._fail(bug)
             return True
         if decision.state is None and not service.slots.is_shared:
@@ -136,10 +136,10 @@ class Request(_Passenger[Decision]):
         writes = self._writes(flush)
         writes.proven.add(self._key)
         if decision.state is None:
-            return True  # A refusal, too, must be this coordinator's to give.
+            return True  # A refusal, too, is only valid from the current coordinator.
         writes.states[self._key] = decision.state
         if decision.state.state is TransactionState.ONGOING:
-            flush.is_hurried = True  # A producer of before KIP-890 waits for it, in each of its transactions.
+            flush.is_hurried = True  # Producers before KIP-890 wait for it in each transaction.
         if cell is not None:
             self._moving = cell
             cell.moving = []
@@ -148,21 +148,21 @@ class Request(_Passenger[Decision]):
                 service.write_markers(flush, seen, decision.ending)
             may_have_offsets = cell.txn.groups or cell.pending or service.slots.is_shared
             if may_have_offsets and _is_other(cell.txn, decision):
-                # Offsets that were sent through another agent are not known here. If there was no transaction by what
-                # is known, whoever sent them has not been told yet that they are there.
+                # Pending offsets stored through another agent are not known here. If by local knowledge there was no
+                # transaction, their sender has not received a response yet.
                 commit = decision.ending is not None and decision.ending.commit
                 writes.ended.append((self._key[0], cell.txn.producer_id, commit))
                 flush.is_hurried = True
         return True
 
     def landed(self) -> None:
-        """It is durable: from now on it is in force."""
+        """The flush is durable: put the state in force."""
         self._moved()
         self._service.adopt(self._key, self._decision)
         self._answer(self._decision)
 
     def failed(self, problem: PlatformError) -> None:
-        """It did not happen."""
+        """Nothing of the flush was written."""
         self._moved()
         super().failed(problem)
 
@@ -175,7 +175,8 @@ class Request(_Passenger[Decision]):
 
 
 class HeardRequest(Request):
-    """One whose sender hears of it in the moment it is decided or durable. A task would wait for its turn then."""
+    """A request with a callback, called as soon as it is decided or durable. A task would have to be scheduled
+    first."""
 
     def __init__(
         self, service: TransactionService, key: Key, decide: Decide, follows: Producer | None, hear: Hear
@@ -196,8 +197,8 @@ class HeardRequest(Request):
 
 
 def _own_partitions(flush: Flush, cell: Cell) -> Iterator[Partition]:
-    """Where a flush has batches of an id's producer. Administrators of other virtual clusters may have had markers of
-    the same producer id written in theirs."""
+    """The partitions in which a flush has batches of an id's producer. Administrators of other virtual clusters may
+    have had markers with the same producer id written in theirs."""
     return (
         partition
         for partition in flush.partitions_of(cell.txn.producer_id)
@@ -206,7 +207,7 @@ def _own_partitions(flush: Flush, cell: Cell) -> Iterator[Partition]:
 
 
 def _is_other(before: Transaction, decision: Decision) -> bool:
-    """Whether from now on what the producer sends as it did belongs to another transaction, or is refused."""
+    """Whether later batches with the producer's current epoch belong to another transaction, or are refused."""
     after = decision.state
     return (
         decision.ending is not None
@@ -216,8 +217,8 @@ def _is_other(before: Transaction, decision: Decision) -> bool:
 
 
 class Offsets(_Passenger[Collection[int]]):
-    """Lets offsets of groups wait for the ends of transactions, in the order given; answered with the numbers of those
-    whose transactions do not go on."""
+    """Stores pending offsets of groups, in the given order; answered with the indexes of those whose transactions have
+    ended."""
 
     def __init__(self, service: TransactionService, offsets: Sequence[tuple[Key, OffsetsPending]]) -> None:
         super().__init__(service, (0, ""))
@@ -225,7 +226,7 @@ class Offsets(_Passenger[Collection[int]]):
         self._refused: set[int] = set()
 
     def board(self, flush: Flush) -> bool:
-        """See which transactions go on. Those that may end in this flush are asked about when that is known."""
+        """Check which transactions are open. Those that may end in this flush are checked when that is known."""
         keys = {_owners_key(group, record) for group, record in self._offsets}
         if any(flush.has_boarded(key) for key in keys):
             return False
@@ -243,7 +244,7 @@ class Offsets(_Passenger[Collection[int]]):
         return True
 
     def landed(self) -> None:
-        """They wait."""
+        """The offsets are pending."""
         for number, (group, record) in enumerate(self._offsets):
             cell = self._service.cell(_owners_key(group, record))
             if number not in self._refused and cell is not None:
@@ -256,14 +257,14 @@ def _owners_key(group: Key, record: OffsetsPending) -> Key:
 
 
 class Forgetting(_Passenger[None]):
-    """Forgets a transactional id, if it is still unused."""
+    """Deletes a transactional id, if it is still unused."""
 
     def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
         super().__init__(service, key)
         self._retention_ms = retention_ms
 
     def board(self, flush: Flush) -> bool:
-        """See whether it is still unused."""
+        """Check whether it is still unused."""
         if flush.has_boarded(self._key):
             return False
         if self._is_lost():
@@ -281,13 +282,13 @@ class Forgetting(_Passenger[None]):
         return True
 
     def landed(self) -> None:
-        """It is forgotten."""
+        """It is deleted."""
         self._service.drop(self._key)
         self._answer(None)
 
 
 class Marker(_Passenger["dict[Partition, ErrorCode]"]):
-    """Ends a producer's transaction in some partitions because an administrator wants it."""
+    """Writes markers of a producer to some partitions, for an administrator."""
 
     def __init__(
         self, service: TransactionService, producer: Producer, partitions: Sequence[Partition], *, commit: bool,
@@ -299,7 +300,7 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
         self._refusals: dict[Partition, ErrorCode] = {}
 
     def board(self, flush: Flush) -> bool:
-        """Write the markers that the partitions do not know better than."""
+        """Write markers, except where a partition knows a newer epoch."""
         marked: list[Partition] = []
         for partition in self._partitions:
             known = partition.producers.get(self._producer.producer_id)

@@ -1,19 +1,19 @@
 """The transaction coordinator of this process.
 
-All the rules are in `transitions`, all the SQL in `store`. What is added here is when they run: every request becomes
-a passenger of one of the writer's flushes (`passengers`). It is decided when that flush is put together, on the state
-in force and on the batches that go with it; what it changes, the markers it writes and the offsets it commits become
-durable in the flush's own transaction; then the state is in force and the request is answered. So nothing ever comes
-between the decision to end a transaction and its markers, and no batch of an ended transaction can come after them: the
-writer asks `refusal` about every transactional batch while it puts a flush together.
+All rules are in `transitions`, all SQL is in `store`. Added here is when they run: every request becomes a passenger of
+one of the writer's flushes (`passengers`). It is decided when that flush is put together, on the state in force and on
+the batches in the flush; its changes, markers and offsets become durable atomically with the flush; then the state is
+put in force and the request is answered. So nothing can come between the decision to end a transaction and its markers,
+and no batch of an ended transaction can follow them: the writer calls `refusal` for transactional batches while it puts
+a flush together.
 
-Every transactional id that this process coordinates is in memory, as is, per producer, what it has written: in which
-partitions it has open batches, which groups have offsets of it. The former is read from the partitions, when this is
+Every transactional id that this process coordinates is in memory, as is, per producer, what it has written: the
+partitions with open batches, and the groups with pending offsets. The former is read from the partitions, when this is
 opened and after every flush that touches them; the latter is noted before offsets are stored.
 
-Where several agents append to the same partitions (`Slots.is_shared`), what is in memory may be old. Then nothing is
-refused by it that another agent may know better: batches are judged by the commit itself, a decision that rests on too
-few of them is taken back by it (`log/flush.py`), and an end of nothing is looked into before it is refused.
+Where several agents append to the same partitions (`Slots.is_shared`), state in memory may be outdated. Then nothing is
+refused that another agent may know better: batches are validated by the commit itself, a decision that missed batches
+is rejected by it (`log/flush.py`), and before an end without a transaction is refused, other agents' writes are read.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
 COORDINATOR_EPOCH = 0
-"""Markers carry the epoch of whoever coordinates; here nobody ever takes over without the log itself."""
+"""The coordinator epoch in markers: constant, because nobody takes over coordination without the log itself."""
 OFFSETS_BYTES_MAX = CHANGE_BYTES_MAX // 2
-"""How much of a record may be offsets that are stored at once."""
+"""The largest part of a commit record for pending offsets."""
 ENDED_AT_ONCE = 100
-"""Transactions that are aborted or stored, and ids that are forgotten, at the same time where nobody asked for it."""
+"""How many transactions are aborted or stored, or ids deleted, concurrently by chores."""
 HOWEVER_NEW = -(2**63)
-"""A retention that everything is past, also what a clock says to be of the future."""
+"""A retention that every id exceeds, even with timestamps in the future."""
 _log = logging.getLogger(__name__)
 
 
@@ -85,15 +85,15 @@ class TransactionService:
         self._elsewhere = Elsewhere(database)
         self.is_open = self._closed = False
         self._boarding: dict[Offsets, None] = {}
-        """Offsets that wait for a flush."""
+        """Pending offsets that wait for a flush."""
         self._late: dict[Key, None] = {}
-        """Transactions that are to be aborted because they take too long, and (below) that wait for a flush to be."""
+        """Timed-out transactions to be aborted, and (below) those whose abort is in a flush."""
         self._aborting: set[Key] = set()
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there may be a transaction that can time out."""
 
     async def open(self) -> None:
-        """Read the ids, and find in the partitions what their producers have open. Until then requests raise."""
+        """Load the ids, and find open batches of their producers in the partitions. Until then requests raise."""
         await self.slots.take()
         await self._writer.catch_up()
         for txn in await self._database.read(store.load):
@@ -113,13 +113,13 @@ class TransactionService:
         """The time."""
         return self._clock.now_ms()
 
-    # ---- what the writer asks and tells ----------------------------------------------------------------------
+    # ---- called by the writer --------------------------------------------------------------------------------
 
     def refusal(self, partition: Partition, batch: Accepted) -> ErrorCode:
         """Why a transactional batch must not be appended, or NONE if it may be, as far as that is known here."""
         cell = self._by_producer.get(batch.producer_id)
         if self.slots.is_shared:
-            # Epochs only rise. For the rest, somebody else may coordinate the id by now.
+            # Epochs only increase. Otherwise another agent may coordinate the id by now.
             is_old = cell is not None and batch.producer_epoch < cell.txn.epoch
             fenced = is_old or batch.producer_epoch == EPOCH_MAX
             return ErrorCode.INVALID_PRODUCER_EPOCH if fenced else ErrorCode.NONE
@@ -132,7 +132,7 @@ class TransactionService:
         return ErrorCode.TRANSACTION_ABORTABLE if batch.flags & ABORTABLE else ErrorCode.INVALID_TXN_STATE
 
     def began(self, partition: Partition, producers: Iterable[int]) -> None:
-        """Producers have batches of transactions in a partition, or markers that ended them."""
+        """Producers have transactional batches in a partition, or markers that ended their transactions."""
         for producer_id in producers:
             cell = self._by_producer.get(producer_id)
             if cell is None or cell.txn.key[0] != partition.topic.cluster_id:
@@ -145,13 +145,13 @@ class TransactionService:
                 cell.open[partition] = None
 
     def on_outdated(self, problem: Outdated) -> None:
-        """A flush is decided again. If slots are lost, so is what was known of their ids."""
+        """A flush is decided again. If slots were lost, the state of their ids is dropped."""
         if self.slots.lose(problem):
             for key in [key for key in self._cells if not self.slots.has(key)]:
                 self.drop(key)
 
     def ownership(self, key: Key, producer_id: int) -> ErrorCode:
-        """Why a transactional id is not this producer's, or NONE."""
+        """Why a producer does not own a transactional id, or NONE."""
         cell = self._cells.get(key)
         if cell is not None and cell.txn.producer_id == producer_id:
             return ErrorCode.NONE
@@ -159,18 +159,18 @@ class TransactionService:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         return self._elsewhere.ownership(key, producer_id)
 
-    # ---- what passengers do ----------------------------------------------------------------------------------
+    # ---- called by passengers --------------------------------------------------------------------------------
 
     def cell(self, key: Key) -> Cell | None:
-        """A transactional id as it is in force."""
+        """The state in force of a transactional id."""
         return self._cells.get(key)
 
     def has_in_line(self, producer: Producer) -> bool:
-        """Whether batches of a producer wait that the flush which is put together leaves behind."""
+        """Whether batches of a producer are left for a later flush than the one being put together."""
         return self._writer.has_in_line(producer.producer_id, producer.epoch)
 
     def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
-        """End the transaction in every partition that it has."""
+        """End the transaction in all of its partitions."""
         flush.end_transaction(
             [partition for partition in self.partitions_of(cell) if not partition.topic.deleted],
             producer_id=ending.producer.producer_id, epoch=ending.producer.epoch, commit=ending.commit,
@@ -178,11 +178,11 @@ class TransactionService:
         )  # fmt: skip
 
     def adopt(self, key: Key, decision: Decision) -> None:
-        """A decision is durable."""
+        """A decision is durable: put it in force."""
         if decision.state is not None:
             self._put(decision.state)
         if decision.ending is not None:
-            # All of them have their markers, or their topics are deleted.
+            # All of these have their markers, or their topics are deleted.
             self._cells[key].open = {}
             self._cells[key].pending = {}
 
@@ -222,14 +222,14 @@ class TransactionService:
         return await self._submit(key, decide)
 
     async def end(self, key: Key, request: End) -> Result:
-        """EndTxn. It comes after all batches of its producer that came before it."""
+        """EndTxn. It is ordered after all batches of its producer that arrived earlier."""
         if self.slots.is_shared:
             await self._look_around(key)
         return await self._submit(key, _ending(request), request.producer)
 
     def end_soon(self, key: Key, request: End, hear: Callable[[Result | PlatformError | None], None]) -> None:
-        """The same, heard of in the moment it is durable. None if it takes more than a flush: then it is to be asked
-        for by `end`."""
+        """The same with a callback, called as soon as it is durable; with None if it takes more than a flush: then use
+        `end`."""
         if self.slots.is_shared:
             hear(None)
             return
@@ -248,7 +248,7 @@ class TransactionService:
         self._writer.take_along(HeardRequest(self, key, _ending(request), request.producer, on_outcome))
 
     async def _look_around(self, key: Key) -> None:
-        """Before a transaction is ended: know what other agents have of it, if they may have anything."""
+        """Before a transaction is ended: read what other agents have of it, if they may have anything."""
         cell = self._cells.get(key)
         if cell is None or (cell.is_ongoing and not self._writer.has_company):
             return
@@ -263,7 +263,7 @@ class TransactionService:
             cell.pending.update(pending)
 
     def require(self, key: Key) -> None:
-        """Raise what a request is told about an id that cannot be answered here, or not yet."""
+        """Raise the error for a request about an id that is coordinated elsewhere, or not loaded yet."""
         if not self.is_open:
             raise Loading("the coordinator is reading its state")
         if not self.slots.has(key):
@@ -281,9 +281,9 @@ class TransactionService:
             fresh_id = await self._producer_ids.take()
 
     async def offsets_come(self, key: Key, producer: Producer, group_id: str) -> ErrorCode:
-        """A producer is about to send offsets of a group, which makes them part of its transaction, or begins one.
+        """A producer is about to send offsets of a group, which adds the group to its transaction, or begins one.
 
-        It has begun even if they turn out to be refused.
+        The transaction has begun even if the offsets turn out to be refused.
         """
         await self._settle(key)
         cell = self._cells.get(key)
@@ -294,8 +294,7 @@ class TransactionService:
         return error
 
     async def part_of(self, key: Key, request: Add) -> tuple[ErrorCode | None, int]:
-        """What `add` would answer without changing anything, None if it has something to change; and when the
-        transaction began that has everything."""
+        """What `add` would answer if it had nothing to change, else None; and when the whole transaction began."""
         await self._settle(key)
         cell = self._cells.get(key)
         txn, has_batches = await self._known(key, cell), cell is not None and cell.has_writes
@@ -304,19 +303,19 @@ class TransactionService:
         return (decision.result.error if decision.state is None else None), began_ms
 
     async def _settle(self, key: Key) -> None:
-        """Until no flush changes an id that was decided without the offsets that come: it would leave them behind."""
+        """Wait until no flush in flight changes the id: its decision would miss the offsets that are about to come."""
         while not self.slots.is_shared and (cell := self._cells.get(key)) is not None and cell.moving is not None:
             cell.moving.append(ended := asyncio.get_running_loop().create_future())
             await ended
 
     def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
-        """Whether `let_wait` is the better way for these now: there is room in the log, and in a record, beside what
-        others tell in it. If not, a flush would go through the database with all batches that it has."""
+        """Whether `let_wait` is better for these now: there is room in the log, and in a commit record beside what
+        others put there. Otherwise the flush, with all its batches, would have to go through the database."""
         return not self._writer.is_held_up and store.size_of(offsets) <= OFFSETS_BYTES_MAX
 
     async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
-        """Let offsets of groups wait for the ends of transactions; the numbers of those whose transactions do not go
-        on. Only for who is alone. Raises `Unavailable` when nothing of it happened.
+        """Store pending offsets; the indexes of those whose transactions have ended. Only where one process appends
+        alone. Raises `Unavailable` when nothing of it happened.
         """
         if self._closed:
             raise Unavailable("the coordinator is shutting down")
@@ -336,20 +335,20 @@ class TransactionService:
         return owner.begins or (cell.txn.state is TransactionState.ONGOING and cell.txn.started_ms == owner.began_ms)
 
     def wait_for_end(self, cell: Cell, group_id: str) -> None:
-        """Offsets of a group may wait for the end of a transaction."""
+        """A group may have pending offsets in a transaction."""
         if group_id not in cell.pending:
             cell.pending[group_id] = self._clock.now_ms()
             self.on_begin()
 
     def close(self) -> None:
-        """Let everybody go whose offsets wait for a flush, which may never come: the writer has given up, or does soon.
-        Nobody is there any more to be told what became of them."""
+        """Fail everybody whose pending offsets wait for a flush, which may never come: the writer has stopped, or will
+        soon. Outcomes are not reported any more."""
         self._closed = True
         for request in list(self._boarding):
             request.failed(Unavailable("the coordinator is shutting down"))
 
     async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
-        """An id as it is. Where several agents coordinate, another one may have changed it."""
+        """The current state of an id. Where several agents coordinate, another one may have changed it."""
         if self.slots.is_shared:
             return await read_by_statement(self._database, store.load_one(key))
         return None if cell is None else cell.txn
@@ -366,32 +365,32 @@ class TransactionService:
         return ErrorCode.NONE if known else ErrorCode.TRANSACTION_ABORTABLE
 
     def partitions_of(self, cell: Cell) -> list[Partition]:
-        """What the ongoing transaction of an id has been added to or has written to."""
+        """The partitions that were added to the ongoing transaction of an id, or that it has written to."""
         return cell.partitions(self._registry)
 
     async def write_marker(
         self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
     ) -> dict[Partition, ErrorCode]:
-        """End what a producer has open in some partitions, whatever its id's state; which of them refused."""
+        """End what a producer has open in some partitions, whatever its id's state; the partitions that refused."""
         marker = Marker(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
         self._writer.take_along(marker)
         return await marker.answer
 
     def has_room_for(self, partition: Partition, producer_id: int) -> bool:
-        """Whether a partition may come to know a producer by a marker."""
+        """Whether a partition may remember a producer because of a marker."""
         return self._writer.has_room_for(partition, producer_id)
 
     def all(self, cluster_id: int) -> Iterator[Cell]:
         """Every transactional id of a virtual cluster."""
         return (cell for (owner, _), cell in self._cells.items() if owner == cluster_id)
 
-    # ---- without a request -----------------------------------------------------------------------------------
+    # ---- chores --------------------------------------------------------------------------------------------------
 
     def abort_timed_out(self) -> bool:
-        """Begin to abort transactions that take too long; whether any is left that may.
+        """Start aborting timed-out transactions; whether any is left that may time out.
 
-        Nobody waits for it. Chores share one task, and where the log is full flushes wait for room that one of them
-        makes; but that may need just this, as nothing goes by retention that is not stable.
+        It does not wait. Chores share one task, and when the log is full flushes wait for room that one of the chores
+        makes; but that may need just these aborts, because retention does not go past the last stable offset.
         """
         now_ms, left = self._clock.now_ms(), False
         for key, cell in self._cells.items():
@@ -411,7 +410,7 @@ class TransactionService:
             self._writer.take_along(HeardRequest(self, key, _time_out, None, partial(self._on_aborted, key)))
 
     def _on_aborted(self, key: Key, outcome: Decision | Exception) -> None:
-        """One was aborted, or need not be, or another agent sees to that. What fails is found by another look."""
+        """One was aborted, or need not be, or another agent does it. A failed one is found by the next run."""
         self._aborting.discard(key)
         if isinstance(outcome, Exception) and not isinstance(outcome, PlatformError):
             _log.error("a transaction of %r is not aborted", key[1], exc_info=outcome)
@@ -420,9 +419,10 @@ class TransactionService:
         self._abort_some()
 
     async def keep_open(self, topic: Topic) -> None:
-        """A topic is deleted: remember the transactions that have written to it, whose logs will not say so any more.
+        """A topic is being deleted: store the transactions that have written to it, whose logs will not show them any
+        more.
 
-        They can be ended as if nothing had happened, also after a start, as with Apache Kafka.
+        They can be ended as usual, also after a restart, as in Apache Kafka.
         """
         partitions, cells = frozenset(topic.partitions), self._cells.items()
         unstored = (key for key, cell in cells if cell.txn.state is not TransactionState.ONGOING and cell.open)
@@ -430,7 +430,7 @@ class TransactionService:
         await together(keys, lambda key: self._submit(key, _keep_open), ENDED_AT_ONCE)
 
     async def expire(self, retention_ms: int) -> int:
-        """Forget ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
+        """Delete ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
         if self._writer.is_held_up:
             return 0
         now_ms = self._clock.now_ms()
@@ -439,10 +439,10 @@ class TransactionService:
         return len(old)
 
     async def remove(self, cluster_id: int, at_most: int) -> bool:
-        """Abort and forget some transactional ids of a virtual cluster that is going; whether none is left.
+        """Abort and delete some transactional ids of a virtual cluster that is being deleted; whether none is left.
 
-        Nobody is left either who could end a transaction: none is given the time that it may take. Raises `Unavailable`
-        if no id could be forgotten.
+        Nobody is left who could end a transaction, so time-outs are not waited for. Raises `Unavailable` if no id could
+        be deleted.
         """
         keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
         await together(keys, lambda key: self._submit(key, _abort))
@@ -461,14 +461,14 @@ class TransactionService:
         return transitions.may_expire(cell.txn, now_ms, retention_ms, has_batches=cell.has_writes)
 
     def drop(self, key: Key) -> None:
-        """An id is forgotten."""
+        """An id is deleted."""
         cell = self._cells.pop(key)
         self._registry.tally(key[0]).went((cell.txn.producer_id,))
         del self._by_producer[cell.txn.producer_id]
 
 
 async def _unless_lost(change: Awaitable[object]) -> None:
-    """Wait for a change of an id, unless another agent coordinates that by now: then it sees to that."""
+    """Wait for a change of an id, unless another agent coordinates that by now: then it is that agent's task."""
     with suppress(Fenced):
         await change
 

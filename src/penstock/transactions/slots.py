@@ -1,9 +1,9 @@
-"""Which transactional ids this process coordinates, and what proves it in every write.
+"""Which transactional ids this process coordinates, and how every write proves it.
 
-The one process that owns a data directory coordinates all of them and has nothing to prove. Where several agents share
-a database, ids go by slots, which are leased; each write begins by updating the lease rows of its slots where their
-epochs are its own, so that of a coordinator that was replaced without knowing nothing is written. Commits update the
-shard's row first, then leases, then transactional ids: nobody waits for each other in a circle.
+The only process that owns a data directory coordinates all of them and has nothing to prove. Where several agents share
+a database, ids are divided into slots, which are leased; each write begins by updating the lease rows of its slots
+where their epochs are its own, so that nothing of a fenced coordinator is written. Commits update the shard's row
+first, then leases, then transactional ids: this lock order cannot deadlock.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from penstock.metadata.database import Database, Script
 
 
 class Slots(Protocol):
-    """What a coordinator needs to know of its share of the work."""
+    """The slots of a coordinator."""
 
     is_shared: bool
     """Whether others coordinate what this process does not, and append to the same partitions."""
 
     async def take(self) -> None:
-        """Take the share."""
+        """Take the slots."""
 
     def has(self, key: Key) -> bool:
-        """Whether an id belongs to it, as far as is known here."""
+        """Whether an id is coordinated here, as far as is known."""
 
     def guard(self, keys: Iterable[Key]) -> Script[None]:
-        """The first steps of a write. Raises `Outdated` if one of the ids does not belong to it any more."""
+        """The first statements of a write. Raises `Outdated` if one of the ids is not coordinated here any more."""
 
     def lose(self, problem: Outdated) -> bool:
-        """Note what a guard has found out; whether that was anything."""
+        """Record what a guard has found out; whether slots were lost."""
 
 
 class AllSlots:
-    """Everything, without question."""
+    """All slots, without leases."""
 
     is_shared = False
 
@@ -48,7 +48,7 @@ class AllSlots:
         """Nothing to take."""
 
     def has(self, key: Key) -> bool:
-        """Every one."""
+        """True."""
         return True
 
     def guard(self, keys: Iterable[Key]) -> Script[None]:
@@ -61,7 +61,7 @@ class AllSlots:
 
 
 class LeasedSlots:
-    """Slots under leases. All of them are taken, by force, as for groups."""
+    """Leased slots. All of them are taken, by force, as for groups."""
 
     is_shared = True
 
@@ -81,7 +81,7 @@ class LeasedSlots:
         return slot_of(key) in self._epochs
 
     def guard(self, keys: Iterable[Key]) -> Script[None]:
-        """Prove that the slots are still this process', and extend their leases."""
+        """Prove that the slots are still ours, and extend their leases."""
         slots = {slot_of(key) for key in keys}
         try:
             yield from leases.guard(
@@ -94,7 +94,7 @@ class LeasedSlots:
             raise Outdated(str(unknown)) from unknown
 
     def lose(self, problem: Outdated) -> bool:
-        """From now on whoever asks for an id of these slots is sent to its new coordinator."""
+        """Mark slots as lost: from now on requests for their ids get NOT_COORDINATOR."""
         lost = problem.__cause__
         if not isinstance(lost, SlotsLost):
             return False

@@ -1,15 +1,14 @@
-"""The SQL of transactions, and how commit records tell what it writes. Every script leaves the same behind when it is
-run again at once.
+"""The SQL of transactions, and its encoding in commit records. Every script is idempotent when it is run again at once.
 
-Offsets of an open transaction wait in `txn_offset`; the script that commits it moves them to `group_offset`. Those in
-a group that was deleted meanwhile are gone, as the group's own are.
+Offsets of an open transaction are pending in `txn_offset`; the script that commits it moves them to `group_offset`.
+Those of a group that was deleted meanwhile are gone, as the group's own are.
 
-A commit record tells ids as they are, in a format of their own, and what becomes of offsets as something that is done:
-offsets that wait from now on, and producers whose transactions have ended. Format 3, big-endian: size of the ids u32,
-number of the ended u32; the ids; per ended one cluster id i64, producer id i64, whether by a commit u8; then, per group
-with offsets that wait, cluster id i64, producer id i64, size of the group id u32, number of the partitions u32, group
-id, and per partition topic id (16 bytes), index i32, offset i64, leader epoch i32, time i64, when it expires i64 (-1:
-as others do), size of the metadata u32, metadata.
+A commit record contains ids as states, in a format of their own, and offsets as events: new pending offsets, and
+producers whose transactions have ended. Format 3, big-endian: size of the ids u32, number of the ended u32; the ids;
+per ended one cluster id i64, producer id i64, whether by a commit u8; then, per group with pending offsets, cluster id
+i64, producer id i64, size of the group id u32, number of the partitions u32, group id, and per partition topic id (16
+bytes), index i32, offset i64, leader epoch i32, time i64, expiry i64 (-1: by the retention), size of the metadata u32,
+metadata.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ _COLUMNS = (
 _COLUMN_COUNT = 13
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[2:])
 _ROWS_PER_STATEMENT = (32, 8, 1)
-"""How many rows one statement writes: few different statements, so that prepared ones are reused."""
+"""Rows per statement: few distinct statements, so that prepared ones are reused."""
 
 _STATES_FORMAT = b"\x02"
 _STATE = Struct(">qqhqhqBqqIII")
 _LAYOUTS = {b"\x01": Struct(">qqhqhqBqqHIH"), _STATES_FORMAT: _STATE}
-"""By format. The first one had no room for the groups of a large transaction."""
+"""By format version. The first one had no room for the groups of a large transaction."""
 
 _TOLD_FORMAT = b"\x03"
 _TOLD = Struct(">II")
@@ -53,17 +52,17 @@ _OFFSET = Struct(">16siqiqqI")
 _NO_EXPIRY = -1
 _NO_GROUPS = "[]"
 UTF8_BYTES_MAX = 4
-"""Of a character."""
+"""UTF-8 bytes of one character, at most."""
 
 T = TypeVar("T")
 Ended = tuple[int, int, bool]
 """Cluster id and producer id of a transaction that ends, and whether by a commit."""
 Pending = tuple[Key, int, Mapping[TopicPartition, Offset]]
-"""Offsets of a group that wait for the end of a producer's transaction: the group, the producer id, the offsets."""
+"""Pending offsets of a group in a producer's transaction: the group, the producer id, the offsets."""
 
 
 class Told(NamedTuple):
-    """What a commit record tells of transactions."""
+    """What a commit record contains about transactions."""
 
     states: Sequence[Transaction] = ()
     pending: Sequence[Pending] = ()
@@ -112,7 +111,7 @@ def _transaction(row: Sequence[Any]) -> Transaction:
 
 
 def load_pending() -> Script[list[tuple[int, str, int]]]:
-    """Producer id, group id and since when, of transactions with offsets that wait for their end."""
+    """Producer id, group id and time of the first pending offset, for transactions that have any."""
     rows = yield (
         "SELECT producer_id, group_id, long_name, MIN(committed_ms) FROM txn_offset"
         " GROUP BY producer_id, group_id, long_name",
@@ -122,7 +121,7 @@ def load_pending() -> Script[list[tuple[int, str, int]]]:
 
 
 def load_pending_of(cluster_id: int, producer_id: int) -> Script[dict[str, int]]:
-    """The same of one producer: groups, and since when."""
+    """The same for one producer: groups, and since when."""
     rows = yield (
         "SELECT group_id, long_name, MIN(committed_ms) FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2"
         " GROUP BY group_id, long_name",
@@ -132,7 +131,7 @@ def load_pending_of(cluster_id: int, producer_id: int) -> Script[dict[str, int]]
 
 
 def put(*txns: Transaction) -> Script[None]:
-    """Store transactional ids as they are now."""
+    """Store transactional ids."""
     for some in _chunks(txns):
         values, args = [], list[object]()
         for txn in some:
@@ -158,7 +157,7 @@ def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def pack_states(txns: Iterable[Transaction]) -> bytes:
-    """Transactional ids as a commit record tells of them."""
+    """Encode transactional ids for a commit record."""
     parts = [_STATES_FORMAT]
     for txn in txns:
         cluster_id, name = txn.key
@@ -174,16 +173,16 @@ def pack_states(txns: Iterable[Transaction]) -> bytes:
 
 
 _Packed = tuple[tuple[Any, ...], bytes, int]
-"""An id on its way out of a record: its fields of fixed size, and where the others are."""
+"""A partly decoded id: its fields of fixed size, and where the others are."""
 
 
 def unpack_states(blob: bytes) -> Iterator[Transaction]:
-    """Read what `pack_states` wrote; raise `CorruptData` on anything else."""
+    """Decode what `pack_states` wrote; raise `CorruptData` on anything else."""
     return (_unpack_state(*packed) for _, packed in _walk_states(blob))
 
 
 def _walk_states(blob: bytes) -> Iterator[tuple[tuple[int, bytes], _Packed]]:
-    """Whose states there are, without reading them."""
+    """The keys of encoded states, without decoding the states."""
     layout = _LAYOUTS.get(blob[:1])
     if layout is None:
         raise CorruptData(f"transactional ids of unknown format {blob[:1]!r}")
@@ -212,7 +211,7 @@ def _unpack_state(fields: tuple[Any, ...], blob: bytes, at: int) -> Transaction:
 
 
 def pack_told(told: Told) -> bytes:
-    """What a commit record tells. Where it is of ids only, that is all there is."""
+    """Encode the transactions' part of a commit record. If it has ids only, it is in the format of ids."""
     states = pack_states(told.states)
     if not told.pending and not told.ended:
         return states
@@ -234,7 +233,7 @@ def pack_told(told: Told) -> bytes:
 
 
 def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
-    """How much room offsets take up in a record, at most."""
+    """The largest room that pending offsets take up in a record."""
     return sum(
         _PENDING.size + UTF8_BYTES_MAX * len(group_id)
         + sum(_OFFSET.size + UTF8_BYTES_MAX * len(offset.metadata) for offset in record.offsets.values())
@@ -243,13 +242,13 @@ def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
 
 
 def unpack_told(blob: bytes) -> Told:
-    """Read what `pack_told` or `pack_states` wrote; raise `CorruptData` on anything else."""
+    """Decode what `pack_told` or `pack_states` wrote; raise `CorruptData` on anything else."""
     states, told = _split_told(blob)
     return told._replace(states=tuple(unpack_states(states)))
 
 
 def _split_told(blob: bytes) -> tuple[bytes, Told]:
-    """The ids as they were packed, and the rest."""
+    """The encoded ids, and the decoded rest."""
     if blob[:1] != _TOLD_FORMAT:
         return blob, Told()
     try:
@@ -280,12 +279,12 @@ def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
 
 
 def redo(changes: Iterable[bytes]) -> Script[None]:
-    """Make true what commit records tell of transactions, oldest first."""
+    """Apply the contents of commit records to the database, oldest first."""
     latest: dict[tuple[int, bytes], _Packed] = {}
     all_told = []
     for change in changes:
         states, told = _split_told(change)
-        # Of a busy id there are very many, of which the last one counts: only that is read.
+        # A busy id occurs very often; only its last state counts, so only that is decoded.
         latest.update(_walk_states(states))
         all_told.append(told)
     yield from put(*(_unpack_state(*latest[key]) for key in sorted(latest)))
@@ -295,7 +294,7 @@ def redo(changes: Iterable[bytes]) -> Script[None]:
 
 @dataclass(slots=True)
 class _Course:
-    """What a producer has done with offsets, by group."""
+    """The offsets of one producer in a series of records, by group."""
 
     first_end: bool | None = None
     """Whether the first of its transactions that ended was committed; None if none has ended."""
@@ -312,10 +311,10 @@ class _Course:
 
 
 def folded(all_told: Sequence[Told]) -> Iterable[tuple[Sequence[Pending], Sequence[Ended]]]:
-    """What records tell of offsets, one after the other, with what nobody would see left out: of the transactions of a
-    producer only the last offset of each partition that was committed. A relay moves the same ones a thousand times.
+    """The events about offsets in order, without those that have no visible effect: of a producer's transactions only
+    the last committed offset of each partition matters. A relay moves the same ones a thousand times.
 
-    All of it where producers have sent offsets of the same partitions.
+    Everything is kept where several producers have sent offsets of the same partitions.
     """
     owners: dict[tuple[Key, TopicPartition], int] = {}
     courses: dict[tuple[int, int], _Course] = {}
@@ -330,10 +329,10 @@ def folded(all_told: Sequence[Told]) -> Iterable[tuple[Sequence[Pending], Sequen
 
 
 def _steps(producer: tuple[int, int], course: _Course) -> Iterator[tuple[Sequence[Pending], Sequence[Ended]]]:
-    """The same of one producer, whose transactions are made one."""
+    """The same for one producer, whose transactions are merged into one."""
     cluster_id, producer_id = producer
     if course.first_end is False:
-        # What waited before was not committed with what came later.
+        # Offsets pending from before were not committed together with later ones.
         yield (), ((cluster_id, producer_id, False),)
     if course.first_end or course.committed:
         pending = [(group, producer_id, offsets) for group, offsets in course.committed.items()]
@@ -343,7 +342,7 @@ def _steps(producer: tuple[int, int], course: _Course) -> Iterator[tuple[Sequenc
 
 
 def move_offsets(pending: Iterable[Pending], ended: Iterable[Ended]) -> Script[None]:
-    """What becomes of offsets by one flush. No transaction that ends in it gets any."""
+    """Apply the offsets of one flush. No transaction that ends in it gets new pending ones."""
     for group, producer_id, offsets in pending:
         yield from add_pending(group, producer_id, offsets)
     yield from end_offsets(ended)
@@ -355,10 +354,10 @@ def forget(key: Key) -> Script[None]:
 
 
 def end_offsets(ended: Iterable[Ended]) -> Script[None]:
-    """The offsets of producers' transactions become committed, or are gone. Store their ids first: that keeps others
-    from adding more through the database.
+    """Commit or discard the pending offsets of transactions. Store their ids first: that prevents other agents from
+    adding more through the database.
 
-    One that the group committed itself while this one was waiting is newer, and stays.
+    An offset that the group committed itself in the meantime is newer, and stays.
     """
     for cluster_id, producer_id, commit in ended:
         if commit:

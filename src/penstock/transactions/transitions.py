@@ -1,11 +1,11 @@
 """The rules of the transaction coordinator (KIP-98, KIP-360, KIP-890).
 
-Pure: no await, no clock, no I/O. A rule gets the state of a transactional id, or None if there is none, and whether
-its producer has open batches in some partition; it says what to store, which transaction to end, and the answer.
+Pure: no await, no clock, no I/O. A rule gets the state of a transactional id, or None if there is none, and whether its
+producer has open batches in some partition; it returns what to store, which transaction to end, and the response.
 
-Where Kafka first decides to end a transaction, then has markers written, and tells others to wait meanwhile, here all
-of it is one change. So there is no state of preparing, and a new producer does not have to ask twice to abort what
-the old one left.
+Kafka first decides to end a transaction (PrepareCommit), then has markers written, and answers CONCURRENT_TRANSACTIONS
+meanwhile; here all of it is one atomic change. So there is no prepared state, and a new producer does not have to retry
+until the transaction of the old one is aborted.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ from penstock.transactions.model import (
 from penstock.wire.error_codes import ErrorCode
 
 SAME_CLOCK_MS = 1000
-"""How far transactions that follow each other within a millisecond may be ahead of the clock."""
+"""How far start times of consecutive transactions within a millisecond may be ahead of the clock."""
 _COMPLETE = {True: TransactionState.COMPLETE_COMMIT, False: TransactionState.COMPLETE_ABORT}
 
 
 def refused(error: ErrorCode) -> Decision:
-    """Change nothing."""
+    """An error; nothing changes."""
     return Decision(result=Result(error=error))
 
 
 def init(
     txn: Transaction | None, key: Key, request: Init, now_ms: int, *, has_batches: bool, fresh_id: int | None
 ) -> Decision:
-    """Give the id to a new producer, or a new epoch to the one that has it. What the old one left open is aborted."""
+    """Give the id to a new producer, or a new epoch to the current one. An open transaction of the old one is
+    aborted."""
     if txn is None:
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
@@ -80,7 +81,7 @@ def init(
 
 
 def _may_be(txn: Transaction, claimed: Producer) -> bool:
-    """Whether whoever claims to be this producer may own the id."""
+    """Whether a producer may be the owner of the id."""
     if claimed.producer_id == txn.producer_id:
         return True
     return claimed.producer_id == txn.last_producer_id and claimed.epoch >= EPOCH_EXHAUSTED
@@ -96,16 +97,16 @@ def is_ongoing(txn: Transaction, *, has_batches: bool) -> bool:
 
 
 def owner_error(txn: Transaction | None, producer: Producer) -> ErrorCode:
-    """Why a producer may not speak for a transactional id, or NONE."""
+    """Why a producer does not own a transactional id, or NONE."""
     if txn is None or txn.producer_id != producer.producer_id:
         return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-    # The last epoch is nobody's: it can only fence, since there is none to fence it with.
+    # The last epoch belongs to nobody: it can only fence, as there is none to fence it with.
     is_owner = txn.epoch == producer.epoch and producer.epoch != EPOCH_MAX
     return ErrorCode.NONE if is_owner else ErrorCode.PRODUCER_FENCED
 
 
 def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool) -> Decision:
-    """Make partitions and groups part of the transaction, which begins if it has not."""
+    """Add partitions and groups to the transaction, which begins if it has not."""
     error = owner_error(txn, request.producer)
     if txn is None or error is not ErrorCode.NONE:
         return refused(error)
@@ -122,16 +123,16 @@ def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool
 
 
 def _next_start_ms(txn: Transaction, now_ms: int) -> int:
-    """When a transaction begins: later than the one before it, for by that they are told apart while the epoch stays.
+    """The start time of a transaction: later than that of the previous one, which distinguishes them within an epoch.
 
-    A clock that was set back is believed, though, as the transaction would not time out for as long.
+    But a clock that was set back is believed: otherwise the transaction would not time out for as long.
     """
     following_ms = txn.updated_ms + 1
     return following_ms if now_ms < following_ms <= now_ms + SAME_CLOCK_MS else now_ms
 
 
 def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
-    """Commit or abort. Producers of transaction version 2 go on with the next epoch, or the next producer id."""
+    """Commit or abort. Producers of transaction version 2 continue with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
         if same and txn.epoch > EPOCH_EXHAUSTED:
@@ -144,14 +145,14 @@ def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool
         return _end_nothing(txn, request, now_ms, fresh_id=fresh_id)
     if not request.raises_epoch:
         ending = Ending(request.producer, request.commit)
-        # What a producer knew before it has its epoch does not matter any more once it has used that.
+        # Once a producer has used its epoch, the one before it does not matter any more.
         state = replace(_ended(txn, commit=request.commit, now_ms=now_ms), last_epoch=NO_EPOCH)
         return Decision(result=Result(producer=request.producer), state=state, ending=ending)
     return _end_and_raise(txn, request, now_ms, fresh_id=fresh_id, ends=True)
 
 
 def _is_repetition(txn: Transaction, producer: Producer) -> bool:
-    """Whether a producer names itself as it was before the last transaction ended."""
+    """Whether a producer sends the epoch from before the last transaction ended."""
     if producer.epoch != txn.last_epoch:
         return False
     return producer.producer_id in (txn.producer_id, txn.last_producer_id) and producer != Producer(
@@ -160,7 +161,7 @@ def _is_repetition(txn: Transaction, producer: Producer) -> bool:
 
 
 def _of_repetition(txn: Transaction, producer: Producer, *, has_batches: bool) -> ErrorCode:
-    """The producer went on without this request's sender, a zombie. Else that wants the other result: too late."""
+    """Either the request is from a zombie, as the producer has continued; or it wants the other outcome: too late."""
     if not is_ongoing(txn, has_batches=has_batches) and txn.state is not TransactionState.EMPTY:
         return ErrorCode.INVALID_TXN_STATE
     return owner_error(txn, producer)
@@ -179,7 +180,7 @@ def _told(txn: Transaction) -> Decision:
 
 
 def _end_nothing(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None) -> Decision:
-    """There is no transaction. Version 1 may repeat how the last one ended; version 2 may abort, to be sure."""
+    """There is no transaction. Version 1 may repeat the last outcome; version 2 may abort, to be sure."""
     if not request.raises_epoch:
         same = txn.state is _COMPLETE[request.commit]
         return _told(txn) if same else refused(ErrorCode.INVALID_TXN_STATE)
@@ -195,7 +196,7 @@ def _end_and_raise(txn: Transaction, request: End, now_ms: int, *, fresh_id: int
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
         following, before = Producer(fresh_id, 0), txn.producer_id
-    # Not by `replace`: every transaction of version 2 comes along here.
+    # Without `replace`, which is slow: every transaction of version 2 comes through here.
     state = Transaction(
         key=txn.key, producer_id=following.producer_id, epoch=following.epoch, last_producer_id=before,
         last_epoch=txn.epoch, timeout_ms=txn.timeout_ms, state=_COMPLETE[request.commit], updated_ms=now_ms,
@@ -212,7 +213,7 @@ def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
 
 
 def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int) -> Decision:
-    """Abort a transaction that takes too long, and fence its producer."""
+    """Abort a timed-out transaction, and fence its producer."""
     if txn is not None and now_ms - began_ms < txn.timeout_ms:
         return refused(ErrorCode.NONE)
     return abort(txn, now_ms, has_batches=has_batches)
@@ -227,16 +228,16 @@ def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool) -> Decisio
 
 
 def _fenced(txn: Transaction, now_ms: int) -> Transaction:
-    """The id after an abort that its producer has not asked for.
+    """The id after an abort that its producer did not request.
 
-    It may go on with the next epoch, as after an abort of version 2, and is told that one when it aborts or asks for
-    its id; or with another producer id, if the next epoch is the last one, which is nobody's.
+    The producer may continue with the next epoch, as after an abort in version 2, and gets that epoch when it aborts or
+    initializes again; or with another producer id, if the next epoch is the last one, which belongs to nobody.
     """
     return replace(_ended(txn, commit=False, now_ms=now_ms), epoch=txn.epoch + 1, last_epoch=txn.epoch)
 
 
 def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:
-    """Remember that there is a transaction, which until now only its partitions' logs said."""
+    """Store that there is a transaction, which so far only its partitions' logs show."""
     if txn.state is TransactionState.ONGOING:
         return refused(ErrorCode.NONE)
     state = replace(txn, state=TransactionState.ONGOING, started_ms=began_ms, updated_ms=now_ms)
@@ -244,5 +245,5 @@ def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:
 
 
 def may_expire(txn: Transaction, now_ms: int, retention_ms: int, *, has_batches: bool) -> bool:
-    """Whether an id has not been used for so long that it is forgotten."""
+    """Whether an id was unused for so long that it expires."""
     return not is_ongoing(txn, has_batches=has_batches) and now_ms - txn.updated_ms >= retention_ms
