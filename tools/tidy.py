@@ -72,7 +72,6 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/unit/coordination/test_runner.py": Allowed(625, _SUITE),
     "tests/unit/share/test_dead_letters.py": Allowed(575, _SUITE),
     # Functions.
-    "src/penstock/agent/metrics.py:collect": Allowed(80, "a row for each figure there is"),
     "src/penstock/wire/hot.py:_read_produce": Allowed(70, "one pass over a frame"),
     "src/penstock/agent/connection.py:__init__": Allowed(62, "a field a line, with what it means"),
     "tests/contract/test_commit_paths.py:test_agents_that_write_the_same_lose_nothing_and_repeat_nothing": Allowed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +17,68 @@ from penstock.keys.model import Lock
 from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
 from penstock.wire.api_keys import ApiKey
+
+Reading = tuple[str, str, Callable[[Agent], float]]
+"""A metric without labels: its name, what it says, and where it is read."""
+
+
+def _gate(agent: Agent) -> GateStats:
+    return GateStats() if agent.gate is None else agent.gate.stats
+
+
+_COUNTERS: tuple[Reading, ...] = (
+    ("commits", "Flushes made durable.", lambda agent: agent.log.writer.stats.commits),
+    ("commit_failures", "Flushes that failed.", lambda agent: agent.log.writer.stats.failures),
+    (
+        "produce_timeouts", "Produce requests that timed out before their outcome was known.",
+        lambda agent: agent.log.writer.overdue.count,
+    ),
+    ("batches", "Record batches appended.", lambda agent: agent.log.writer.stats.batches),
+    ("appended_bytes", "Bytes of record batches appended.", lambda agent: agent.log.writer.stats.bytes),
+    ("cold_reads", "Reads that memory could not serve.", lambda agent: agent.log.reader.cold_reads),
+    ("cold_read_bytes", "Bytes of reads that memory could not serve.", lambda agent: agent.log.reader.cold_bytes),
+    ("connections_accepted", "Connections accepted.", lambda agent: agent.server.accepted),
+    ("authentications", "Successful authentications.", lambda agent: _gate(agent).succeeded),
+    ("authentication_failures", "Failed authentications.", lambda agent: _gate(agent).failed),
+    (
+        "authentications_held_up",
+        "Authentication attempts that were not looked at: too many had failed from that address or for that name, or"
+        " the database did not answer.",
+        lambda agent: _gate(agent).held_up,
+    ),
+    ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _gate(agent).prolonged),
+    (
+        "expired_sessions", "Connections closed because their SASL session expired.",
+        lambda agent: _gate(agent).expired,
+    ),
+    (
+        "dead_letters", "Records of share groups that were written to a dead letter queue.",
+        lambda agent: agent.coordinators.dead_letters.stats.letters,
+    ),
+    (
+        "dead_letters_lost", "Records given up that could not be written to a dead letter queue.",
+        lambda agent: agent.coordinators.dead_letters.stats.lost,
+    ),
+)  # fmt: skip
+_GAUGES: tuple[Reading, ...] = (
+    ("connections", "Connections now.", lambda agent: agent.server.connection_count),
+    ("pending_bytes", "Accepted bytes that wait for a flush.", lambda agent: agent.log.writer.pending_bytes),
+    (
+        "partial_frame_bytes", "Bytes of requests that have arrived in part.",
+        lambda agent: agent.server.partial_bytes,
+    ),
+    ("tail_bytes", "Memory that holds recent batches.", lambda agent: agent.log.tail.size_bytes),
+    ("encrypted_clusters", "Clusters that are encrypted, or were.", lambda agent: len(agent.keys.clusters)),
+    (
+        "locked_clusters", "Encrypted clusters that cannot write because the key service does not answer.",
+        lambda agent: sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
+    ),
+    (
+        "dead_letter_partitions", "Partitions with records that wait to be written to a dead letter queue.",
+        lambda agent: agent.coordinators.dead_letters.waiting,
+    ),
+    ("partitions", "Partitions.", lambda agent: sum(len(topic.partitions) for topic in agent.registry.topics())),
+)  # fmt: skip
 
 
 class _AgentCollector:
@@ -34,67 +96,10 @@ class _AgentCollector:
             if count:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests
-        writer, reader, server = agent.log.writer.stats, agent.log.reader, agent.server
-        gate = GateStats() if agent.gate is None else agent.gate.stats
-        letters = agent.coordinators.dead_letters.stats
-        for name, text, value in (
-            ("penstock_commits", "Flushes made durable.", writer.commits),
-            ("penstock_commit_failures", "Flushes that failed.", writer.failures),
-            (
-                "penstock_produce_timeouts",
-                "Produce requests that timed out before their outcome was known.",
-                agent.log.writer.overdue.count,
-            ),
-            ("penstock_batches", "Record batches appended.", writer.batches),
-            ("penstock_appended_bytes", "Bytes of record batches appended.", writer.bytes),
-            ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),
-            ("penstock_cold_read_bytes", "Bytes of reads that memory could not serve.", reader.cold_bytes),
-            ("penstock_connections_accepted", "Connections accepted.", server.accepted),
-            ("penstock_authentications", "Successful authentications.", gate.succeeded),
-            (
-                "penstock_authentication_failures",
-                "Failed authentications.",
-                gate.failed,
-            ),
-            (
-                "penstock_authentications_held_up",
-                "Authentication attempts that were not looked at: too many had failed from that address or for that"
-                " name, or the database did not answer.",
-                gate.held_up,
-            ),
-            ("penstock_reauthentications", "Successful re-authentications (KIP-368).", gate.prolonged),
-            ("penstock_expired_sessions", "Connections closed because their SASL session expired.", gate.expired),
-            (
-                "penstock_dead_letters",
-                "Records of share groups that were written to a dead letter queue.",
-                letters.letters,
-            ),
-            (
-                "penstock_dead_letters_lost",
-                "Records given up that could not be written to a dead letter queue.",
-                letters.lost,
-            ),
-        ):
-            yield CounterMetricFamily(name, text, value)
-        for name, text, value in (
-            ("penstock_connections", "Connections now.", server.connection_count),
-            ("penstock_pending_bytes", "Accepted bytes that wait for a flush.", agent.log.writer.pending_bytes),
-            ("penstock_partial_frame_bytes", "Bytes of requests that have arrived in part.", server.partial_bytes),
-            ("penstock_tail_bytes", "Memory that holds recent batches.", agent.log.tail.size_bytes),
-            ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
-            (
-                "penstock_locked_clusters",
-                "Encrypted clusters that cannot write because the key service does not answer.",
-                sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
-            ),
-            (
-                "penstock_dead_letter_partitions",
-                "Partitions with records that wait to be written to a dead letter queue.",
-                agent.coordinators.dead_letters.waiting,
-            ),
-            ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
-        ):
-            yield GaugeMetricFamily(name, text, value)
+        for name, text, reading in _COUNTERS:
+            yield CounterMetricFamily(f"penstock_{name}", text, reading(agent))
+        for name, text, reading in _GAUGES:
+            yield GaugeMetricFamily(f"penstock_{name}", text, reading(agent))
         yield from _durations(agent)
         yield from _memory(agent)
         yield from _limits(agent)
