@@ -21,13 +21,13 @@ from penstock.agent.agent import Agent
 from penstock.agent.api_versions import FEATURES
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.metrics import families
+from penstock.agent.settings import SETTINGS
 from penstock.agent.unserved import LEVELS_NOT_SERVED, NOT_SERVED
+from penstock.base.config_values import ConfigKey, ConfigType
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
 from penstock.cli.texts import listeners
-from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler
-from penstock.log.setting_table import DYNAMIC, SETTINGS
 from penstock.log.topic_configs import SYNONYMS, TOPIC_KEYS
 from penstock.wire import codec
 from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
@@ -193,8 +193,8 @@ def notes(key: int, api: Api) -> str:
 
 def settings() -> str:
     """The page of settings."""
-    lines = [SETTINGS_HEAD, BROKER_HEAD, *rows(SETTINGS.values(), acted_on=True), ""]
-    lines += [KEPT_HEAD, *kept(SETTINGS.values()), ""]
+    lines = [SETTINGS_HEAD, BROKER_HEAD, *rows(SETTINGS.keys.values(), acted_on=True), ""]
+    lines += [KEPT_HEAD, *kept(SETTINGS.keys.values()), ""]
     lines += [TOPIC_HEAD, *rows(TOPIC_KEYS.values(), acted_on=True), "", KEPT_HEAD, *kept(TOPIC_KEYS.values())]
     return "\n".join(lines) + "\n"
 
@@ -268,7 +268,7 @@ def rows(keys: Iterable[ConfigKey], *, acted_on: bool) -> Iterator[str]:
 
 def dynamic(key: ConfigKey) -> str:
     """Whether a broker-wide setting can be changed while it runs; all of a topic's can."""
-    return " *Dynamic.*" if key is SETTINGS.get(key.name) and key.name in DYNAMIC else ""
+    return " *Dynamic.*" if key.dynamic else ""
 
 
 def behind(key: ConfigKey) -> str:

@@ -40,7 +40,6 @@ ALLOWED: Mapping[str, Allowed] = {
     "src/penstock/groups/streams/transitions.py": Allowed(550, "the rules of one kind of group are read together"),
     "src/penstock/log/segment_store.py": Allowed(575, "the statements of one set of tables, which change together"),
     "src/penstock/log/fetch.py": Allowed(600, "one request's way, from what it names to what it waits for"),
-    "src/penstock/log/setting_table.py": Allowed(525, "a row for each setting there is"),
     "src/penstock/log/topics.py": Allowed(525, "what can be done to topics, each in one transaction"),
     "src/penstock/log/upkeep/gathering.py": Allowed(525, "one pass's object, from what is read to what is written"),
     "src/penstock/log/upkeep/rewriting.py": Allowed(550, "one pass over a partition, from its plan to its end"),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from fixtures.odd_names import ODD_NAMES
 
+from penstock.base.config_values import ConfigResource
 from penstock.log import topic_store
-from penstock.log.config_values import ConfigResource
 from penstock.log.topic_store import Stored, TopicRow
 
 CLUSTER, SHARD = 1, 1

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from fixtures.sim_loop import Host
 
 from penstock.agent.apis import Api, Handlers, apis
+from penstock.agent.parts.handlers import config_kinds
 from penstock.agent.removing import removal_steps
+from penstock.agent.settings import SETTINGS
 from penstock.authorization.service import AclService
 from penstock.base.clock import Clock
 from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, SeededRandomness
+from penstock.base.settings import BrokerSettings, LiveSettings
 from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.clusters.model import Cluster, State
 from penstock.clusters.removal import Removal
@@ -62,7 +65,6 @@ from penstock.log.registry import Registry
 from penstock.log.roll_forward import roll_forward
 from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
-from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
@@ -91,6 +93,7 @@ from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.transactions.service import TransactionService
+from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import LeasedSlots
 from penstock.wire.api_keys import ApiKey
 
@@ -144,7 +147,7 @@ class Surroundings:
 @cache
 def _settings(said: frozenset[tuple[str, str]]) -> BrokerSettings:
     """Settings never change, and are dear to make."""
-    return BrokerSettings.started_with(dict(said))
+    return SETTINGS.started_with(dict(said))
 
 
 class SimAgent:
@@ -313,8 +316,9 @@ class SimAgent:
             chores.append(
                 Removal(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
             )
-        time_outs = TimeOuts(self.transactions, self.settings)
-        chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        settings = TransactionSettings.of(self.settings)
+        time_outs = TimeOuts(self.transactions, settings)
+        chores += [time_outs, IdExpiry(self.transactions, settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
         self.transactions.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
@@ -369,7 +373,7 @@ class SimAgent:
                 Handlers(
                     cluster=ClusterHandlers(self.topics, brokers),
                     topics=topic_handlers,
-                    configs=ConfigHandlers(self.topics, brokers),
+                    configs=ConfigHandlers(self.topics, brokers, config_kinds()),
                     replicas=ReplicaHandlers(self.registry, brokers),
                     producers=ProducerHandlers(self.registry),
                     offsets=OffsetHandlers(self.topics, self.timestamps.offset_for_timestamp),
@@ -379,7 +383,9 @@ class SimAgent:
                     share=self.share,
                     consumer_groups=ConsumerGroupHandlers(self.groups, self.registry),
                     streams_groups=StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers)),
-                    transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
+                    transactions=TransactionHandlers(
+                        service, self.registry, self.producer_ids, TransactionSettings.of(self.settings)
+                    ),
                     transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
                     **self._cluster_handlers(),
                 )

@@ -42,12 +42,14 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
+from penstock.base.settings import LiveSettings
 from penstock.base.threads import OnThread, on_thread_of
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.model import Cluster, State
 from penstock.clusters.removal import SETTLE_S, Removal
 from penstock.clusters.service import Clusters
 from penstock.groups.expiry import OffsetExpiry
+from penstock.groups.settings import GroupSettings
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
@@ -56,7 +58,6 @@ from penstock.log.produce import ProduceHandler
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.sealing import Sealing
-from penstock.log.settings import LiveSettings
 from penstock.log.topics import Topics
 from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
@@ -67,6 +68,7 @@ from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
 from penstock.transactions.chores import IdExpiry, TimeOuts
+from penstock.transactions.settings import TransactionSettings
 
 if TYPE_CHECKING:
     from penstock.agent.gate import Gate
@@ -213,7 +215,8 @@ class Agent:
         self.compaction = WalCompaction(
             upkeep.changes, wal=stores.wal, registry=self.registry, backlog=log.backlog, on_segments=self._on_segments
         )
-        time_outs = TimeOuts(self.transactions, settings)
+        of_transactions = TransactionSettings.of(settings)
+        time_outs = TimeOuts(self.transactions, of_transactions)
         chores: list[Chore] = [
             self.compaction,
             *upkeep.chores,
@@ -223,9 +226,9 @@ class Agent:
             ),
             SpentKeys(upkeep.changes, self.keys, lambda: log.backlog.last_seq),
             time_outs,
-            IdExpiry(self.transactions, settings),
+            IdExpiry(self.transactions, of_transactions),
             OffsetExpiry(
-                lambda: self.coordinators.expire(), settings, is_ready=lambda: self.ready
+                lambda: self.coordinators.expire(), GroupSettings.of(settings), is_ready=lambda: self.ready
             ),
             Removal(
                 self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock,
@@ -308,11 +311,15 @@ class Agent:
             port=options.kafka_port,
         )  # fmt: skip
         self.brokers.kafka_id_of = self.clusters.kafka_id
-        sessions = FetchSessions(slots=settings.fetch_session_slots, clock=self.clock, randomness=self.randomness)
+        sessions = FetchSessions(
+            slots=settings.whole("max.incremental.fetch.session.cache.slots"),
+            clock=self.clock,
+            randomness=self.randomness,
+        )
         produce = ProduceHandler(registry=self.registry, writer=log.writer, clock=self.clock)
         produce.transactional_ids = self.transactions
         self.fetch = FetchHandler(
-            registry=self.registry, reader=log.reader, sessions=sessions, max_bytes=settings.fetch_max_bytes,
+            registry=self.registry, reader=log.reader, sessions=sessions, max_bytes=settings.whole("fetch.max.bytes"),
             aborted=StoredAborted(self.stores.database), locked=self.keys.locked,
         )  # fmt: skip
         dispatcher = self.dispatcher = Dispatcher(produce=produce, fetch=self.fetch, clock=self.clock)
@@ -332,10 +339,10 @@ class Agent:
             pending_bytes=lambda: log.writer.pending_bytes + produce.looked_at_bytes,
             pinned_bytes=log.pinned_bytes,
             memory=self.memory,
-            max_frame_bytes=settings.socket_request_max_bytes,
-            max_connections=settings.max_connections,
-            max_connections_per_host=settings.max_connections_per_ip,
-            idle_s=settings.connections_max_idle_ms / 1000,
+            max_frame_bytes=settings.whole("socket.request.max.bytes"),
+            max_connections=settings.whole("max.connections"),
+            max_connections_per_host=settings.whole("max.connections.per.ip"),
+            idle_s=settings.whole("connections.max.idle.ms") / 1000,
         )
         server.listener = self.audit
         log.writer.on_drained = server.make_room

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from penstock.agent.client_metrics import check_destination
 from penstock.agent.listeners import listeners_of
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
 from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES, MemoryBounds, machine_bytes
 from penstock.base.options import UpOptions
+from penstock.base.settings import BrokerSettings
 from penstock.keys.local_file import check_key_file
-from penstock.log.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from penstock.identity import tokens
@@ -27,7 +28,7 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
     listeners_of(options)
     check_destination(options.client_metrics)
-    settings = BrokerSettings.started_with(options.settings)
+    settings = SETTINGS.started_with(options.settings)
     memory_bounds(options, settings)
     token_rules(options, settings)
     key_file = master_key_file(options)

@@ -15,8 +15,8 @@ from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
 from penstock.base.randomness import Randomness
+from penstock.base.settings import BrokerSettings
 from penstock.base.threads import on_thread_of
-from penstock.log.settings import BrokerSettings
 from penstock.log.topics import Topics
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from penstock.base.later import later
 if TYPE_CHECKING:
     from penstock.authorization import handlers as acls
     from penstock.clusters import handlers as virtual_clusters
+    from penstock.groups import config_kind as group_configs
     from penstock.groups import handlers as groups
     from penstock.groups import offset_handlers as group_offsets
     from penstock.groups.consumer import handlers as consumer_groups
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
     from penstock.share import fetch as share_fetch
     from penstock.share import handlers as share
     from penstock.share import sessions as share_sessions
+    from penstock.telemetry import configs as client_metrics_configs
     from penstock.telemetry import handlers as telemetry
     from penstock.transactions import handlers as transactions
     from penstock.transactions import offset_handlers as transaction_offsets
 else:
     accounts = later("penstock.identity.account_handlers")
     acls = later("penstock.authorization.handlers")
+    client_metrics_configs = later("penstock.telemetry.configs")
     cluster = later("penstock.log.admin.cluster")
     cluster_keys = later("penstock.keys.handlers")
     configs = later("penstock.log.admin.configs")
     consumer_groups = later("penstock.groups.consumer.handlers")
+    group_configs = later("penstock.groups.config_kind")
     group_offsets = later("penstock.groups.offset_handlers")
     groups = later("penstock.groups.handlers")
     identities = later("penstock.identity.handlers")
@@ -60,10 +64,12 @@ else:
 __all__ = [
     "accounts",
     "acls",
+    "client_metrics_configs",
     "cluster",
     "cluster_keys",
     "configs",
     "consumer_groups",
+    "group_configs",
     "group_offsets",
     "groups",
     "identities",

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from penstock.authorization.changes import parse_super_users
+from penstock.base.config_values import BOOLEAN, STRING, ConfigValue
 from penstock.base.dataclasses import dataclass
+from penstock.base.errors import InvalidRequest
+from penstock.base.settings import BrokerSettings, declare, setting
 
 STANDARD_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 """What Apache Kafka calls an authorizer that keeps ACLs with the rest of the metadata."""
 
 
-class Texts(Protocol):
-    """Broker-wide settings."""
+def _principals(value: ConfigValue) -> str | None:
+    """The complaint about `super.users`, or None."""
+    try:
+        parse_super_users(str(value))
+    except InvalidRequest as problem:
+        return str(problem)
+    return None
 
-    def text(self, name: str) -> str | None:
-        """The text that counts."""
 
-    def flag(self, name: str) -> bool:
-        """The value of a true-or-false setting."""
+SETTINGS = declare(
+    setting(
+        "authorizer.class.name", STRING, "", choices=("", "none", STANDARD_AUTHORIZER),
+        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do. none: whoever can connect"
+        " may do everything. Empty: they do if any listener asks for credentials.",
+    ),
+    setting(
+        "super.users", STRING, "", check=_principals,
+        doc="Who may do everything, whatever ACLs say: principals of the default virtual cluster, separated by"
+        " semicolons, such as User:alice;User:bob.",
+    ),
+    setting(
+        "allow.everyone.if.no.acl.found", BOOLEAN, "false",
+        "Whether a resource that no ACL covers is open to everybody rather than to super users only.",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +48,7 @@ class AuthorizationSettings:
     allow_everyone: bool = False
 
     @classmethod
-    def of(cls, settings: Texts, *, asks_for_credentials: bool) -> AuthorizationSettings:
+    def of(cls, settings: BrokerSettings, *, asks_for_credentials: bool) -> AuthorizationSettings:
         """Those of a process: where nothing is said, on when clients have to prove who they are."""
         asked = settings.text("authorizer.class.name") or ""
         return cls(

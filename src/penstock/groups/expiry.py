@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+
+from penstock.groups.settings import GroupSettings
 
 FIRST_AFTER_S = 60.0
 """Retry interval when groups are not loaded yet. Otherwise a process that restarts often would never expire any."""
-
-
-class Settings(Protocol):
-    """The check interval."""
-
-    @property
-    def offsets_check_interval_ms(self) -> int:
-        """`offsets.retention.check.interval.ms`"""
 
 
 class OffsetExpiry:
@@ -23,7 +16,7 @@ class OffsetExpiry:
     name = "offset expiry"
 
     def __init__(
-        self, expire: Callable[[], Awaitable[object]], settings: Settings, *, is_ready: Callable[[], bool]
+        self, expire: Callable[[], Awaitable[object]], settings: GroupSettings, *, is_ready: Callable[[], bool]
     ) -> None:
         self._expire, self._settings = expire, settings
         self._is_ready = is_ready

@@ -18,6 +18,7 @@ from penstock.base.errors import Conflict, PlatformError
 from penstock.base.later import later
 from penstock.base.portions import MADE_AT_ONCE, breathe, in_order, together
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.base.settings import LiveSettings
 from penstock.base.undivided import Undivided
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Waiter
@@ -48,7 +49,6 @@ from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings, LiveGroupSettings
 from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
-from penstock.log.settings import LiveSettings
 from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class GroupService:
         live: LiveSettings | None = None,
     ) -> None:
         self._database, self._topics, self.settings = database, topics, settings
-        self.settings_of = LiveGroupSettings(live or LiveSettings(), settings).of
+        self.settings_of = (lambda cluster_id: settings) if live is None else LiveGroupSettings(live, settings).of
         """Returns the current settings of a virtual cluster's groups."""
         self._clock, self._randomness = clock, randomness
         self._catch_up = catch_up

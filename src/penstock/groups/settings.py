@@ -4,11 +4,156 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from penstock.base.config_values import INT, INT_MAX, LIST, LONG, STRING, ConfigValue
 from penstock.base.dataclasses import dataclass, field, replace
+from penstock.base.errors import InvalidRequest
+from penstock.base.settings import Bounded, BrokerSettings, LiveSettings, declare, setting
+from penstock.groups.configs import KINDS, Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
-from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
-from penstock.log.settings import BrokerSettings, LiveSettings
+
+_POLICIES = ("bidirectional", "upgrade", "downgrade", "disabled")
+
+
+def group_setting(
+    name: str, default: int, allowed: tuple[int, int], least: int, most: int, *, doc: str, dynamic: bool = False
+) -> Bounded:
+    """A setting that groups may have their own value of, and what they may set it to."""
+    kind, _, rest = name.removeprefix("group.").partition(".")
+    low, high = allowed
+    return Bounded(
+        value=setting(name, INT, str(default), doc, at_least=low, at_most=high, dynamic=dynamic),
+        least=setting(
+            f"group.{kind}.min.{rest}", INT, str(least), f"The lowest {kind}.{rest} that a group may have.",
+            at_least=low, at_most=high,
+        ),
+        most=setting(
+            f"group.{kind}.max.{rest}", INT, str(most), f"The highest {kind}.{rest} that a group may have.",
+            at_least=low, at_most=high,
+        ),
+    )  # fmt: skip
+
+
+def _not_empty(value: ConfigValue) -> str | None:
+    return None if value else "There must be at least one"
+
+
+def _migration_policy(value: ConfigValue) -> str | None:
+    return (
+        None if str(value).lower() in _POLICIES else f"String must be one of (case insensitive): {', '.join(_POLICIES)}"
+    )
+
+
+def _check(settings: BrokerSettings) -> None:
+    if settings.whole("group.min.session.timeout.ms") > settings.whole("group.max.session.timeout.ms"):
+        raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
+    for kind in KINDS:
+        heartbeat, session = f"group.{kind}.heartbeat.interval.ms", f"group.{kind}.session.timeout.ms"
+        if settings.whole(heartbeat) >= settings.whole(session):
+            raise InvalidRequest(f"{heartbeat} must be less than {session}")
+    if settings.whole("group.streams.num.standby.replicas") > settings.whole("group.streams.max.standby.replicas"):
+        raise InvalidRequest("group.streams.num.standby.replicas must not exceed group.streams.max.standby.replicas")
+
+
+SETTINGS = declare(
+    setting(
+        "group.initial.rebalance.delay.ms", INT, "0", at_least=0,
+        doc="How long a new classic group waits for more members before its first rebalance ends. Apache Kafka waits"
+        " 3000.",
+    ),
+    setting(
+        "group.min.session.timeout.ms", INT, "6000", at_least=1,
+        doc="The shortest session time-out a member of a classic group may ask for.",
+    ),
+    setting(
+        "group.max.session.timeout.ms", INT, "1800000", at_least=1,
+        doc="The longest session time-out a member of a classic group may ask for.",
+    ),
+    setting("group.max.size", INT, str(INT_MAX), "How many members a classic group may have.", at_least=1),
+    setting(
+        "offsets.retention.minutes", INT, "10080", at_least=1,
+        doc="How long the offsets of a group without members are kept.",
+    ),
+    setting(
+        "offsets.retention.check.interval.ms", LONG, "600000", at_least=1,
+        doc="How often offsets are checked for expiry.",
+    ),
+    setting(
+        "offset.metadata.max.bytes", INT, "4096", at_least=0,
+        doc="The longest metadata that a client may store with a committed offset.",
+    ),
+    group_setting(
+        "group.consumer.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="How long a member of a consumer group may be silent before it is removed from the group.",
+    ),
+    group_setting(
+        "group.consumer.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often members of a consumer group send heartbeats while nothing changes; more often while it"
+        " rebalances.",
+    ),
+    group_setting(
+        "group.consumer.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000, dynamic=True,
+        doc="The shortest time between two assignments of a consumer group.",
+    ),
+    setting("group.consumer.max.size", INT, str(INT_MAX), "How many members a consumer group may have.", at_least=1),
+    setting(
+        "group.consumer.assignors", LIST, "uniform,range", choices=("uniform", "range"), check=_not_empty,
+        doc="The assignors that members of consumer groups may choose; the first is the default.",
+    ),
+    setting(
+        "group.consumer.migration.policy", STRING, "bidirectional", check=_migration_policy,
+        doc="Which live migrations of groups are allowed: classic to consumer (upgrade), consumer to classic"
+        " (downgrade), both (bidirectional), or none (disabled).",
+    ),
+    setting(
+        "group.consumer.regex.refresh.interval.ms", INT, "600000", at_least=10_000,
+        doc="How often the regular expressions of consumer groups are evaluated again although no topic has changed.",
+    ),
+    group_setting(
+        "group.share.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="How long a member of a share group may be silent before it is removed from the group.",
+    ),
+    group_setting(
+        "group.share.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often members of a share group send heartbeats while nothing changes.",
+    ),
+    group_setting(
+        "group.share.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000, dynamic=True,
+        doc="The shortest time between two assignments of a share group.",
+    ),
+    setting("group.share.max.size", INT, "200", "How many members a share group may have.", at_least=1, at_most=1_000),
+    group_setting(
+        "group.streams.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="How long a member of a streams group may be silent before it is removed from the group.",
+    ),
+    group_setting(
+        "group.streams.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often members of a streams group send heartbeats while nothing changes; more often while it"
+        " rebalances.",
+    ),
+    group_setting(
+        "group.streams.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000, dynamic=True,
+        doc="The shortest time between two assignments of a streams group.",
+    ),
+    setting(
+        "group.streams.initial.rebalance.delay.ms", INT, "3000", at_least=0,
+        doc="How long a streams group that had no members waits for more of them before it assigns tasks.",
+    ),
+    setting(
+        "group.streams.num.standby.replicas", INT, "0", at_least=0,
+        doc="How many standby replicas a streams group keeps of each task's state.",
+    ),
+    setting(
+        "group.streams.max.standby.replicas", INT, "2", at_least=0,
+        doc="The highest streams.num.standby.replicas that a group may have.",
+    ),
+    setting(
+        "group.streams.rack.aware.assignment.tags", LIST, "",
+        doc="The client tags that members of streams groups must have; members without them are warned.",
+    ),
+    setting("group.streams.max.size", INT, str(INT_MAX), "How many members a streams group may have.", at_least=1),
+    check=_check,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +235,8 @@ class GroupSettings:
     """`offset.metadata.max.bytes`"""
     offsets_retention_ms: int = 7 * 24 * 3_600_000
     """`offsets.retention.minutes`, in ms"""
+    offsets_check_interval_ms: int = 600_000
+    """`offsets.retention.check.interval.ms`"""
     join_quiet_ms: int = 20
     """With a delay of 0: how long the first join waits for more."""
     join_quiet_max_ms: int = 250
@@ -106,12 +253,13 @@ class GroupSettings:
     def of(cls, broker: BrokerSettings) -> GroupSettings:
         """From the settings of a broker."""
         return cls(
-            min_session_timeout_ms=broker.group_min_session_timeout_ms,
-            max_session_timeout_ms=broker.group_max_session_timeout_ms,
-            max_size=broker.group_max_size,
-            initial_rebalance_delay_ms=broker.group_initial_rebalance_delay_ms,
-            offset_metadata_max_size=broker.offset_metadata_max_bytes,
-            offsets_retention_ms=broker.offsets_retention_ms,
+            min_session_timeout_ms=broker.whole("group.min.session.timeout.ms"),
+            max_session_timeout_ms=broker.whole("group.max.session.timeout.ms"),
+            max_size=broker.whole("group.max.size"),
+            initial_rebalance_delay_ms=broker.whole("group.initial.rebalance.delay.ms"),
+            offset_metadata_max_size=broker.whole("offset.metadata.max.bytes"),
+            offsets_retention_ms=broker.whole("offsets.retention.minutes") * 60_000,
+            offsets_check_interval_ms=broker.whole("offsets.retention.check.interval.ms"),
             share=ShareGroupSettings.of(broker),
             streams=StreamsGroupSettings.of(broker),
             consumer=ConsumerSettings.of(broker),

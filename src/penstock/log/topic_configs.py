@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
+from penstock.base.config_values import LONG_MAX, ConfigKey, ConfigType, ConfigValue, table, unknown
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.log.config_values import LONG_MAX, ConfigKey, ConfigType, ConfigValue, table, unknown
+from penstock.base.settings import BrokerSettings
 from penstock.log.model import TopicConfig
-from penstock.log.setting_table import gzip_level
-from penstock.log.settings import BrokerSettings
+from penstock.log.settings import gzip_level
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from penstock.base.config_values import ConfigResource
 from penstock.base.dataclasses import dataclass
-from penstock.log.config_values import ConfigResource
 from penstock.metadata.database import Rows, Script
 from penstock.metadata.names import long_name, name_key, name_of
 

@@ -15,17 +15,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.config_values import ConfigResource
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
 from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness, new_uuid
+from penstock.base.settings import BrokerSettings, LiveSettings
 from penstock.base.undivided import Undivided
 from penstock.log import topic_configs, topic_names, topic_store
-from penstock.log.config_values import ConfigResource
 from penstock.log.model import Partition, Topic, TopicConfig
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topic_store import Stored, TopicRow
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
@@ -231,8 +231,8 @@ class Topics:
         """The number of partitions and the replication factor of a new topic."""
         settings = self.settings.of(cluster_id)
         return (
-            settings.num_partitions if wanted.partition_count is None else wanted.partition_count,
-            settings.default_replication_factor if wanted.replication_factor is None else wanted.replication_factor,
+            _or_default(wanted.partition_count, settings.whole("num.partitions")),
+            _or_default(wanted.replication_factor, settings.whole("default.replication.factor")),
         )
 
     async def _ensure(self, cluster_id: int, names: Sequence[str]) -> list[Ensured]:
@@ -498,6 +498,10 @@ async def _nothing_to_do(topic: Topic) -> None:
 def unknown_topic(name: str) -> Refused:
     """The refusal for an unknown topic."""
     return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"This server does not host the topic {name}.")
+
+
+def _or_default(wanted: int | None, default: int) -> int:
+    return default if wanted is None else wanted
 
 
 def check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:

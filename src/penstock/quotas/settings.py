@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from penstock.base.config_values import INT
 from penstock.base.dataclasses import dataclass
-from penstock.log.settings import BrokerSettings
+from penstock.base.settings import BrokerSettings, declare, setting
 from penstock.quotas.meters import Windows
+
+SETTINGS = declare(
+    setting("quota.window.num", INT, "11", "How many samples client quotas are averaged over.", at_least=1),
+    setting("quota.window.size.seconds", INT, "1", "How long each sample of client quotas is.", at_least=1),
+    setting(
+        "controller.quota.window.num", INT, "11", at_least=1,
+        doc="How many samples' worth of topic changes a controller mutation quota allows in one burst.",
+    ),
+    setting(
+        "controller.quota.window.size.seconds", INT, "1", at_least=1,
+        doc="How long each sample of controller mutation quotas is.",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import PlatformError
+from penstock.base.settings import BrokerSettings
 from penstock.log.batches import MAX_RECORDS, Accepted, Rejected, inspect
 from penstock.log.model import Topic, TopicConfig
-from penstock.log.settings import BrokerSettings
 from penstock.share.model import EXHAUSTED, REJECTED, Run
 from penstock.wire.records import (
     HEADER_BYTES,

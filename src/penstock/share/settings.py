@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from penstock.base.config_values import BOOLEAN, INT, STRING, ConfigResource
 from penstock.base.dataclasses import dataclass
+from penstock.base.errors import InvalidRequest
+from penstock.base.settings import BrokerSettings, declare, setting
+from penstock.groups.settings import group_setting
 from penstock.groups.share.service import GroupConfigs
-from penstock.log.config_values import ConfigResource
-from penstock.log.settings import BrokerSettings
 from penstock.share.model import Limits
 
 _DURATION = (
@@ -17,6 +19,40 @@ _DURATION = (
 _READ_COMMITTED = "read_committed"
 MAX_KNOWN = 10_000
 """How many groups' settings are cached."""
+
+
+def _check(settings: BrokerSettings) -> None:
+    if settings.whole("group.share.max.share.sessions") < settings.whole("group.share.max.size"):
+        raise InvalidRequest("group.share.max.share.sessions must not be less than group.share.max.size")
+
+
+SETTINGS = declare(
+    group_setting(
+        "group.share.record.lock.duration.ms", 30_000, (1_000, 3_600_000), 15_000, 60_000,
+        doc="How long a record is locked for the member of a share group that acquired it.",
+    ),
+    group_setting(
+        "group.share.delivery.count.limit", 5, (2, 25), 2, 10,
+        doc="How often a share group delivers a record before it gives it up.",
+    ),
+    group_setting(
+        "group.share.partition.max.record.locks", 2_000, (100, 10_000), 100, 4_000,
+        doc="How many records of a partition may be in flight in a share group.",
+    ),
+    setting(
+        "group.share.max.share.sessions", INT, "2000", at_least=1,
+        doc="The most share sessions at a time.",
+    ),
+    setting(
+        "errors.deadletterqueue.topic.name.prefix", STRING, "dlq.", dynamic=True,
+        doc="The prefix that names of share groups' dead letter queues must have. Empty: any name will do.",
+    ),
+    setting(
+        "errors.deadletterqueue.auto.create.topics.enable", BOOLEAN, "false", dynamic=True,
+        doc="Whether a dead letter queue that a share group names is created if it does not exist.",
+    ),
+    check=_check,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

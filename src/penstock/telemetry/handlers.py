@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.base.clock import Clock
+from penstock.base.config_values import ConfigResource
 from penstock.base.context import RequestContext
 from penstock.base.randomness import Randomness, new_uuid
-from penstock.log.config_values import ConfigResource
 from penstock.log.topics import Topics
 from penstock.telemetry import transitions
 from penstock.telemetry.model import Client, Instance, Subscribed, concerns, subscribed

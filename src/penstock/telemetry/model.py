@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from penstock.base.checksums import crc32c
 from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import uuid_text
-from penstock.log.other_configs import CLIENT_METRICS_KEYS, client_matches
+from penstock.telemetry.configs import CLIENT_METRICS_KEYS, client_matches
 from penstock.wire.error_codes import ErrorCode
 
 ALL_METRICS = "*"

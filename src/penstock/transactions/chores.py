@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from penstock.transactions.service import TransactionService
+from penstock.transactions.settings import TransactionSettings
 
 FIRST_AFTER_S = 60.0
 """Retry interval when ids are not loaded yet. Otherwise a process that restarts often would never expire any."""
-
-
-class Settings(Protocol):
-    """Intervals and retention."""
-
-    @property
-    def abort_timed_out_interval_ms(self) -> int:
-        """`transaction.abort.timed.out.transaction.cleanup.interval.ms`"""
-
-    @property
-    def transactional_id_expiration_ms(self) -> int:
-        """`transactional.id.expiration.ms`"""
-
-    @property
-    def remove_expired_ids_interval_ms(self) -> int:
-        """`transaction.remove.expired.transaction.cleanup.interval.ms`"""
 
 
 class TimeOuts:
@@ -32,7 +16,7 @@ class TimeOuts:
 
     name = "transaction time-outs"
 
-    def __init__(self, service: TransactionService, settings: Settings) -> None:
+    def __init__(self, service: TransactionService, settings: TransactionSettings) -> None:
         self._service, self._settings = service, settings
         self._rests = True
         self.wake: Callable[[], None] = lambda: None
@@ -51,7 +35,7 @@ class TimeOuts:
         if not self._service.abort_timed_out():
             return None
         self._rests = False
-        return self._settings.abort_timed_out_interval_ms / 1000
+        return self._settings.timeout_check_interval_ms / 1000
 
 
 class IdExpiry:
@@ -59,13 +43,13 @@ class IdExpiry:
 
     name = "transactional id expiry"
 
-    def __init__(self, service: TransactionService, settings: Settings) -> None:
+    def __init__(self, service: TransactionService, settings: TransactionSettings) -> None:
         self._service, self._settings = service, settings
 
     async def run(self) -> float | None:
         """Check every id, first when they are loaded: chores start earlier than that."""
-        interval_s = self._settings.remove_expired_ids_interval_ms / 1000
+        interval_s = self._settings.id_check_interval_ms / 1000
         if not self._service.is_open:
             return min(interval_s, FIRST_AFTER_S)
-        await self._service.expire(self._settings.transactional_id_expiration_ms)
+        await self._service.expire(self._settings.id_expiration_ms)
         return interval_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -29,6 +28,7 @@ from penstock.transactions.model import (
     Result,
 )
 from penstock.transactions.service import TransactionService
+from penstock.transactions.settings import TransactionSettings
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import describe_transactions as describing
 from penstock.wire.messages import list_transactions as listing
@@ -66,19 +66,11 @@ MARKED_AT_ONCE = 1_000
 _STATE_NAMES = frozenset({*STATE_NAMES.values(), "PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"})
 
 
-class Settings(Protocol):
-    """The broker settings that are needed."""
-
-    @property
-    def transaction_max_timeout_ms(self) -> int:
-        """The longest time-out that a producer may use."""
-
-
 class TransactionHandlers:
     """The transaction APIs. Every method takes the context and a request, and returns the response."""
 
     def __init__(
-        self, service: TransactionService, registry: Registry, producer_ids: ProducerIds, settings: Settings
+        self, service: TransactionService, registry: Registry, producer_ids: ProducerIds, settings: TransactionSettings
     ) -> None:
         self._service, self._registry, self._producer_ids = service, registry, producer_ids
         self._settings = settings
@@ -95,7 +87,7 @@ class TransactionHandlers:
                 return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
             if not request.transactional_id:
                 return _not_given(ErrorCode.INVALID_REQUEST)
-            if not 0 < request.transaction_timeout_ms <= self._settings.transaction_max_timeout_ms:
+            if not 0 < request.transaction_timeout_ms <= self._settings.max_timeout_ms:
                 return _not_given(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
             expected = None
             if request.producer_id != NO_PRODUCER_ID or request.producer_epoch != NO_EPOCH:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.agent.settings import SETTINGS
 from penstock.audit.policy import ALL, CHOICES, CLASSES, SAMPLED, EventClass, Policy
 from penstock.audit.settings import AuditSettings
 from penstock.audit.switch import is_audited
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
-from penstock.log.setting_table import SETTINGS
-from penstock.log.settings import BrokerSettings
 from penstock.wire.api_keys import ApiKey
 
 K = ApiKey
@@ -53,13 +52,13 @@ def test_every_api_has_a_class() -> None:
 
 
 def test_the_setting_knows_the_same_words() -> None:
-    assert SETTINGS["audit.allowed"].choices == CHOICES
+    assert SETTINGS.keys["audit.allowed"].choices == CHOICES
 
 
 @pytest.mark.parametrize("text", ["", "none,produce", "all,sampled", "some"])
 def test_words_that_make_no_sense(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"audit\.allowed"):
-        BrokerSettings.started_with({"audit.allowed": text})
+        SETTINGS.started_with({"audit.allowed": text})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_words_that_make_no_sense(text: str) -> None:
     [("", False, False), ("", True, True), ("true", False, True), ("false", True, False)],
 )
 def test_on_where_credentials_are_asked_for(text: str, asks: bool, is_on: bool) -> None:
-    settings = BrokerSettings.started_with({"audit.enable": text, "audit.allowed": "sampled,produce"})
+    settings = SETTINGS.started_with({"audit.enable": text, "audit.allowed": "sampled,produce"})
     assert is_audited(settings, asks_for_credentials=asks) == is_on
     found = AuditSettings.of(settings)
     assert found.policy == Policy(classes=frozenset({EventClass.PRODUCE}), ratio=0.01)

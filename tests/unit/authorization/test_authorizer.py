@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.agent.settings import SETTINGS
 from penstock.authorization import authorizer as module
 from penstock.authorization.authorizer import READ_TOPIC, WRITE_TOPIC, Authorizer, Decision, action
 from penstock.authorization.changes import parse_super_users
@@ -13,7 +14,6 @@ from penstock.authorization.settings import STANDARD_AUTHORIZER, AuthorizationSe
 from penstock.base.acls import Acl, Operation, Permission, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest
-from penstock.log.settings import BrokerSettings
 from penstock.wire.api_keys import ApiKey
 
 ALICE = RequestContext(principal="User:alice", client_host="10.0.0.1")
@@ -162,7 +162,7 @@ def test_operations_as_bits() -> None:
     [("", False, False), ("", True, True), ("none", True, False), (STANDARD_AUTHORIZER, False, True)],
 )
 def test_on_where_credentials_are_asked_for(asked: str, asks_for_credentials: bool, is_on: bool) -> None:
-    settings = BrokerSettings.started_with(
+    settings = SETTINGS.started_with(
         {"authorizer.class.name": asked, "super.users": " User:a; User:CN=b,O=c ;"}
     )  # fmt: skip
     made = AuthorizationSettings.of(settings, asks_for_credentials=asks_for_credentials)
@@ -175,9 +175,9 @@ def test_super_users_that_are_no_principals(text: str) -> None:
     with pytest.raises(InvalidRequest, match="Type:name"):
         parse_super_users(text)
     with pytest.raises(InvalidRequest, match=r"super\.users"):
-        BrokerSettings.started_with({"super.users": text})
+        SETTINGS.started_with({"super.users": text})
 
 
 def test_another_authorizer_cannot_be_asked_for() -> None:
     with pytest.raises(InvalidRequest, match="String must be one of"):
-        BrokerSettings.started_with({"authorizer.class.name": "com.example.Authorizer"})
+        SETTINGS.started_with({"authorizer.class.name": "com.example.Authorizer"})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.clock import SystemClock
 from penstock.cli.doctor import verdicts
 from penstock.cli.doctor.disk import disk_checks, filesystem_of, fsync_latencies_ms, nearest_existing, write_problem
@@ -18,7 +19,6 @@ from penstock.cli.doctor.system import ClockWatch, available_memory, clock_is_sy
 from penstock.cli.doctor.verdicts import GIB, MIB, Check, Holder, Status
 from penstock.cli.main import cli
 from penstock.cli.texts.addresses import Address
-from penstock.log.settings import check_static
 
 KAFKA = Holder(pid=7, command="java")
 
@@ -70,7 +70,7 @@ def test_how_much_memory_clients_may_have_where_there_is_little(available_mib: i
     """As much as there is room for, and never less than an agent can do with."""
     found = verdicts.memory_verdict(available_mib * MIB)
     assert found.change == f"Let them have less: penstock up --set memory.max.bytes={total_mib * MIB}"
-    check_static("memory.max.bytes", str(total_mib * MIB))
+    SETTINGS.key("memory.max.bytes").parse(str(total_mib * MIB))
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from penstock.groups.expiry import FIRST_AFTER_S, OffsetExpiry
-
-
-@dataclass
-class Settings:
-    """How often."""
-
-    offsets_check_interval_ms: int
+from penstock.groups.settings import GroupSettings
 
 
 @pytest.mark.parametrize(("interval_s", "again_s"), [(600, FIRST_AFTER_S), (5, 5)])
@@ -25,7 +17,7 @@ async def test_groups_are_looked_at_once_they_have_been_read(interval_s: int, ag
         looks += 1
         return 0
 
-    chore = OffsetExpiry(expire, Settings(interval_s * 1000), is_ready=lambda: is_ready)
+    chore = OffsetExpiry(expire, GroupSettings(offsets_check_interval_ms=interval_s * 1000), is_ready=lambda: is_ready)
     assert (await chore.run(), looks) == (again_s, 0)
     assert (await chore.run(), looks) == (again_s, 0), "it is not the number of turns that counts"
     is_ready = True

@@ -7,12 +7,12 @@ from group_bench import Bench, subscription
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData
 from penstock.groups.encoding import decode, encode
 from penstock.groups.model import Group, GroupState, Member, with_members
 from penstock.groups.settings import GroupSettings
 from penstock.groups.subscriptions import subscribed_topics
-from penstock.log.settings import BrokerSettings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
@@ -87,4 +87,4 @@ def test_subscriptions_are_read_as_far_as_they_make_sense(metadata: bytes, topic
 
 
 def test_settings_of_a_broker_are_the_defaults_here() -> None:
-    assert GroupSettings.of(BrokerSettings()) == GroupSettings()
+    assert GroupSettings.of(SETTINGS.started_with({})) == GroupSettings()

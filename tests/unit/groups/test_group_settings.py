@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import InvalidRequest
+from penstock.base.settings import LiveSettings
 from penstock.groups.settings import GroupSettings, LiveGroupSettings
-from penstock.log.settings import BrokerSettings, LiveSettings
 
 KINDS = ("consumer", "share", "streams")
 
@@ -31,24 +32,24 @@ def test_own_configuration_counts_within_the_bounds(
     kind: str, key: str, attribute: str, text: str, counts: int
 ) -> None:
     """It was within them when it was set; the bounds may be others since a restart."""
-    settings = of_kind(GroupSettings.of(BrokerSettings()), kind)
+    settings = of_kind(GroupSettings.of(SETTINGS.started_with({})), kind)
     mine = settings.of_group({f"{kind}.{key}": text})
     assert getattr(mine, attribute) == counts
     assert settings.of_group({"another.key": text}) is settings
 
 
 def test_bounds_are_the_brokers() -> None:
-    broker = BrokerSettings.started_with({"group.consumer.max.session.timeout.ms": "90000"})
+    broker = SETTINGS.started_with({"group.consumer.max.session.timeout.ms": "90000"})
     settings = GroupSettings.of(broker).consumer
     assert settings.of_group({"consumer.session.timeout.ms": "90001"}).session_timeout_ms == 90_000
-    standby = GroupSettings.of(BrokerSettings()).streams.of_group({"streams.num.standby.replicas": "7"})
+    standby = GroupSettings.of(SETTINGS.started_with({})).streams.of_group({"streams.num.standby.replicas": "7"})
     assert standby.num_standby_replicas == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> None:
     name = f"group.{kind}.assignment.interval.ms"
-    live = LiveSettings(BrokerSettings())
+    live = LiveSettings(SETTINGS.started_with({}))
     start = GroupSettings.of(live.start)
     settings = LiveGroupSettings(live, start)
     assert settings.of(1) is start
@@ -68,13 +69,13 @@ def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["assignment.interval.ms", "heartbeat.interval.ms", "session.timeout.ms"])
 def test_settings_beyond_their_bounds_prevent_a_start(kind: str, name: str) -> None:
-    beyond = int(BrokerSettings().whole(f"group.{kind}.max.{name}")) + 1
+    beyond = int(SETTINGS.started_with({}).whole(f"group.{kind}.max.{name}")) + 1
     with pytest.raises(InvalidRequest, match=f"group.{kind}.{name} must be between"):
-        BrokerSettings.started_with({f"group.{kind}.{name}": str(beyond)})
+        SETTINGS.started_with({f"group.{kind}.{name}": str(beyond)})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_heartbeats_come_before_sessions_end(kind: str) -> None:
     times = {f"group.{kind}.{limit}session.timeout.ms": "5000" for limit in ("min.", "")}
     with pytest.raises(InvalidRequest, match=f"group.{kind}.heartbeat.interval.ms must be less"):
-        BrokerSettings.started_with(times)
+        SETTINGS.started_with(times)

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 from fixtures.tables import copy_tables
 
+from penstock.agent.parts.handlers import config_kinds
+from penstock.agent.settings import SETTINGS
 from penstock.base.context import RequestContext
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.base.settings import LiveSettings
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
@@ -22,7 +25,6 @@ from penstock.log.model import Partition, Topic
 from penstock.log.offsets_api import OffsetHandlers
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
-from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topics import NewTopic, Topics
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite_engine import Work
@@ -117,7 +119,7 @@ class World:
         self.database = database or MemoryDatabase()
         self.registry = Registry()
         texts = {name.replace("_", "."): value for name, value in settings.items()}
-        self.settings = LiveSettings(BrokerSettings.started_with(texts))
+        self.settings = LiveSettings(SETTINGS.started_with(texts))
         self.clock = SteppingClock()
         self.topics = Topics(
             database=self.database, registry=self.registry, settings=self.settings, clock=self.clock,
@@ -129,7 +131,7 @@ class World:
         self.times = Times()
         self.cluster_api = ClusterHandlers(self.topics, self.brokers)
         self.topic_api = TopicHandlers(self.topics, self.brokers)
-        self.config_api = ConfigHandlers(self.topics, self.brokers)
+        self.config_api = ConfigHandlers(self.topics, self.brokers, config_kinds())
         self.replica_api = ReplicaHandlers(self.registry, self.brokers)
         self.producer_ids = ProducerIds(self.database)
         self.producer_api = ProducerHandlers(self.registry)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.agent.settings import SETTINGS
+from penstock.base.config_values import ConfigType
 from penstock.base.errors import InvalidRequest
-from penstock.log import other_configs
-from penstock.log.config_values import ConfigType
+from penstock.base.settings import LiveSettings
+from penstock.groups.config_kind import check_group
 from penstock.log.model import TopicConfig
 from penstock.log.refusals import Refused
-from penstock.log.setting_table import DYNAMIC, SETTINGS
-from penstock.log.settings import BrokerSettings, LiveSettings, check_dynamic
 from penstock.log.topic_configs import SYNONYMS, TOPIC_KEYS, broker_default, check, resolve
 
-PLAIN = BrokerSettings()
+PLAIN = SETTINGS.started_with({})
 
 # Observed on Apache Kafka 4.4's LogConfig.
 ACCEPTED = [
@@ -79,18 +79,18 @@ def test_what_kafka_refuses_is_refused(name: str, text: str) -> None:
 
 def test_there_are_the_37_keys_of_kafka_and_every_one_has_a_sentence() -> None:
     assert len(TOPIC_KEYS) == 37
-    for key in (*TOPIC_KEYS.values(), *SETTINGS.values()):
+    for key in (*TOPIC_KEYS.values(), *SETTINGS.keys.values()):
         assert key.doc.endswith("."), key.name
         if key.default is not None:
             key.parse(key.default)
-    assert len(SETTINGS) <= 150
+    assert len(SETTINGS.keys) <= 150
 
 
 def test_every_synonym_is_a_setting_with_the_same_default_and_type() -> None:
     for name, synonyms in SYNONYMS.items():
         for synonym in synonyms:
-            assert synonym.setting in SETTINGS
-            assert SETTINGS[synonym.setting].type in (TOPIC_KEYS[name].type, ConfigType.INT), name
+            assert synonym.setting in SETTINGS.keys
+            assert SETTINGS.keys[synonym.setting].type in (TOPIC_KEYS[name].type, ConfigType.INT), name
         assert broker_default(name, PLAIN) == TOPIC_KEYS[name].default
 
 
@@ -99,7 +99,7 @@ def test_a_topic_without_overrides_has_kafkas_defaults() -> None:
 
 
 def test_overrides_count_more_than_settings_and_settings_more_than_defaults() -> None:
-    settings = BrokerSettings.started_with({"log.retention.hours": "2", "message.max.bytes": "9"})
+    settings = SETTINGS.started_with({"log.retention.hours": "2", "message.max.bytes": "9"})
     config = resolve({"max.message.bytes": "7", "cleanup.policy": "compact,delete"}, settings)
     assert (config.retention_ms, config.max_message_bytes) == (7_200_000, 7)
     assert config.compact
@@ -120,7 +120,7 @@ def test_overrides_count_more_than_settings_and_settings_more_than_defaults() ->
     ],
 )
 def test_the_finest_unit_of_retention_counts(texts: dict[str, str], retention_ms: int) -> None:
-    assert resolve({}, BrokerSettings.started_with(texts)).retention_ms == retention_ms
+    assert resolve({}, SETTINGS.started_with(texts)).retention_ms == retention_ms
 
 
 @pytest.mark.parametrize(
@@ -143,16 +143,16 @@ def test_compression_is_a_codec_and_a_level(overrides: dict[str, str], expected:
 def test_compaction_lags_must_not_cross_even_through_a_default() -> None:
     with pytest.raises(InvalidRequest):
         check({"min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4"}, PLAIN)
-    settings = BrokerSettings.started_with({"log.cleaner.max.compaction.lag.ms": "4"})
+    settings = SETTINGS.started_with({"log.cleaner.max.compaction.lag.ms": "4"})
     with pytest.raises(InvalidRequest):
         check({"min.compaction.lag.ms": "5"}, settings)
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(InvalidRequest, match=r"num\.partition; did you mean num\.partitions\?"):
-        BrokerSettings.started_with({"num.partition": "3"})
+        SETTINGS.started_with({"num.partition": "3"})
     with pytest.raises(InvalidRequest, match=r"Unknown configuration zzz$"):
-        BrokerSettings.started_with({"zzz": "3"})
+        SETTINGS.started_with({"zzz": "3"})
 
 
 @pytest.mark.parametrize(
@@ -169,34 +169,24 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 )
 def test_settings_that_cannot_be_are_refused(texts: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
-        BrokerSettings.started_with(texts)
-
-
-def test_settings_have_the_defaults_that_are_documented() -> None:
-    assert (PLAIN.num_partitions, PLAIN.auto_create_topics, PLAIN.group_initial_rebalance_delay_ms) == (1, True, 0)
-    assert (PLAIN.offsets_retention_ms, PLAIN.socket_request_max_bytes) == (7 * 24 * 3_600_000, 104_857_600)
-    for name in dir(BrokerSettings):
-        if isinstance(getattr(BrokerSettings, name), property):
-            assert isinstance(getattr(PLAIN, name), int | bool)
+        SETTINGS.started_with(texts)
 
 
 def test_only_dynamic_settings_can_be_altered_while_running() -> None:
-    check_dynamic("log.retention.ms", "5")
-    assert "num.partitions" not in DYNAMIC
+    SETTINGS.check_dynamic("log.retention.ms", "5")
     with pytest.raises(InvalidRequest, match="dynamically"):
-        check_dynamic("num.partitions", "5")
+        SETTINGS.check_dynamic("num.partitions", "5")
     with pytest.raises(InvalidRequest, match="Unknown"):
-        check_dynamic("no.such.setting", "5")
-    assert set(SETTINGS) >= DYNAMIC
+        SETTINGS.check_dynamic("no.such.setting", "5")
 
 
 def test_dynamic_settings_belong_to_one_virtual_cluster() -> None:
-    live = LiveSettings(BrokerSettings.started_with({"num.partitions": "4"}))
+    live = LiveSettings(SETTINGS.started_with({"num.partitions": "4"}))
     live.replace(2, live.preview(2, cluster_wide={"log.retention.ms": "5"}))
     live.replace(2, live.preview(2, this_broker={"log.retention.ms": "6"}))
     assert live.of(1).text("log.retention.ms") is None
     assert [value.text for value in live.of(2).given("log.retention.ms")] == ["6", "5"]
-    assert live.of(2).num_partitions == 4
+    assert live.of(2).whole("num.partitions") == 4
 
 
 @pytest.mark.parametrize(
@@ -215,13 +205,13 @@ def test_groups_are_configured_within_the_limits_of_the_broker(
     overrides: dict[str, str], complaint: str | None
 ) -> None:
     if complaint is None:
-        other_configs.check_group(overrides, BrokerSettings())
+        check_group(overrides, SETTINGS.started_with({}))
         return
     with pytest.raises(Refused, match=complaint):
-        other_configs.check_group(overrides, BrokerSettings())
+        check_group(overrides, SETTINGS.started_with({}))
 
 
 def test_heartbeats_of_a_group_come_before_its_sessions_end() -> None:
     limits = {"group.consumer.min.session.timeout.ms": "1", "group.consumer.session.timeout.ms": "45000"}
     with pytest.raises(Refused, match="must be greater than"):
-        other_configs.check_group({"consumer.session.timeout.ms": "5000"}, BrokerSettings(static=limits))
+        check_group({"consumer.session.timeout.ms": "5000"}, SETTINGS.started_with(limits))

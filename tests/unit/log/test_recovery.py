@@ -10,14 +10,15 @@ from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch
 from fixtures.tables import have_tables
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData
 from penstock.base.randomness import SeededRandomness
+from penstock.base.settings import LiveSettings
 from penstock.log import recovery
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Topic
 from penstock.log.recovery import commits_after, load_state, pack_batches, read_commit, unpack_batches
 from penstock.log.registry import Registry
-from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topics import NewTopic, Topics
 from penstock.log.writer import Writer
 from penstock.metadata.database import Script
@@ -33,7 +34,7 @@ class Life:
         self.database, self.wal, self.clock = database, wal, ManualClock()
         self.registry = Registry()
         self.topics = Topics(
-            database=database, registry=self.registry, settings=LiveSettings(BrokerSettings()), clock=self.clock,
+            database=database, registry=self.registry, settings=LiveSettings(SETTINGS.started_with({})), clock=self.clock,
             randomness=SeededRandomness("topics"),
         )  # fmt: skip
         self.seq = -1

@@ -14,8 +14,10 @@ from fixtures.compaction_world import LogWorld
 from fixtures.key_services import FakeKeyService
 from fixtures.log_world import batches_in, topic_of
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.base.settings import LiveSettings
 from penstock.keys.model import DataKey, KeysErased, Lock
 from penstock.log.batches import Accepted
 from penstock.log.commits import CommitEntry, ProducerBatch
@@ -24,7 +26,6 @@ from penstock.log.model import NO_TIMESTAMP, EntrySeal, Partition, ProducerState
 from penstock.log.partial_commits import decide
 from penstock.log.sealing import Sealing, read_span
 from penstock.log.seals import BrokenSeal, RangeCipher, stored_bytes
-from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topics import NewTopic
 from penstock.log.upkeep.cleaner import Cleaner
 from penstock.log.upkeep.merging import Merging
@@ -405,7 +406,7 @@ async def test_an_old_key_that_cannot_be_had_keeps_nobody_else_from_being_merged
     await world.database.transaction(lambda: _damage(old))
     world = await house.restarted(world)
     merging = Merging(world.changes, world.registry)
-    cleaner = Cleaner(world.changes, world.registry, LiveSettings(BrokerSettings.started_with({})))
+    cleaner = Cleaner(world.changes, world.registry, LiveSettings(SETTINGS.started_with({})))
     for chore in (merging, cleaner):
         for _ in range(100):
             world.clock.time_ms += 15_000

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from admin_world import World
 
+from penstock.base.config_values import ConfigResource
 from penstock.base.errors import Unavailable
-from penstock.log.config_values import ConfigResource
 from penstock.log.model import Topic
 from penstock.log.refusals import Refused
 from penstock.log.topics import MAX_NEW_PARTITIONS, NewTopic

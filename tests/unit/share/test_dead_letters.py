@@ -14,6 +14,7 @@ import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.key_services import FakeKeyService
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
@@ -22,7 +23,6 @@ from penstock.groups.model import GroupDeleted
 from penstock.log.aborted import StoredAborted
 from penstock.log.batches import Accepted, inspect
 from penstock.log.model import Partition, Topic
-from penstock.log.settings import BrokerSettings
 from penstock.log.topics import NewTopic
 from penstock.metadata.inline import InlineDatabase
 from penstock.share import dead_letters
@@ -78,7 +78,7 @@ class Office:
     def __init__(self, world: LogWorld, configs: GroupConfigs, executor: ThreadPoolExecutor | None = None) -> None:
         self.world, self.executor, self.room = world, executor, Room()
         world.writer._room = self.room
-        share_configs = ShareConfigs(configs, BrokerSettings())
+        share_configs = ShareConfigs(configs, SETTINGS.started_with({}))
         self.partitions = SharePartitions(
             database=world.database, reader=world.reader, aborted=StoredAborted(world.database), configs=share_configs,
             offset_for_timestamp=self._nowhere, holder=Holder(name="office"), clock=world.clock, alarms=LoopAlarms(),

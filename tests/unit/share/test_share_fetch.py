@@ -8,11 +8,11 @@ from typing import Any
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.context import RequestContext
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.log.model import AbortedTransaction, Partition
-from penstock.log.settings import BrokerSettings
 from penstock.metadata.inline import InlineDatabase
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
@@ -64,13 +64,13 @@ async def test_new_records_are_found_while_what_was_said_becomes_durable() -> No
         await world.append((log, batch(1)))
     partitions = SharePartitions(
         database=database, reader=NotedReader(world.reader, events), aborted=NothingAborted(),  # type: ignore[arg-type]
-        configs=ShareConfigs(NoOverrides(), BrokerSettings()), offset_for_timestamp=nowhere,
+        configs=ShareConfigs(NoOverrides(), SETTINGS.started_with({})), offset_for_timestamp=nowhere,
         holder=Holder(name="here"), clock=world.clock, alarms=LoopAlarms(), writer=world.writer,
     )  # fmt: skip
     await partitions.open()
     handler = ShareFetchHandler(
         registry=world.registry, partitions=partitions, sessions=ShareSessions(9),
-        configs=ShareConfigs(NoOverrides(), BrokerSettings()), groups=FromTheStart(),  # type: ignore[arg-type]
+        configs=ShareConfigs(NoOverrides(), SETTINGS.started_with({})), groups=FromTheStart(),  # type: ignore[arg-type]
     )  # fmt: skip
 
     async def fetch(epoch: int, *accepted: int) -> list[int]:

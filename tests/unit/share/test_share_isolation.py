@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import PlatformError
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
@@ -15,7 +16,6 @@ from penstock.log.commit_path import Outdated
 from penstock.log.commits import TRANSACTIONAL
 from penstock.log.flush import Flush
 from penstock.log.model import NO_TIMESTAMP, AbortedTransaction, Partition
-from penstock.log.settings import BrokerSettings
 from penstock.metadata.inline import InlineDatabase
 from penstock.share.model import Acquire
 from penstock.share.service import SharePartitions
@@ -89,7 +89,7 @@ async def test_an_aborted_transaction_that_leaves_memory_meanwhile_stays_unseen(
     world.forget_tail()
     partitions = SharePartitions(
         database=world.database, reader=world.reader, aborted=StoredMeanwhile(),
-        configs=ShareConfigs(ReadCommitted(), BrokerSettings()), offset_for_timestamp=nowhere,
+        configs=ShareConfigs(ReadCommitted(), SETTINGS.started_with({})), offset_for_timestamp=nowhere,
         holder=Holder(name="here"), clock=world.clock, alarms=LoopAlarms(), writer=world.writer,
     )  # fmt: skip
     await partitions.open()

@@ -10,11 +10,12 @@ from fixtures.log_world import topic_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData
+from penstock.base.settings import BrokerSettings
 from penstock.log.batches import Accepted, Rejected
 from penstock.log.markers import marker
 from penstock.log.model import TopicConfig
-from penstock.log.settings import BrokerSettings
 from penstock.share import letters, transitions
 from penstock.share.encoding import decode, encode, encode_stretches
 from penstock.share.letters import Copies, Copy, Source, complaint, write
@@ -298,19 +299,19 @@ def test_nothing_is_copied_of_a_batch_that_is_too_large_as_it_is() -> None:
 # --- Queues ---------------------------------------------------------------------------------------------------------
 
 OPEN = replace(topic_of(1, name="dlq.jobs").config, takes_dead_letters=True)
-CREATES = BrokerSettings.started_with({"errors.deadletterqueue.auto.create.topics.enable": "true"})
-ANY_NAME = BrokerSettings.started_with({"errors.deadletterqueue.topic.name.prefix": ""})
+CREATES = SETTINGS.started_with({"errors.deadletterqueue.auto.create.topics.enable": "true"})
+ANY_NAME = SETTINGS.started_with({"errors.deadletterqueue.topic.name.prefix": ""})
 
 
 @pytest.mark.parametrize(
     ("name", "exists", "enabled", "settings", "wrong"),
     [
-        ("dlq.jobs", True, True, BrokerSettings(), None),
-        ("dlq.jobs", True, False, BrokerSettings(), "group.enable"),
-        ("dlq.jobs", False, False, BrokerSettings(), "auto.create"),
+        ("dlq.jobs", True, True, SETTINGS.started_with({}), None),
+        ("dlq.jobs", True, False, SETTINGS.started_with({}), "group.enable"),
+        ("dlq.jobs", False, False, SETTINGS.started_with({}), "auto.create"),
         ("dlq.jobs", False, False, CREATES, None),
         ("jobs", False, False, CREATES, "begin with 'dlq.'"),
-        ("jobs", True, True, BrokerSettings(), "begin with 'dlq.'"),
+        ("jobs", True, True, SETTINGS.started_with({}), "begin with 'dlq.'"),
         ("jobs", True, True, ANY_NAME, None),
         ("__jobs", True, True, ANY_NAME, "__"),
         ("jobs\nERROR", False, False, CREATES, r"'jobs\nERROR'"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from penstock.log.settings import BrokerSettings
+from penstock.agent.settings import SETTINGS
 from penstock.share import settings
 from penstock.share.settings import ShareConfigs
 
@@ -24,7 +24,7 @@ class Configs:
 def test_settings_are_read_anew_when_they_change_and_kept_for_so_many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "MAX_KNOWN", 10)
     configs = Configs()
-    known = ShareConfigs(configs, BrokerSettings())
+    known = ShareConfigs(configs, SETTINGS.started_with({}))
     assert known.of(1, "a") is known.of(1, "b"), "the broker's own"
     for number in range(25):
         configs.values[f"g{number}"] = {"errors.deadletterqueue.topic.name": f"dlq.{number}"}

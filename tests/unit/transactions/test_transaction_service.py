@@ -41,6 +41,7 @@ from penstock.transactions.model import (
 )
 from penstock.transactions.passengers import Writes
 from penstock.transactions.service import ENDED_AT_ONCE, TransactionService
+from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.transactions.transitions import SAME_CLOCK_MS
 from penstock.wire.error_codes import ErrorCode
@@ -378,11 +379,7 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
 
 async def test_unused_ids_are_looked_for_soon_after_they_were_read(world: World) -> None:
     """What restarts once an hour forgets them as well."""
-
-    class Settings:
-        remove_expired_ids_interval_ms, transactional_id_expiration_ms = 3_600_000, 0
-
-    chore = IdExpiry(world.service, Settings())
+    chore = IdExpiry(world.service, TransactionSettings(id_check_interval_ms=3_600_000, id_expiration_ms=0))
     assert await chore.run() == FIRST_AFTER_S
     await world.service.open()
     await world.service.init(KEY, Init(timeout_ms=1_000))
@@ -430,11 +427,8 @@ async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a
             self.meanwhile()
             return self.any_left
 
-    class Settings:
-        abort_timed_out_interval_ms = 10_000
-
     watched, woken = Watched(), list[int]()
-    chore = TimeOuts(watched, Settings())
+    chore = TimeOuts(watched, TransactionSettings(timeout_check_interval_ms=10_000))
     chore.wake = lambda: woken.append(1)
     for _ in range(3):
         chore.began()

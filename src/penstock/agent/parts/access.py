@@ -15,9 +15,9 @@ from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.later import later, made_late
 from penstock.base.randomness import Randomness
+from penstock.base.settings import BrokerSettings
 from penstock.base.undivided import Undivided
 from penstock.identity.model import USER
-from penstock.log.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from penstock.identity import service as identity_service

@@ -11,6 +11,7 @@ from penstock.agent.tuning import NODE_ID
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import Randomness
+from penstock.base.settings import BrokerSettings
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Database as CoordinatorDatabase
@@ -24,7 +25,6 @@ from penstock.log.aborted import StoredAborted
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.record_first import RecordFirstCommitPath
-from penstock.log.settings import BrokerSettings
 from penstock.log.topics import Topics
 from penstock.share.dead_letters import DeadLetters
 from penstock.share.service import SharePartitions

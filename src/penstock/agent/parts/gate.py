@@ -16,6 +16,7 @@ from penstock.base.clock import Clock
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.randomness import Randomness
+from penstock.base.settings import BrokerSettings
 from penstock.base.threads import on_thread_of
 from penstock.clusters.service import Clusters
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
@@ -23,7 +24,6 @@ from penstock.identity.guesses import Guesses
 from penstock.identity.issuer import Issuer
 from penstock.identity.penalties import Penalties
 from penstock.identity.tokens import TokenRules
-from penstock.log.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from penstock.agent import web

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from penstock.agent import handler_modules as answering
 from penstock.agent.apis import Handlers
+from penstock.base.config_values import ConfigResource
 from penstock.base.context import RequestContext
 from penstock.base.later import made_late
 from penstock.clusters.limits import LimitKey
 from penstock.log.brokers import SingleBroker
+from penstock.transactions.settings import TransactionSettings
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
+    from penstock.log.admin.config_kinds import ConfigKind
 
 
 def handlers_of(agent: Agent) -> Handlers:
@@ -26,7 +29,7 @@ def handlers_of(agent: Agent) -> Handlers:
     return Handlers(
         cluster=made_late(partial(_cluster, agent)),
         topics=topic_handlers,
-        configs=made_late(lambda: answering.configs.ConfigHandlers(topics, brokers)),
+        configs=made_late(lambda: answering.configs.ConfigHandlers(topics, brokers, config_kinds())),
         replicas=made_late(lambda: answering.replicas.ReplicaHandlers(registry, brokers)),
         producers=made_late(lambda: answering.producers.ProducerHandlers(registry)),
         virtual_clusters=made_late(partial(_virtual_clusters, agent)),
@@ -55,6 +58,14 @@ def handlers_of(agent: Agent) -> Handlers:
             lambda: answering.transaction_offsets.TransactionOffsetHandlers(agent.transactions, groups, registry)
         ),
     )  # fmt: skip
+
+
+def config_kinds() -> Mapping[ConfigResource, ConfigKind]:
+    """What has configuration beside topics and brokers."""
+    return {
+        ConfigResource.GROUP: answering.group_configs.CONFIG_KIND,
+        ConfigResource.CLIENT_METRICS: answering.client_metrics_configs.CONFIG_KIND,
+    }
 
 
 def _cluster(agent: Agent) -> answering.cluster.ClusterHandlers:
@@ -123,7 +134,7 @@ def _share(agent: Agent) -> answering.share.ShareHandlers:
     sessions = answering.share_sessions.ShareSessions(settings.whole("group.share.max.share.sessions"))
     fetch = answering.share_fetch.ShareFetchHandler(
         registry=registry, partitions=partitions, sessions=sessions, configs=configs, groups=groups,
-        max_bytes=settings.fetch_max_bytes,
+        max_bytes=settings.whole("fetch.max.bytes"),
     )  # fmt: skip
     fetch.authorizer = agent.access.authorizer
     made = answering.share.ShareHandlers(
@@ -135,7 +146,7 @@ def _share(agent: Agent) -> answering.share.ShareHandlers:
 
 def _transactions(agent: Agent) -> answering.transactions.TransactionHandlers:
     made = answering.transactions.TransactionHandlers(
-        agent.transactions, agent.registry, agent.producer_ids, agent.settings
+        agent.transactions, agent.registry, agent.producer_ids, TransactionSettings.of(agent.settings)
     )
     made.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
     return made

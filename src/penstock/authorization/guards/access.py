@@ -10,6 +10,7 @@ from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.portions import breathe, distinct
+from penstock.base.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -60,20 +61,13 @@ class Topics(Protocol):
         """How many partitions the topic with that id has, or None when there is no such topic."""
 
 
-class Settings(Protocol):
-    """What is to be known of the broker's settings."""
-
-    def flag(self, name: str) -> bool:
-        """The value of a true-or-false setting."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """One request's caller."""
 
     authorizer: Authorizer
     topics: Topics
-    settings: Settings
+    settings: BrokerSettings
     context: RequestContext
     api_key: int
 

@@ -20,9 +20,10 @@ from penstock.authorization.guards import (
     topics,
     transactions,
 )
-from penstock.authorization.guards.access import Access, Ask, Guard, Settings, Topics
+from penstock.authorization.guards.access import Access, Ask, Guard, Topics
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
+from penstock.base.settings import BrokerSettings
 from penstock.wire.api_keys import ApiKey
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
@@ -151,7 +152,7 @@ class Guards:
 
     authorizer: Authorizer
     topics: Topics
-    settings: Callable[[int], Settings]
+    settings: Callable[[int], BrokerSettings]
     """What a virtual cluster's settings are now."""
 
     def guarded(self, api_key: int, handle: Handle) -> Handle:

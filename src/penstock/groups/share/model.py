@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 from penstock.base.dataclasses import dataclass, field, replace
-from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
-from penstock.log.settings import BrokerSettings
+from penstock.base.settings import BrokerSettings
+from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.wire.error_codes import ErrorCode
 
 KIND = "share"

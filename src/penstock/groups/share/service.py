@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.base.config_values import ConfigResource
 from penstock.base.later import later
 from penstock.coordination.model import Key
 from penstock.groups.service import GroupService
 from penstock.groups.share.model import Heartbeat, HeartbeatResult, ShareGroup, ShareGroupSettings
-from penstock.log.config_values import ConfigResource
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode

@@ -12,6 +12,7 @@ from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
+from penstock.groups.configs import STREAMS_ASSIGNORS
 from penstock.groups.describing import described_in_room, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.service import GroupService
@@ -40,7 +41,6 @@ from penstock.groups.streams.model import (
 )
 from penstock.groups.streams.tasks import Spans, Task, Tasks, by_subtopology
 from penstock.log import topic_names
-from penstock.log.other_configs import STREAMS_ASSIGNORS
 from penstock.log.refusals import Refused
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode

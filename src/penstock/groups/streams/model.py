@@ -16,10 +16,10 @@ from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
 from penstock.base.dataclasses import dataclass, field, replace
+from penstock.base.settings import BrokerSettings
+from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Spans, Task, Tasks
-from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
-from penstock.log.settings import BrokerSettings
 
 KIND = "streams"
 

@@ -117,16 +117,16 @@ class ClusterHandlers:
                 answers[topic.name] = known or _missing(topic.name)
                 if known is None:
                     unknown.append(topic.name)
-        may_create = may_create and self._topics.settings.of(context.cluster_id).auto_create_topics
+        may_create = may_create and self._topics.settings.of(context.cluster_id).flag("auto.create.topics.enable")
         # Topics beyond what one request may create stay unknown; clients retry.
-        most = MAX_NEW_PARTITIONS // max(1, self._topics.settings.of(context.cluster_id).num_partitions)
+        most = MAX_NEW_PARTITIONS // max(1, self._topics.settings.of(context.cluster_id).whole("num.partitions"))
         creatable = [name for name in unknown if may_create and name not in topic_names.INTERNAL][:most]
         if creatable:
             answers.update(await self._create(context, creatable))
         return list(answers.values())
 
     async def _create(self, context: RequestContext, names: Sequence[str]) -> dict[str, Topic | MetadataResponseTopic]:
-        count = self._topics.settings.of(context.cluster_id).num_partitions
+        count = self._topics.settings.of(context.cluster_id).whole("num.partitions")
         try:
             self._quota.allowance(context, strict=True).spend(count * len(names))
             made = await self._topics.ensure(context.cluster_id, names)
@@ -192,7 +192,7 @@ class ClusterHandlers:
         if start < 0:
             response.topics = await each(names, lambda name: _failed_description(name, ErrorCode.INVALID_REQUEST))
             return response
-        cap = self._topics.settings.of(context.cluster_id).max_request_partitions
+        cap = self._topics.settings.of(context.cluster_id).whole("max.request.partition.size.limit")
         remaining = max(1, min(cap, request.response_partition_limit))
         alive = self._brokers.alive(context)
         for number, name in enumerate(names):

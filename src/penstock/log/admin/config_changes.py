@@ -6,19 +6,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
+from penstock.base.config_values import ConfigKey, ConfigResource, ConfigType
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
+from penstock.base.settings import BrokerSettings, SettingTable
 from penstock.log import topic_configs
-from penstock.log.config_values import ConfigKey, ConfigResource, ConfigType
 from penstock.log.refusals import Refused
-from penstock.log.setting_table import FOREIGN_STATIC, SETTINGS
-from penstock.log.settings import BrokerSettings, check_dynamic
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import STRING_MAX_BYTES
 
 Overrides = Mapping[str, str]
 MAX_KEYS = 1_000
 """The most keys of one resource that a request may set: more than any resource has, and each may occur once."""
+FOREIGN_STATIC = frozenset(
+    {
+        "broker.id", "broker.rack", "controller.listener.names",
+        "controller.quorum.bootstrap.servers", "controller.quorum.voters", "inter.broker.listener.name", "log.dir",
+        "log.dirs", "metadata.log.dir", "node.id", "offsets.topic.num.partitions", "offsets.topic.replication.factor",
+        "process.roles", "queued.max.requests", "security.inter.broker.protocol", "socket.receive.buffer.bytes",
+        "socket.send.buffer.bytes", "transaction.state.log.num.partitions",
+        "transaction.state.log.replication.factor",
+    }
+)  # fmt: skip
+"""Settings of Apache Kafka that it does not change at run time either, and that have no meaning here."""
 
 
 class Operation(IntEnum):
@@ -109,14 +119,14 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")] if text else []
 
 
-def lists_of(kind: ConfigResource) -> Mapping[str, ConfigKey]:
+def lists_of(kind: ConfigResource, settings: SettingTable) -> Mapping[str, ConfigKey]:
     """The keys whose lists APPEND and SUBTRACT apply to. As in Kafka, lists of groups and of client metrics
     subscriptions can only be set."""
     match kind:
         case ConfigResource.TOPIC:
             return topic_configs.TOPIC_KEYS
         case ConfigResource.BROKER:
-            return SETTINGS
+            return settings.keys
         case _:
             return {}
 
@@ -128,17 +138,17 @@ def default_of(kind: ConfigResource, settings: BrokerSettings) -> Callable[[str]
     return lambda name: settings.text(name) or ""
 
 
-def check_broker(before: Overrides, after: Overrides) -> None:
+def check_broker(before: Overrides, after: Overrides, settings: SettingTable) -> None:
     """Raise `Refused` unless the overrides of a running broker may change to these."""
     for name in before.keys() | after.keys():
         if before.get(name) == after.get(name):
             continue
         if name in FOREIGN_STATIC:
             raise Refused(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: [{name}]")
-        if name not in SETTINGS:
+        if name not in settings.keys:
             raise Refused(ErrorCode.INVALID_CONFIG, f"Unknown broker configuration {name}")
         if name in after:
             try:
-                check_dynamic(name, after[name])
+                settings.check_dynamic(name, after[name])
             except InvalidRequest as error:
                 raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType
 from penstock.base.dataclasses import dataclass, replace
+from penstock.base.settings import BrokerSettings
 from penstock.log import topic_configs
 from penstock.log.brokers import Broker
-from penstock.log.config_values import ConfigKey, ConfigSource, ConfigType
-from penstock.log.other_configs import CLIENT_METRICS_KEYS, GROUP_KEYS
-from penstock.log.setting_table import DYNAMIC, SETTINGS
-from penstock.log.settings import BrokerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,6 @@ _UNITS = {
 }
 """For each setting, those for the same thing in other units, itself included."""
 
-_OWN_NAME_ONLY = frozenset(
-    {
-        "share.auto.offset.reset", "share.isolation.level", "share.renew.acknowledge.enable",
-        "errors.deadletterqueue.topic.name", "errors.deadletterqueue.copy.record.enable",
-    }
-)  # fmt: skip
-"""Keys of groups whose default does not come from a broker setting of Kafka."""
-
 
 def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
     """All keys of a topic with these overrides."""
@@ -78,7 +68,7 @@ def _first_source(name: str, settings: BrokerSettings) -> ConfigSource:
 
 def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerSettings) -> Entry:
     names = [synonym.setting for synonym in topic_configs.SYNONYMS.get(key.name, ())]
-    synonyms = _given(names, names[0], settings) if names else ()
+    synonyms = given(names, names[0], settings) if names else ()
     if key.name in overrides:
         synonyms = (Synonym(key.name, overrides[key.name], ConfigSource.TOPIC), *synonyms)
     return Entry(
@@ -91,7 +81,7 @@ def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerS
     )
 
 
-def _given(names: Sequence[str], asked: str, settings: BrokerSettings) -> tuple[Synonym, ...]:
+def given(names: Sequence[str], asked: str, settings: BrokerSettings) -> tuple[Synonym, ...]:
     """The values of settings for the same thing in different units: any that was set comes before any default.
 
     Kafka leaves out whatever precedes the first value under the requested name.
@@ -108,12 +98,12 @@ def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
         _fact("broker.rack", broker.rack, ConfigType.STRING, "The zone the broker is in."),
         _fact("node.id", str(broker.node_id), ConfigType.INT, "The broker's id, by its newer name."),
     ]
-    for key in SETTINGS.values():
-        given = _given(_UNITS.get(key.name, (key.name,)), key.name, settings)
+    for key in settings.table.keys.values():
+        values = given(_UNITS.get(key.name, (key.name,)), key.name, settings)
         entries.append(
             Entry(
-                name=key.name, value=settings.text(key.name), type=key.type, doc=key.doc, synonyms=given,
-                source=given[0].source if given else ConfigSource.DEFAULT, read_only=key.name not in DYNAMIC,
+                name=key.name, value=settings.text(key.name), type=key.type, doc=key.doc, synonyms=values,
+                source=values[0].source if values else ConfigSource.DEFAULT, read_only=not key.dynamic,
             )
         )  # fmt: skip
     return sorted(entries, key=lambda entry: entry.name)
@@ -135,51 +125,20 @@ def _fact(name: str, value: str | None, kind: ConfigType, doc: str) -> Entry:
 
 def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
     """The dynamic settings of all brokers and nothing else, as Kafka answers for the default broker resource."""
-    source = ConfigSource.DYNAMIC_DEFAULT_BROKER
+    source, keys = ConfigSource.DYNAMIC_DEFAULT_BROKER, settings.table.keys
     return [
         Entry(
-            name=name, value=text, source=source, type=SETTINGS[name].type, doc=SETTINGS[name].doc,
+            name=name, value=text, source=source, type=keys[name].type, doc=keys[name].doc,
             synonyms=(Synonym(name, text, source),),
         )
         for name, text in sorted(settings.cluster_wide.items())
     ]  # fmt: skip
 
 
-def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
-    """All keys of a group; a key without a value of the group's own has the broker's, and its source."""
-    return [
-        _own_or(_behind(key, settings), key, overrides, ConfigSource.GROUP, default=_default(key, settings))
-        for key in GROUP_KEYS.values()
-        if key.listed or key.name in overrides
-    ]
-
-
-def _default(key: ConfigKey, settings: BrokerSettings) -> str | None:
-    name = f"group.{key.name}"
-    return settings.text(name) if name in SETTINGS else key.default
-
-
-def _behind(key: ConfigKey, settings: BrokerSettings) -> tuple[Synonym, ...]:
-    """The values of the broker setting that is the default of a group's key."""
-    name = f"group.{key.name}"
-    if name in SETTINGS:
-        return _given((name,), name, settings)
-    if key.name == "streams.assignor.name":
-        name = "group.streams.assignors"
-    return (Synonym(key.name if key.name in _OWN_NAME_ONLY else name, key.default, ConfigSource.DEFAULT),)
-
-
-def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
-    """All keys of a client metrics subscription."""
-    return [
-        _own_or((), key, overrides, ConfigSource.CLIENT_METRICS, default=key.default)
-        for key in CLIENT_METRICS_KEYS.values()
-    ]
-
-
-def _own_or(
+def own_or(
     behind: tuple[Synonym, ...], key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, *, default: str | None
 ) -> Entry:
+    """A key of a resource that is no topic; `behind`: what its default comes from."""
     synonyms = (Synonym(key.name, overrides[key.name], own), *behind) if key.name in overrides else behind
     return Entry(
         name=key.name,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from penstock.base.config_values import ConfigResource, ConfigSource, ConfigType
 from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import Room, breathe, counted, each
-from penstock.log import other_configs, topic_names
+from penstock.log import topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
 from penstock.log.admin.config_changes import MAX_KEYS, Edit, Operation, Overrides
 from penstock.log.admin.config_entries import Entry
+from penstock.log.admin.config_kinds import ConfigKind
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
-from penstock.log.config_values import ConfigResource, ConfigSource, ConfigType
 from penstock.log.model import Topic
 from penstock.log.refusals import Refused
 from penstock.log.topics import Topics, check_overrides, unknown_topic
@@ -41,11 +42,10 @@ TYPES_SINCE = 1
 
 
 class ConfigHandlers:
-    """Kafka's configuration APIs over `Topics`, which stores all configuration."""
+    """Kafka's configuration APIs over `Topics`, which stores all configuration. `kinds`: beside topics and brokers."""
 
-    def __init__(self, topics: Topics, brokers: Brokers) -> None:
-        self._topics = topics
-        self._brokers = brokers
+    def __init__(self, topics: Topics, brokers: Brokers, kinds: Mapping[ConfigResource, ConfigKind]) -> None:
+        self._topics, self._brokers, self._kinds = topics, brokers, kinds
 
     # ---- listed ---------------------------------------------------------------------------------------------------
 
@@ -129,10 +129,8 @@ class ConfigHandlers:
                     Entry(name=logger, value=level, source=ConfigSource.BROKER_LOGGER, type=ConfigType.UNKNOWN, doc="")
                     for logger, level in loggers.levels().items()
                 ]
-            case ConfigResource.GROUP:
-                return config_entries.group_entries(self._topics.overrides(cluster_id, kind, name), settings)
             case _:
-                return config_entries.client_metrics_entries(self._topics.overrides(cluster_id, kind, name))
+                return self._kinds[kind].entries(self._topics.overrides(cluster_id, kind, name), settings)
 
     def _check_name(self, kind: ConfigResource, name: str) -> None:
         complaint = None
@@ -215,8 +213,8 @@ class ConfigHandlers:
             _check_deployment(context)
             _edit_loggers(edits, validate_only)
             return
-        keys = config_changes.lists_of(kind)
-        default = config_changes.default_of(kind, self._topics.settings.of(context.cluster_id))
+        settings = self._topics.settings.of(context.cluster_id)
+        keys, default = config_changes.lists_of(kind, settings.table), config_changes.default_of(kind, settings)
 
         def change(before: Overrides) -> Overrides:
             return config_changes.edited(before, edits, keys, default)
@@ -226,7 +224,7 @@ class ConfigHandlers:
     async def _alter(
         self, context: RequestContext, kind: ConfigResource, name: str, change: Change, validate_only: bool
     ) -> None:
-        cluster_id = context.cluster_id
+        cluster_id, settings = context.cluster_id, self._topics.settings
         if kind is ConfigResource.TOPIC:
             await self._alter_topic(context, name, change, validate_only)
             return
@@ -234,13 +232,10 @@ class ConfigHandlers:
 
         def checked(before: Overrides) -> Overrides:
             after = change(before)
-            match kind:
-                case ConfigResource.BROKER:
-                    config_changes.check_broker(before, after)
-                case ConfigResource.GROUP:
-                    other_configs.check_group(after, self._topics.settings.of(cluster_id))
-                case _:
-                    other_configs.check_client_metrics(after)
+            if kind is ConfigResource.BROKER:
+                config_changes.check_broker(before, after, settings.start.table)
+            else:
+                self._kinds[kind].check(after, settings.of(cluster_id))
             return after
 
         if kind is ConfigResource.BROKER:

@@ -107,7 +107,7 @@ class TopicHandlers:
 
     async def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
         """How many partitions the topics have, those that are only validated included: the answer grows with them."""
-        default = self._topics.settings.of(context.cluster_id).num_partitions
+        default = self._topics.settings.of(context.cluster_id).whole("num.partitions")
         counts = await each(
             topics,
             lambda topic: (
@@ -226,7 +226,7 @@ class TopicHandlers:
         by topic id (KIP-516)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= DELETE_THROTTLED_SINCE)
         wanted = request.topics or await each(request.topic_names, lambda name: DeleteTopicState(name=name))
-        if not self._topics.settings.of(context.cluster_id).delete_topics:
+        if not self._topics.settings.of(context.cluster_id).flag("delete.topic.enable"):
             code = ErrorCode.INVALID_REQUEST if context.api_version < 3 else ErrorCode.TOPIC_DELETION_DISABLED
             refusal = Refused(code, "Topic deletion is disabled.")
             return DeleteTopicsResponse(responses=await each(wanted, lambda state: _not_deleted(state, refusal)))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from penstock.base.clock import Clock
+from penstock.base.settings import LiveSettings
 from penstock.log.model import Partition, Topic
 from penstock.log.registry import Registry
 from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
-from penstock.log.settings import LiveSettings
 from penstock.log.topics import Topics
 from penstock.log.upkeep.background import Chore
 from penstock.log.upkeep.cleaner import Cleaner

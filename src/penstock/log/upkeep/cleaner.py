@@ -21,12 +21,12 @@ from collections.abc import Iterable, Sequence
 
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.settings import LiveSettings
 from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between
 from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
-from penstock.log.settings import LiveSettings
 from penstock.log.upkeep.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
 from penstock.log.upkeep.retention import longest_span_ms
 from penstock.log.upkeep.rewriting import (
@@ -84,7 +84,7 @@ class Cleaner:
         start = settings.start
         self._changes, self._registry = changes, registry
         self._enabled = start.flag("log.cleaner.enable")
-        self._backoff_s = max(start.cleaner_backoff_ms, MIN_BACKOFF_MS) / 1000
+        self._backoff_s = max(start.whole("log.cleaner.backoff.ms"), MIN_BACKOFF_MS) / 1000
         self._map_capacity = max(1000, start.whole("log.cleaner.dedupe.buffer.size") // KEY_BYTES)
         self._looks: dict[int, Look] = {}
         self._waiting: list[Partition] = []

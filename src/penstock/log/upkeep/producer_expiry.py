@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from penstock.base.clock import Clock
+from penstock.base.settings import LiveSettings
 from penstock.log import segment_store
 from penstock.log.model import Partition
 from penstock.log.producers import silent
 from penstock.log.registry import Registry
-from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Database
 
 CHECK_INTERVAL_MS = 600_000
@@ -51,7 +51,7 @@ class ProducerExpiry:
         return 0.0 if self._waiting else max(0.0, self._next_pass_at - self._clock.monotonic())
 
     async def _expire(self, cluster_id: int, partitions: Sequence[Partition]) -> None:
-        before_ms = self._clock.now_ms() - self._settings.of(cluster_id).producer_id_expiration_ms
+        before_ms = self._clock.now_ms() - self._settings.of(cluster_id).whole("producer.id.expiration.ms")
         quiet = [
             partition
             for partition in partitions

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
+from penstock.base.settings import LiveSettings
 from penstock.log import segment_store
 from penstock.log.model import Partition, Span, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import Stretch
-from penstock.log.settings import LiveSettings
 from penstock.log.topics import Topics
 from penstock.metadata.database import Database, Rows, Script
 
@@ -137,7 +137,7 @@ class Retention:
         if not self._waiting:
             if now < self._next_pass_at:
                 return self._next_pass_at - now
-            self._next_pass_at = now + self._settings.start.retention_check_interval_ms / 1000
+            self._next_pass_at = now + self._settings.start.whole("log.retention.check.interval.ms") / 1000
             self._waiting = [partition for partition in self._registry.partitions() if _is_bounded(partition)]
             self.passes += 1
         some, self._waiting = self._waiting[:PARTITIONS_AT_ONCE], self._waiting[PARTITIONS_AT_ONCE:]

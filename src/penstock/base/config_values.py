@@ -41,6 +41,11 @@ class ConfigType(IntEnum):
     PASSWORD = 9
 
 
+BOOLEAN, DOUBLE, INT, LIST, LONG, STRING = (
+    ConfigType.BOOLEAN, ConfigType.DOUBLE, ConfigType.INT, ConfigType.LIST, ConfigType.LONG, ConfigType.STRING,
+)  # fmt: skip
+
+
 class ConfigSource(IntEnum):
     """Where a value comes from, by Kafka's numbers in DescribeConfigs."""
 
@@ -91,6 +96,8 @@ class ConfigKey:
     """False for a key that is stored and shown because tools set it, but has no effect here."""
     listed: bool = True
     """False for a key that is internal in Kafka: it is shown only where it was set."""
+    dynamic: bool = False
+    """Whether a broker-wide setting can be altered at run time. Most are fixed at start, as in Kafka."""
 
     def parse(self, text: str | None) -> ConfigValue:
         """Parse a text; raise `InvalidRequest` where Kafka would refuse it."""
