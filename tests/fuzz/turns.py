@@ -138,7 +138,7 @@ class MeasuredAgent:
     @property
     def served(self) -> dict[int, range]:
         """The versions of all APIs."""
-        return {key: api.versions for key, api in self.agent.dispatcher.table.items()}
+        return {key: api.versions for key, api in self.agent.requests.dispatcher.table.items()}
 
 
 @contextmanager

@@ -49,7 +49,8 @@ FOR_OTHERS = {
     *("urllib.request", "uuid", "zipfile"),
     *("penstock.agent.gate", "penstock.agent.web", "penstock.audit.model", "penstock.authorization.guards"),
     *("penstock.groups.streams.transitions", "penstock.identity.service", "penstock.log.admin.topics"),
-    *("penstock.log.shared_commit_path", "penstock.share.handlers", "penstock.storage.slabs", "penstock.telemetry"),
+    *("penstock.log.shared_commit_path", "penstock.share.handlers", "penstock.storage.slabs"),
+    *("penstock.telemetry.configs", "penstock.telemetry.handlers"),
     "penstock.wire.messages.metadata",
 }
 """What a broker in memory, on one address that asks for nothing, has no use for before it is asked for something."""

@@ -39,7 +39,7 @@ async def main(directory, settings, warm):
     await agent.start()
     if warm:
         warm_up.WAIT_S = warm_up.PAUSE_S = 0
-        await warm_up.warm_up(agent.dispatcher.table)
+        await warm_up.warm_up(agent.requests.dispatcher.table)
     imports = Imports()
     sys.meta_path.insert(0, imports)
     print(agent.kafka_port, flush=True)

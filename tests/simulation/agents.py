@@ -227,7 +227,7 @@ class SimAgent:
         )
         await self.clusters.open(CLUSTER_ID)
         self.clusters.on_change = self._on_cluster
-        self.acls, self.quotas = AclService(around.database), _NoQuotas()
+        self.acls, self.limits = AclService(around.database), SimpleNamespace(quotas=_NoQuotas())
         self.access = SimpleNamespace(acls=self.acls)
         await self.acls.open()
 

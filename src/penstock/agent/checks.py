@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from penstock.agent.client_metrics import check_destination
 from penstock.agent.listeners import listeners_of
 from penstock.agent.settings import SETTINGS
 from penstock.base.errors import InvalidRequest
@@ -22,6 +22,8 @@ else:
     tokens = later("penstock.identity.tokens")
 
 MEMORY = "memory.max.bytes"
+ON_THE_PAGE = "prometheus"
+"""Where metrics of clients go that go nowhere else."""
 
 
 def checked_settings(options: UpOptions) -> BrokerSettings:
@@ -37,6 +39,22 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     elif options.encrypt:
         raise InvalidRequest("what is encrypted in memory needs a file of master keys as well: --master-key-file")
     return settings
+
+
+def check_destination(text: str | None) -> None:
+    """Raise `InvalidRequest` unless metrics could go there."""
+    if text is None or text == ON_THE_PAGE:
+        return
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidRequest(
+            "--client-metrics takes the URL of an OTLP receiver, such as http://127.0.0.1:4318/v1/metrics, or"
+            f" {ON_THE_PAGE}"
+        )
 
 
 def memory_bounds(options: UpOptions, settings: BrokerSettings) -> MemoryBounds:

@@ -11,9 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from penstock.base.errors import PlatformError
 from penstock.metadata.database import Database, Script
+
+if TYPE_CHECKING:
+    from penstock.agent.agent import Agent
 
 FOLLOW_S = 1.0
 """How long a change may stay unnoticed."""
@@ -67,3 +71,31 @@ class Following:
                 self._is_failing = True
             else:
                 self._is_failing = False
+
+
+def follow(agent: Agent) -> None:
+    """Apply in an agent what others change."""
+
+    async def drop_revoked() -> None:
+        """Close connections whose API key or token another agent has removed."""
+        gate = agent.gate
+        if gate is not None:
+            await agent.access.identities.drop_revoked(lambda: gate.credentials_in_use(agent.server.connections))
+
+    following = Following(
+        agent.stores.database,
+        {
+            "acl": agent.access.acls.refresh,
+            "quota": agent.limits.quotas.refresh,
+            "clusters": agent.clusters.refresh,
+            "cluster keys": agent.keys.refresh,
+            "revoked credentials": drop_revoked,
+        },
+    )
+    task = asyncio.get_running_loop().create_task(following.watch())
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    agent.runtime.closing.push_async_callback(stop)

@@ -100,7 +100,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
         async with http.serving(app, options.http_host, options.http_port) as http_port:
             settle_memory()
             await _announce(agent, options, http_port)
-            warming = asyncio.create_task(warm_up(agent.dispatcher.table))
+            warming = asyncio.create_task(warm_up(agent.requests.dispatcher.table))
             await stopping.wait()
             warming.cancel()
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
@@ -129,7 +129,7 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     where = "memory, gone when this process ends" if options.data_dir is None else str(options.data_dir.absolute())
     promise = {"disk": "acknowledged means fsynced", "process": "acknowledged means handed to the operating system"}
     program = _program()
-    first = agent.listeners[0]
+    first = agent.runtime.listeners[0]
     kafka = _address(first.host, agent.kafka_port)
     there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
     metadata = place_of(options)
@@ -138,7 +138,7 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     lines = (
         *(
             f"Kafka   {_address(listener.host, agent.ports[listener.name])}{_manner(listener)}"
-            for listener in agent.listeners
+            for listener in agent.runtime.listeners
         ),
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
@@ -162,7 +162,7 @@ def _manner(listener: Listener) -> str:
 
 async def _who_may_come(agent: Agent, options: UpOptions, program: str) -> tuple[str, ...]:
     """What to do where credentials are asked for and nobody has any."""
-    asked = any(set(listener.mechanisms) - {"OAUTHBEARER"} for listener in agent.listeners)
+    asked = any(set(listener.mechanisms) - {"OAUTHBEARER"} for listener in agent.runtime.listeners)
     if not asked or options.data_dir is None or await agent.access.identities.anybody():
         return ()
     return (f"Users   none yet. Stop, then: {program} user create NAME --data-dir {options.data_dir}",)

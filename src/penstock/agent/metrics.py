@@ -92,7 +92,7 @@ class _AgentCollector:
         info.add_metric([__version__], 1)
         yield info
         requests = CounterMetricFamily("penstock_requests", "Requests by Kafka API.", labels=["api"])
-        for key, count in agent.dispatcher.requests.items():
+        for key, count in agent.requests.dispatcher.requests.items():
             if count:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests
@@ -122,7 +122,7 @@ def _durations(agent: Agent) -> Iterator[Metric]:
             "From the arrival of a request until its response is ready, without the long poll of a fetch.",
             "api", answered,
         ),
-        ("fetch_wait", "Long polls: how long fetches waited for data.", "", {"": agent.fetch.waits}),
+        ("fetch_wait", "Long polls: how long fetches waited for data.", "", {"": agent.requests.fetch.waits}),
         ("throttle", "Pauses imposed on clients that exceeded a quota.", "", {"": times.throttled}),
         ("response_stall", "How long responses waited for a client to read them.", "", {"": times.stalled}),
         (
@@ -166,7 +166,7 @@ def _memory(agent: Agent) -> Iterator[Metric]:
     }  # fmt: skip
     for name, text, values in (
         ("penstock_memory_bytes", "Memory held on behalf of clients, by kind.", held.items()),
-        ("penstock_memory_max_bytes", "The limit of each kind of memory.", agent.memory.kinds()),
+        ("penstock_memory_max_bytes", "The limit of each kind of memory.", agent.runtime.memory.kinds()),
     ):
         family = GaugeMetricFamily(name, text, labels=["kind"])
         for kind, size_bytes in values:
@@ -178,12 +178,12 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     throttled = CounterMetricFamily(
         "penstock_throttled", "Throttled requests, by the quota that was exceeded.", labels=["quota"]
     )
-    for key, count in agent.throttles.throttled.items():
+    for key, count in agent.limits.throttles.throttled.items():
         throttled.add_metric([key], count)
     yield throttled
-    entities = sum(agent.quotas.counts.values())
+    entities = sum(agent.limits.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
-    meters = agent.throttles.meter_count
+    meters = agent.limits.throttles.meter_count
     yield GaugeMetricFamily("penstock_quota_meters", "Active meters of users, clients and addresses.", meters)
 
 
@@ -194,9 +194,9 @@ def _tenants(agent: Agent) -> Iterator[Metric]:
         "penstock_cluster_connections_refused", "Connections refused beyond the limits of a virtual cluster.",
         labels=["cluster", "limit"],
     )  # fmt: skip
-    for cluster_id, count in agent.tenancy.counts.items():
+    for cluster_id, count in agent.limits.tenancy.counts.items():
         counts.add_metric([_name_of(agent, cluster_id)], count)
-    for (cluster_id, limit), count in agent.tenancy.refused.items():
+    for (cluster_id, limit), count in agent.limits.tenancy.refused.items():
         refused.add_metric([_name_of(agent, cluster_id), limit], count)
     yield from (counts, refused)
 
@@ -247,7 +247,7 @@ def _of_clients(agent: Agent) -> Iterator[Metric]:
 
 
 def _background(agent: Agent) -> Iterator[Metric]:
-    compaction, backlog = agent.compaction.stats, agent.log.backlog
+    compaction, backlog = agent.maintenance.compaction.stats, agent.log.backlog
     for name, text, value in (
         ("compaction_passes", "Passes of WAL compaction.", compaction.passes),
         ("compaction_commits", "Commits that moved from the WAL into segments.", compaction.commits),
@@ -265,7 +265,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
             compaction.unreadable_bytes,
         ),
         ("wal_waits", "Flushes that waited because the WAL was almost full.", backlog.waits),
-        *agent.upkeep.counters(),
+        *agent.maintenance.upkeep.counters(),
     ):
         yield CounterMetricFamily(f"penstock_{name}", text, value)
     for name, text, reading in (
@@ -282,7 +282,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ),
         (
             "uncleanable_partitions", "Partitions that key compaction gave up on because they are damaged.",
-            agent.upkeep.uncleanable_partitions,
+            agent.maintenance.upkeep.uncleanable_partitions,
         ),
     ):  # fmt: skip
         yield GaugeMetricFamily(f"penstock_{name}", text, reading)
@@ -296,7 +296,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
     waits = GaugeMetricFamily(
         "penstock_chore_backlog", "How much background work waits, in the chore's own unit.", labels=chore
     )
-    for name, stats in agent.background.stats().items():
+    for name, stats in agent.maintenance.background.stats().items():
         labels = [name.replace(" ", "_")]
         runs.add_metric(labels, stats.runs)
         failures.add_metric(labels, stats.failures)

@@ -1,11 +1,12 @@
-"""The steps that remove a deleted virtual cluster, in order: one for each part of an agent that has some of it."""
+"""How a deleted virtual cluster is removed: in steps, one for each part of an agent that has some of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from penstock.clusters.removal import Step
+from penstock.agent.following import FOLLOW_S
+from penstock.clusters.removal import SETTLE_S, Removal, Step
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
@@ -14,8 +15,16 @@ AT_ONCE = 50
 """Topics, groups, or transactional ids of one step."""
 
 
+def removal_of(agent: Agent) -> Removal:
+    """The chore."""
+    return Removal(
+        agent.clusters, agent.stores.database, removal_steps(agent), is_ready=agent.runtime.is_ready,
+        clock=agent.runtime.clock, settle_s=SETTLE_S if agent.log.commit_path.is_alone else 2 * FOLLOW_S,
+    )  # fmt: skip
+
+
 def removal_steps(agent: Agent) -> Sequence[Step]:
-    """What is asked of the parts of an agent, once it has started."""
+    """What is asked of the parts of an agent, in order, once it has started."""
 
     async def connections(cluster_id: int) -> bool:
         agent.server.close_cluster(cluster_id)
@@ -38,7 +47,7 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
     async def rules(cluster_id: int) -> bool:
         if not await agent.access.acls.remove_some(cluster_id):
             return False
-        agent.quotas.forget(cluster_id)
+        agent.limits.quotas.forget(cluster_id)
         agent.topics.forget_cluster(cluster_id)
         agent.registry.forget_cluster(cluster_id)
         return True

@@ -29,7 +29,9 @@ class Rest:
         self, *, activity: Callable[[], int], held_bytes: Callable[[], int], drop: Callable[[], None],
         now: Callable[[], float],
     ) -> None:  # fmt: skip
-        self._activity, self._held_bytes, self._drop, self._now = activity, held_bytes, drop, now
+        self._activity, self._held_bytes, self._now = activity, held_bytes, now
+        self.drops = [drop]
+        """Each gives back the memory of one part."""
         self._seen, self._since = -1, 0.0
         """What was done when something new had been done for the last time, and when that was seen."""
 
@@ -43,7 +45,8 @@ class Rest:
         left_s = self._since + REST_S - now
         if left_s > 0:
             return left_s
-        self._drop()
+        for drop in self.drops:
+            drop()
         trim_heap()
         return None
 

@@ -21,7 +21,7 @@ IF_CONFIGURED = (
     "asyncpg", "cryptography", "penstock.agent.", "penstock.audit.", "penstock.authorization.guards.",
     "penstock.log.commit_sql", "penstock.log.follow", "penstock.log.shared_commit_path", "penstock.metadata.",
     "penstock.storage.directory", "penstock.storage.kernel_writes", "penstock.storage.local", "penstock.storage.slabs",
-    "penstock.telemetry.",
+    "penstock.telemetry.handlers", "penstock.telemetry.sinks",
 )  # fmt: skip
 """What the start has imported where it is used at all."""
 

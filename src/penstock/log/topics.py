@@ -229,10 +229,10 @@ class Topics:
 
     def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:
         """The number of partitions and the replication factor of a new topic."""
-        settings = self.settings.of(cluster_id)
+        settings, partitions, factor = self.settings.of(cluster_id), wanted.partition_count, wanted.replication_factor
         return (
-            _or_default(wanted.partition_count, settings.whole("num.partitions")),
-            _or_default(wanted.replication_factor, settings.whole("default.replication.factor")),
+            settings.whole("num.partitions") if partitions is None else partitions,
+            settings.whole("default.replication.factor") if factor is None else factor,
         )
 
     async def _ensure(self, cluster_id: int, names: Sequence[str]) -> list[Ensured]:
@@ -498,10 +498,6 @@ async def _nothing_to_do(topic: Topic) -> None:
 def unknown_topic(name: str) -> Refused:
     """The refusal for an unknown topic."""
     return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"This server does not host the topic {name}.")
-
-
-def _or_default(wanted: int | None, default: int) -> int:
-    return default if wanted is None else wanted
 
 
 def check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:

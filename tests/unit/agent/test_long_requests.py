@@ -50,7 +50,7 @@ async def test_nobody_waits_while_it_is_looked_into_a_batch(wired: Wired, shape:
     """What is behind it on its connection does, so that batches are written in their order."""
     client = wired.connect()
     await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
+    gate = wired.agent.requests.produce.beside = Gate()
     small = producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"small")]))
     if shape == "again":
         await wired.ask(client, ApiKey.PRODUCE, 9, small)
@@ -76,12 +76,12 @@ async def test_nobody_waits_while_it_is_looked_into_a_batch(wired: Wired, shape:
 async def test_who_hangs_up_while_it_is_looked_into_their_batch(wired: Wired) -> None:
     client = wired.connect()
     await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
+    gate = wired.agent.requests.produce.beside = Gate()
     await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=full_of_zeros(10_000_000)))
     client.close()
     await turns(5)
     gate.open.set()
-    await wired.agent.dispatcher._produce.drain()
+    await wired.agent.requests.produce.drain()
     other = wired.connect()
     answer = await wired.ask(
         other, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"")]))
@@ -92,7 +92,7 @@ async def test_who_hangs_up_while_it_is_looked_into_their_batch(wired: Wired) ->
 async def test_a_batch_that_is_broken_is_refused_by_who_looks_into_it(wired: Wired) -> None:
     client = wired.connect()
     await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
+    gate = wired.agent.requests.produce.beside = Gate()
     gate.open.set()
     batch = build_batch([Record(0, NOW_MS, None, bytes(10_000_000))], compression=Compression.ZSTD)
     answer = await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=batch))
@@ -110,7 +110,7 @@ def long_commit() -> OffsetCommitRequest:
 async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
     client = wired.connect()
     await make_topic(wired, client)
-    gate = wired.agent.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.beside = Gate()
     first = await wired.send(client, ApiKey.OFFSET_COMMIT, 8, long_commit())
     second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
     await others_are_answered(wired)
@@ -125,7 +125,7 @@ async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
 async def test_nobody_waits_for_a_long_fetch_to_be_read(wired: Wired) -> None:
     client = wired.connect()
     await make_topic(wired, client)
-    gate = wired.agent.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.beside = Gate()
     module = import_module("penstock.wire.messages.fetch")
     wanted = [module.FetchPartition(partition=number, partition_max_bytes=1) for number in range(3_000)]
     request = FetchRequest(session_epoch=-1, topics=[module.FetchTopic(topic="orders", partitions=wanted)])
@@ -148,7 +148,7 @@ async def test_a_long_request_that_cannot_be_read_ends_its_connection(wired: Wir
 
 async def test_nobody_waits_for_many_things_in_few_bytes_to_be_read(wired: Wired) -> None:
     client = wired.connect()
-    gate = wired.agent.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.beside = Gate()
     groups = ["group"] * (long_requests.LONG_REQUEST_ELEMENTS + 1)
     first = await wired.send(client, ApiKey.DESCRIBE_GROUPS, 5, DescribeGroupsRequest(groups=groups))
     await others_are_answered(wired)
@@ -198,13 +198,13 @@ async def test_very_many_partitions_are_written_portion_by_portion(
     ten_at_once(monkeypatch)
     await make_wide_topic(wired, 24)
     flushes: list[int] = []
-    handle = wired.agent.dispatcher._produce.handle
+    handle = wired.agent.requests.produce.handle
 
     def counting(context: RequestContext, request: produce.ProduceRequest, *rest: Any) -> None:
         flushes.append(sum(len(topic.partition_data) for topic in request.topic_data))
         handle(context, request, *rest)
 
-    monkeypatch.setattr(wired.agent.dispatcher._produce, "handle", counting)
+    monkeypatch.setattr(wired.agent.requests.produce, "handle", counting)
     client, request = wired.connect(), producing_many(25)
     request.topic_data.append(producing("nothing", acks=-1).topic_data[0])
     first = await wired.send(client, ApiKey.PRODUCE, version, request)
@@ -238,12 +238,12 @@ async def test_who_hangs_up_while_very_many_partitions_are_written(
     ten_at_once(monkeypatch)
     await make_wide_topic(wired, 40)
     client = wired.connect()
-    gate = wired.agent.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.beside = Gate()
     await wired.send(client, ApiKey.PRODUCE, 9, producing_many(40, acks=acks))
     client.close()
     await turns(5)
     gate.open.set()
-    await wired.agent.dispatcher.drain()
+    await wired.agent.requests.dispatcher.drain()
     assert ends(wired) == [1] * 40, "what was sent is written"
 
 
@@ -255,7 +255,7 @@ async def test_what_is_wrong_with_one_of_very_many_ends_the_connection_of_who_wa
     client = wired.connect()
     await wired.send(client, ApiKey.PRODUCE, 9, producing_many(24, acks=0))
     await others_are_answered(wired)
-    await wired.agent.dispatcher.drain()
+    await wired.agent.requests.dispatcher.drain()
     await wired.send(client, ApiKey.PRODUCE, 9, producing_many(25, acks=0))
     assert await client.is_closed()
     assert ends(wired) == [2] * 24

@@ -104,7 +104,7 @@ async def test_what_a_fetch_waits_for_data_is_not_its_own_time(still: Wired) -> 
         topics=[FetchTopic(topic="orders", partitions=[partition])],
     )  # fmt: skip
     await still.ask(client, ApiKey.FETCH, 11, fetch)
-    waits, (count, total_s) = still.agent.fetch.waits, seen(still.agent.server.times, ApiKey.FETCH)
+    waits, (count, total_s) = still.agent.requests.fetch.waits, seen(still.agent.server.times, ApiKey.FETCH)
     # By the agent's clock no time has passed: all that is counted is what the wait has been taken off.
     assert (waits.count, count, total_s) == (1, 1, -round(waits.total_s, 6))
     assert waits.total_s >= 0.02
@@ -114,7 +114,7 @@ async def test_what_a_fetch_waits_for_data_is_not_its_own_time(still: Wired) -> 
 
 
 async def test_the_log_tells_of_a_slow_one_and_then_counts(still: Wired, caplog: pytest.LogCaptureFixture) -> None:
-    clock = still.agent.clock
+    clock = still.agent.runtime.clock
     assert isinstance(clock, HandClock)
     client = still.connect()
     await make_topic(still, client)
@@ -145,7 +145,7 @@ async def test_every_request_of_an_agent_is_counted_once(wired: Wired) -> None:
     await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=0))
     await wired.ask(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
     await asyncio.sleep(0)
-    answered, requests = wired.agent.server.times.answered, wired.agent.dispatcher.requests
+    answered, requests = wired.agent.server.times.answered, wired.agent.requests.dispatcher.requests
     assert {key: one.count for key, one in answered.items()} == requests
     assert requests[ApiKey.PRODUCE] == 4
     stages = wired.agent.log.writer.stages.by_name()

@@ -23,7 +23,7 @@ class Wired:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self.table = dict(agent.dispatcher.table)
+        self.table = dict(agent.requests.dispatcher.table)
         self._clients: list[Client] = []
         self._correlation_id = 0
 

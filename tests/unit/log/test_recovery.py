@@ -34,8 +34,8 @@ class Life:
         self.database, self.wal, self.clock = database, wal, ManualClock()
         self.registry = Registry()
         self.topics = Topics(
-            database=database, registry=self.registry, settings=LiveSettings(SETTINGS.started_with({})), clock=self.clock,
-            randomness=SeededRandomness("topics"),
+            database=database, registry=self.registry, settings=LiveSettings(SETTINGS.started_with({})),
+            clock=self.clock, randomness=SeededRandomness("topics"),
         )  # fmt: skip
         self.seq = -1
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from penstock.agent.listeners import Listener
+from penstock.agent.listeners import needing_users
+from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.authorization.authorizer import Authorizer, is_super_user
 from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
-from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
+from penstock.base.errors import InvalidRequest
 from penstock.base.later import later, made_late
-from penstock.base.randomness import Randomness
-from penstock.base.settings import BrokerSettings
 from penstock.base.undivided import Undivided
 from penstock.identity.model import USER
 
@@ -60,13 +59,10 @@ class Access:
         return not is_reserved or self.administers_platform(context)
 
 
-async def open_access(
-    stores: Stores, settings: BrokerSettings, listeners: Sequence[Listener], *, clock: Clock, randomness: Randomness,
-    revoked: Callable[[Collection[str], int], None],
-) -> Access:  # fmt: skip
+async def open_access(runtime: Runtime, stores: Stores, revoked: Callable[[Collection[str], int], None]) -> Access:
     """Load what there is of ACLs. `revoked` is told of keys and tokens by which nobody may go on being in."""
-    asks = any(listener.asks_for_credentials for listener in listeners)
-    chosen = AuthorizationSettings.of(settings, asks_for_credentials=asks)
+    asks = any(listener.asks_for_credentials for listener in runtime.listeners)
+    chosen = AuthorizationSettings.of(runtime.settings, asks_for_credentials=asks)
     acls = AclService(stores.database)
     await acls.open()
     authorizer: Authorizer | None = None
@@ -74,10 +70,16 @@ async def open_access(
     if chosen.is_on:
         authorizer = Authorizer(acls, super_users=chosen.super_users, allow_everyone=chosen.allow_everyone)
         acls.listen(authorizer.forget)
-    return Access(
+    runtime.closing.push_async_callback(acls.close)
+    runtime.closing.push_async_callback(changes.close)
+    access = Access(
         identities=made_late(
             lambda: identity_service.Identities(
-                database=stores.database, clock=clock, randomness=randomness, revoked=revoked, changes=changes
+                database=stores.database,
+                clock=runtime.clock,
+                randomness=runtime.randomness,
+                revoked=revoked,
+                changes=changes,
             )
         ),
         changes=changes,
@@ -85,4 +87,20 @@ async def open_access(
         authorizer=authorizer,
         super_users=chosen.super_users,
         asks_for_credentials=asks,
+    )
+    await _check_somebody_gets_in(runtime, access)
+    return access
+
+
+async def _check_somebody_gets_in(runtime: Runtime, access: Access) -> None:
+    """Refuse to start if other machines are asked for credentials and nobody has any. (With data in memory, users can
+    only be created while the agent runs.)"""
+    listener, data_dir = needing_users(runtime.listeners), runtime.options.data_dir
+    if listener is None or data_dir is None or await access.identities.anybody():
+        return
+    also = "" if runtime.options.metadata_url is None else ", with the same PENSTOCK_METADATA"
+    raise InvalidRequest(
+        f"listener {listener.name} at {listener.host} can be reached from other machines, and there is no user yet"
+        f" who could log in. Create the first one, then start: penstock user create NAME --data-dir {data_dir}"
+        f"{also}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from penstock.agent.tuning import NODE_ID
@@ -15,11 +14,12 @@ if TYPE_CHECKING:
     from penstock.agent.agent import Agent
 
 
-def open_audit(agent: Agent, closing: AsyncExitStack) -> AuditLog:
-    """Tell of what happens from now on, until `closing` is closed."""
-    settings = AuditSettings.of(agent.settings)
+def open_audit(agent: Agent) -> AuditLog:
+    """Tell of what happens from now on."""
+    runtime = agent.runtime
+    settings = AuditSettings.of(runtime.settings)
     appender = TopicAppender(
-        topics=agent.topics, writer=agent.log.writer, clock=agent.clock, cluster_id=PLATFORM_CLUSTER_ID,
+        topics=agent.topics, writer=agent.log.writer, clock=runtime.clock, cluster_id=PLATFORM_CLUSTER_ID,
         retention_ms=settings.retention_ms,
     )  # fmt: skip
 
@@ -28,10 +28,10 @@ def open_audit(agent: Agent, closing: AsyncExitStack) -> AuditLog:
         cluster = agent.clusters.by_id(cluster_id)
         return str(cluster_id) if cluster is None else cluster.kafka_id
 
-    queue_max = agent.tuning.audit_queue
+    queue_max = runtime.tuning.audit_queue
     audit = AuditLog(
         policy=settings.policy, appender=appender, names=name_of_cluster, home_cluster_id=PLATFORM_CLUSTER_ID,
-        correlation_id=lambda of: agent.server.correlation_id(of), clock=agent.clock, randomness=agent.randomness,
+        correlation_id=lambda of: agent.server.correlation_id(of), clock=runtime.clock, randomness=runtime.randomness,
         agent=str(NODE_ID), queue_max=QUEUE_MAX if queue_max is None else queue_max,
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def open_audit(agent: Agent, closing: AsyncExitStack) -> AuditLog:
         await audit.close()
         await agent.log.drain()
 
-    closing.push_async_callback(finish)  # When there are no more requests that it could hear of.
+    runtime.closing.push_async_callback(finish)  # When there are no more requests that it could hear of.
     if agent.access.authorizer is not None:
         agent.access.authorizer.listener = audit
     return audit

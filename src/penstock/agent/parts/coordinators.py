@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-
 from penstock.agent.parts.log import Log
+from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.tuning import NODE_ID
-from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
-from penstock.base.randomness import Randomness
-from penstock.base.settings import BrokerSettings
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Database as CoordinatorDatabase
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
+from penstock.groups.expiry import OffsetExpiry
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.service import ShareGroups
@@ -26,17 +22,23 @@ from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.topics import Topics
+from penstock.log.upkeep.background import Background
 from penstock.share.dead_letters import DeadLetters
 from penstock.share.service import SharePartitions
 from penstock.share.settings import ShareConfigs
+from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.service import TransactionService
+from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
 
 HOLDER = Holder(name=f"agent-{NODE_ID}")
 
 
-def transactions_of(stores: Stores, log: Log, producer_ids: ProducerIds, *, clock: Clock) -> TransactionService:
+def transactions_of(
+    runtime: Runtime, stores: Stores, topics: Topics, log: Log, producer_ids: ProducerIds, background: Background
+) -> TransactionService:
     """Transactions; not open yet, as everything else has to be there before."""
+    clock, settings = runtime.clock, TransactionSettings.of(runtime.settings)
     slots: Slots = AllSlots()
     if not log.commit_path.is_alone:
         slots = LeasedSlots(stores.database, holder=HOLDER, clock=clock)
@@ -46,6 +48,10 @@ def transactions_of(stores: Stores, log: Log, producer_ids: ProducerIds, *, cloc
     )  # fmt: skip
     if not isinstance(log.commit_path, RecordFirstCommitPath):
         log.commit_path.follower.on_transactions = service.began
+    time_outs = TimeOuts(service, settings)
+    background.add(time_outs, IdExpiry(service, settings))
+    service.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
+    topics.before_deletion = service.keep_open
     return service
 
 
@@ -80,33 +86,32 @@ class GroupCoordinators:
 
 
 async def open_groups(
-    stores: Stores, log: Log, topics: Topics, clusters: Clusters, transactions: TransactionService, *,
-    settings: BrokerSettings, clock: Clock, randomness: Randomness, closing: AsyncExitStack,
+    runtime: Runtime, stores: Stores, clusters: Clusters, topics: Topics, log: Log, transactions: TransactionService,
+    background: Background,
 ) -> GroupCoordinators:  # fmt: skip
     """Take over groups and share partitions, and be notified of changes of topics from now on."""
+    clock, closing, settings = runtime.clock, runtime.closing, GroupSettings.of(runtime.settings)
     database: CoordinatorDatabase = stores.database
     passage: Passage | None = None
     if isinstance(log.commit_path, RecordFirstCommitPath):
         database, passage = log.commit_path.up_to_date, transactions
     groups = GroupService(
-        database=database, topics=log.registry, settings=GroupSettings.of(settings), configs=topics, holder=HOLDER,
-        clock=clock, alarms=LoopAlarms(), randomness=randomness, passage=passage,
+        database=database, topics=log.registry, settings=settings, configs=topics, holder=HOLDER,
+        clock=clock, alarms=LoopAlarms(), randomness=runtime.randomness, passage=passage,
         catch_up=log.commit_path.store_changes, live=topics.settings,
     )  # fmt: skip
     groups.limit = clusters.limit(LimitKey.GROUPS)
     await groups.open()
     closing.push_async_callback(groups.close)
-    configs = ShareConfigs(topics, settings)
+    configs = ShareConfigs(topics, runtime.settings)
     partitions = SharePartitions(
         database=stores.database, reader=log.reader, aborted=StoredAborted(stores.database), configs=configs,
         offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=HOLDER, clock=clock, alarms=LoopAlarms(),
         writer=log.writer,
     )  # fmt: skip
-    executor = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
-    closing.callback(executor.shutdown)
     dead_letters = DeadLetters(
         partitions=partitions, topics=topics, configs=configs, reader=log.reader, writer=log.writer, clock=clock,
-        alarms=LoopAlarms(), executor=executor,
+        alarms=LoopAlarms(), executor=runtime.executor("dead-letters"),
     )  # fmt: skip
     await partitions.open()
     closing.push_async_callback(partitions.close)
@@ -118,4 +123,5 @@ async def open_groups(
         share_partitions=partitions, dead_letters=dead_letters,
     )  # fmt: skip
     topics.listen(coordinators)
+    background.add(OffsetExpiry(coordinators.expire, settings, is_ready=runtime.is_ready))
     return coordinators

@@ -25,7 +25,7 @@ def handlers_of(agent: Agent) -> Handlers:
     access, registry, topics, brokers = agent.access, agent.registry, agent.topics, agent.brokers
     groups, share_groups = agent.coordinators.groups, agent.coordinators.share_groups
     agent.log.writer.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
-    topic_handlers = made_late(lambda: answering.topics.TopicHandlers(topics, brokers, agent.throttles))
+    topic_handlers = made_late(lambda: answering.topics.TopicHandlers(topics, brokers, agent.limits.throttles))
     return Handlers(
         cluster=made_late(partial(_cluster, agent)),
         topics=topic_handlers,
@@ -34,7 +34,7 @@ def handlers_of(agent: Agent) -> Handlers:
         producers=made_late(lambda: answering.producers.ProducerHandlers(registry)),
         virtual_clusters=made_late(partial(_virtual_clusters, agent)),
         cluster_keys=made_late(partial(_cluster_keys, agent)),
-        quotas=made_late(lambda: answering.quotas.QuotaHandlers(agent.quotas)),
+        quotas=made_late(lambda: answering.quotas.QuotaHandlers(agent.limits.quotas)),
         telemetry=agent.telemetry,
         acls=made_late(
             lambda: answering.acls.AclHandlers(access.acls if access.authorizer is not None else None)
@@ -69,7 +69,7 @@ def config_kinds() -> Mapping[ConfigResource, ConfigKind]:
 
 
 def _cluster(agent: Agent) -> answering.cluster.ClusterHandlers:
-    made = answering.cluster.ClusterHandlers(agent.topics, agent.brokers, agent.throttles)
+    made = answering.cluster.ClusterHandlers(agent.topics, agent.brokers, agent.limits.throttles)
     if agent.audit is not None:
         made.on_created = partial(agent.audit.on_topic_made, because="auto.create.topics.enable")
     return made
@@ -80,7 +80,7 @@ def _virtual_clusters(agent: Agent) -> answering.virtual_clusters.VirtualCluster
 
     async def usage_of(cluster_id: int) -> Mapping[str, float]:
         return {
-            LimitKey.CONNECTIONS: agent.tenancy.counts[cluster_id],
+            LimitKey.CONNECTIONS: agent.limits.tenancy.counts[cluster_id],
             LimitKey.PARTITIONS: registry.partition_total(cluster_id),
             LimitKey.GROUPS: groups.count(cluster_id),
             LimitKey.PRODUCER_IDS: registry.producer_total(cluster_id),
@@ -102,9 +102,9 @@ def _cluster_keys(agent: Agent) -> answering.cluster_keys.ClusterKeyHandlers:
 def _tokens(agent: Agent) -> answering.tokens.TokenHandlers:
     return answering.tokens.TokenHandlers(
         database=agent.stores.database,
-        rules=agent.token_rules,
-        clock=agent.clock,
-        randomness=agent.randomness,
+        rules=agent.runtime.token_rules,
+        clock=agent.runtime.clock,
+        randomness=agent.runtime.randomness,
         may_change=agent.access.may_change_proofs,
         is_guarded=agent.access.authorizer is not None,
     )
@@ -129,7 +129,7 @@ def _streams_groups(
 
 def _share(agent: Agent) -> answering.share.ShareHandlers:
     """The APIs by which share groups read."""
-    coordinators, registry, settings = agent.coordinators, agent.log.registry, agent.settings
+    coordinators, registry, settings = agent.coordinators, agent.log.registry, agent.runtime.settings
     groups, partitions, configs = coordinators.share_groups, coordinators.share_partitions, coordinators.share_configs
     sessions = answering.share_sessions.ShareSessions(settings.whole("group.share.max.share.sessions"))
     fetch = answering.share_fetch.ShareFetchHandler(
@@ -146,7 +146,7 @@ def _share(agent: Agent) -> answering.share.ShareHandlers:
 
 def _transactions(agent: Agent) -> answering.transactions.TransactionHandlers:
     made = answering.transactions.TransactionHandlers(
-        agent.transactions, agent.registry, agent.producer_ids, TransactionSettings.of(agent.settings)
+        agent.transactions, agent.registry, agent.producer_ids, TransactionSettings.of(agent.runtime.settings)
     )
     made.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
     return made

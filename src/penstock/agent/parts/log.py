@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from penstock.agent.metadata import commit_path_of
+from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
-from penstock.agent.tuning import NODE_ID, SHARD_ID, Tuning
+from penstock.agent.tuning import NODE_ID, SHARD_ID
 from penstock.agent.turns import at_turn_end
-from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
-from penstock.base.memory import MemoryBounds
-from penstock.base.options import UpOptions
-from penstock.base.randomness import Randomness
+from penstock.keys.service import DataKeys
 from penstock.log.reader import Reader
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import load_state
@@ -91,12 +88,10 @@ def forget_cluster(registry: Registry, cluster_id: int) -> None:
             partition.wake()
 
 
-async def open_log(
-    stores: Stores, registry: Registry, sealing: Sealing, *, options: UpOptions, tuning: Tuning,
-    memory: MemoryBounds, clock: Clock, randomness: Randomness, closing: AsyncExitStack,
-) -> Log:  # fmt: skip
+async def open_log(runtime: Runtime, stores: Stores, registry: Registry, keys: DataKeys) -> Log:
     """Bring the state back, and be ready to append and to read."""
-    database, wal = stores.database, stores.wal
+    options, tuning, memory, clock = runtime.options, runtime.tuning, runtime.memory, runtime.clock
+    database, wal, sealing = stores.database, stores.wal, Sealing(keys, runtime.randomness)
     seq = await load_state(database, registry, wal)
     segments, cold = SegmentIndex(database), Arena(memory.cold_bytes)
     reader = Reader(
@@ -112,11 +107,11 @@ async def open_log(
         clock=clock, policy=tuning.compaction,
     )  # fmt: skip
     commit_path = commit_path_of(
-        stores.metadata, wal, registry, clock=clock, randomness=randomness, seq=seq,
+        stores.metadata, wal, registry, clock=clock, randomness=runtime.randomness, seq=seq,
         inline=options.durability == "process" or options.data_dir is None, executor=stores.wal_writes,
         shard_id=SHARD_ID, agent_id=NODE_ID, on_commit=backlog.on_commit,
     )  # fmt: skip
-    closing.callback(commit_path.close)
+    runtime.closing.callback(commit_path.close)
     writer = Writer(
         arena=tail, commit_path=commit_path, clock=clock, on_commit=backlog.on_commit, room=backlog,
         soon=at_turn_end(asyncio.get_running_loop()), sealing=sealing,

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.agent.metadata import Metadata, kind_of, open_metadata
-from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID, Tuning
-from penstock.base.clock import Clock
+from penstock.agent.parts.runtime import Runtime
+from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID
 from penstock.base.dataclasses import dataclass
 from penstock.base.later import later
-from penstock.base.options import UpOptions
-from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.base.randomness import new_uuid, uuid_text
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.timed import TimedObjectStore
 from penstock.storage.wal import WalStore
@@ -47,12 +46,10 @@ class Stores:
         return self.metadata.database
 
 
-async def open_stores(
-    options: UpOptions, tuning: Tuning, closing: AsyncExitStack, *, clock: Clock, randomness: Randomness
-) -> Stores:
+async def open_stores(runtime: Runtime) -> Stores:
     """Open the data directory, or memory, and the database."""
-    cold_reads = ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="cold-read")
-    closing.callback(cold_reads.shutdown)
+    options, clock, randomness, closing = runtime.options, runtime.clock, runtime.randomness, runtime.closing
+    cold_reads = runtime.executor("cold-read", COLD_THREADS)
     wal_writes = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
     wal: WalStore
     kernel_writes: kernel.KernelWrites | None = None
@@ -68,7 +65,8 @@ async def open_stores(
         path = directory.database
         kernel_writes = kernel.KernelWrites.open()
         wal = slabs.SlabWal(
-            directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes, kernel_writes=kernel_writes
+            directory.slabs, durability=options.durability, slab_bytes=runtime.tuning.slab_bytes,
+            kernel_writes=kernel_writes,
         )  # fmt: skip
         objects = local.LocalObjectStore(directory.segments, sync=options.durability == "disk", now=clock.monotonic)
     closing.callback(wal.close)

@@ -82,14 +82,22 @@ class Background:
 
     def __init__(self, chores: Sequence[Chore], *, clock: Clock, randomness: Randomness | None = None) -> None:
         self._clock, self._randomness = clock, randomness
-        self._turns = {chore.name: _Turn(chore) for chore in chores}
-        if len(self._turns) != len(chores):
-            raise ValueError(f"two chores have the same name: {', '.join(chore.name for chore in chores)}")
-        self._order = list(self._turns.values())
+        self._turns: dict[str, _Turn] = {}
+        self._order: list[_Turn] = []
         """The chore whose last turn is longest ago comes first."""
         self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._stopping = False
+        self.add(*chores)
+
+    def add(self, *chores: Chore) -> None:
+        """Give these turns as well, the first one soon."""
+        for chore in chores:
+            if chore.name in self._turns:
+                raise ValueError(f"two chores have the same name: {chore.name}")
+            turn = self._turns[chore.name] = _Turn(chore)
+            self._order.append(turn)
+        self._rouse()
 
     def start(self) -> None:
         """Begin, with a turn for every chore."""

@@ -1,0 +1,63 @@
+"""What answers requests: the handlers of all APIs behind guards and the audit log, and who calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from penstock.agent.apis import Api, apis, audited, guarded
+from penstock.agent.dispatch import Dispatcher
+from penstock.agent.parts.handlers import handlers_of
+from penstock.base.dataclasses import dataclass
+from penstock.base.later import later
+from penstock.log.aborted import StoredAborted
+from penstock.log.fetch import FetchHandler
+from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.produce import ProduceHandler
+
+if TYPE_CHECKING:
+    from penstock.agent.agent import Agent
+    from penstock.authorization.guards import table as guard_table
+else:
+    guard_table = later("penstock.authorization.guards.table")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Who answers them."""
+
+    produce: ProduceHandler
+    fetch: FetchHandler
+    dispatcher: Dispatcher
+    """Calls these two, and the handlers of everything else."""
+
+
+def open_requests(agent: Agent) -> Requests:
+    """Build what answers requests, over all parts of an agent."""
+    runtime, log, limits = agent.runtime, agent.log, agent.limits
+    clock, settings, authorizer = runtime.clock, runtime.settings, agent.access.authorizer
+    sessions = FetchSessions(
+        slots=settings.whole("max.incremental.fetch.session.cache.slots"), clock=clock, randomness=runtime.randomness
+    )
+    produce = ProduceHandler(registry=log.registry, writer=log.writer, clock=clock)
+    produce.transactional_ids = agent.transactions
+    fetch = FetchHandler(
+        registry=log.registry, reader=log.reader, sessions=sessions, max_bytes=settings.whole("fetch.max.bytes"),
+        aborted=StoredAborted(agent.stores.database), locked=agent.keys.locked,
+    )  # fmt: skip
+    dispatcher = Dispatcher(produce=produce, fetch=fetch, clock=clock)
+    dispatcher.beside, produce.beside = runtime.thread("long-requests"), runtime.thread("record-checks")
+
+    def enforce_quotas() -> None:
+        """Have requests check limits only while there are any."""
+        dispatcher.throttles = fetch.quota = limits.throttles if limits.throttles.limits_clients else None
+
+    limits.quotas.on_change = enforce_quotas
+    enforce_quotas()
+    table: Mapping[int, Api] = apis(handlers_of(agent))
+    if authorizer is not None:  # ACLs decide what clients may do.
+        produce.authorizer = fetch.authorizer = authorizer
+        guards = guard_table.Guards(authorizer=authorizer, topics=log.registry, settings=agent.topics.settings.of)
+        table = guarded(table, guards)
+    dispatcher.serve(table if agent.audit is None else audited(table, agent.audit))
+    return Requests(produce=produce, fetch=fetch, dispatcher=dispatcher)

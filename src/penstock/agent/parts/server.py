@@ -1,0 +1,76 @@
+"""The connections of clients, and where they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from penstock.agent.checks import slow_request_s
+from penstock.agent.parts.runtime import Runtime
+from penstock.agent.parts.stores import Stores
+from penstock.agent.request_times import RequestTimes
+from penstock.agent.server import Server
+from penstock.agent.tls import ServerTls
+from penstock.agent.tuning import NODE_ID
+from penstock.clusters.service import Clusters
+from penstock.log.brokers import SingleBroker
+
+if TYPE_CHECKING:
+    from penstock.agent.agent import Agent
+
+STOP_GRACE_S = 2.0
+
+
+def brokers_of(runtime: Runtime, stores: Stores, clusters: Clusters) -> SingleBroker:
+    """What clients are told of who serves them. `listen` adds where."""
+    brokers = SingleBroker(
+        kafka_cluster_id=stores.kafka_cluster_id, node_id=NODE_ID, host=runtime.options.kafka_host,
+        port=runtime.options.kafka_port,
+    )  # fmt: skip
+    brokers.kafka_id_of = clusters.kafka_id
+    return brokers
+
+
+def open_server(agent: Agent) -> Server:
+    """Build it, over all parts of an agent. It does not listen yet."""
+    runtime, log, requests = agent.runtime, agent.log, agent.requests
+    settings, closing = runtime.settings, runtime.closing
+    server = Server(
+        clock=runtime.clock,
+        dispatch=requests.dispatcher,
+        throttled_ms=agent.limits.throttles.on_connection,
+        times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
+        admit=None if agent.gate is None else agent.gate.admit,
+        tenancy=agent.limits.tenancy,
+        pending_bytes=lambda: log.writer.pending_bytes + requests.produce.looked_at_bytes,
+        pinned_bytes=log.pinned_bytes,
+        memory=runtime.memory,
+        max_frame_bytes=settings.whole("socket.request.max.bytes"),
+        max_connections=settings.whole("max.connections"),
+        max_connections_per_host=settings.whole("max.connections.per.ip"),
+        idle_s=settings.whole("connections.max.idle.ms") / 1000,
+    )
+    server.listener = agent.audit
+    log.writer.on_drained = server.make_room
+    agent.maintenance.rest.drops.append(server.drop_memory)
+    # A stop takes no new requests, answers those there are, and then closes the connections.
+    closing.push_async_callback(server.close, STOP_GRACE_S)
+    closing.push_async_callback(log.drain)
+    closing.push_async_callback(agent.coordinators.dead_letters.close)
+    closing.push_async_callback(requests.produce.drain)
+    closing.push_async_callback(requests.dispatcher.drain)
+    closing.callback(server.stop_listening)
+    return server
+
+
+def listen(agent: Agent) -> Mapping[str, int]:
+    """Let clients come; the ports of the listeners, by name."""
+    clock, ports = agent.runtime.clock, dict[str, int]()
+    for listener in agent.runtime.listeners:
+        tls = None
+        if listener.tls is not None:
+            tls = ServerTls(listener.tls, clock, domain=listener.sni_domain, cluster_named=agent.clusters.id_of)
+        port = ports[listener.name] = agent.server.listen(listener, tls)
+        host, advertised_port = listener.advertised or (listener.host, port)
+        agent.brokers.advertise(host, advertised_port, listener.name)
+    return ports
