@@ -417,7 +417,7 @@ class SimAgent:
             self.produce.handle(context, request, lambda results: done(response_of(request, results)))
             return None
         if key == ApiKey.FETCH:
-            return self.fetch.handle(context, request, lambda response: done(_with_own_bytes(response)))
+            return self.fetch.handle(context, request, lambda response, _: done(_with_own_bytes(response)))
         if key == ApiKey.SHARE_FETCH:
             answered = done
             done = lambda response: answered(_with_own_bytes(response))  # noqa: E731

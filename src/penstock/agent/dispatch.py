@@ -372,10 +372,10 @@ class Dispatcher:
     ) -> None:  # fmt: skip
         answered = False
 
-        def done(response: Message) -> None:
+        def done(response: Message, waited_s: float) -> None:
             nonlocal answered
             answered = True
-            slot.since_s += self._fetch.waited_s
+            slot.since_s += waited_s
             if connection.closed:
                 return
             if self.throttles is not None:

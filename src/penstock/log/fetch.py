@@ -55,7 +55,8 @@ _log = logging.getLogger(__name__)
 
 _FETCH = int(ApiKey.FETCH)
 
-Done = Callable[[FetchResponse], None]
+Done = Callable[[FetchResponse, float], None]
+"""Takes the answer, and how long data was waited for, as the client wanted, in seconds."""
 MayRead = Callable[[str], bool]
 """Whether the caller may read the topic of that name."""
 _NOTHING: MayRead = frozenset[str]().__contains__
@@ -90,8 +91,6 @@ class FetchHandler:
         self.aborted = aborted or NothingAborted()
         self.waits = Durations()
         """How long fetches waited for data: long polls, not slowness."""
-        self.waited_s = 0.0
-        """How long the fetch that is being answered waited."""
         self.quota: FetchQuota | None = None
         """The quota on bytes read, if there is one."""
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
@@ -109,8 +108,7 @@ class FetchHandler:
                 request, by_id=by_id, owner=(context.cluster_id, context.principal), named=named
             )
         except Refused as refused:
-            self.waited_s = 0.0
-            done(FetchResponse(error_code=refused.code))
+            done(FetchResponse(error_code=refused.code), 0.0)
             return None
         if session is not None and self.authorizer is not None:
             session.allow(self.authorizer.version(context.cluster_id))
@@ -441,8 +439,7 @@ class Poll:
             await asyncio.sleep(0)
         done, self._done = self._done, None
         if done is not None:
-            self._handler.waited_s = self._waited_s
-            done(response)
+            done(response, self._waited_s)
 
     async def _read_cold(self, answers: list[Answer]) -> None:
         """Read what memory does not have. A partition that fails gets an error, the others are answered."""
@@ -489,14 +486,13 @@ class Poll:
         done, self._done = self._done, None
         if done is None:
             return
-        self._handler.waited_s = self._waited_s
         throttle_ms, allowed = self._charge(answers)
         if not allowed:
-            done(self._throttled(throttle_ms))
+            done(self._throttled(throttle_ms), self._waited_s)
             return
         response = self._response(throttle_ms)
         self._tell(response, answers)
-        done(response)
+        done(response, self._waited_s)
 
     def _response(self, throttle_ms: int) -> FetchResponse:
         session_id = 0 if self._session is None else self._session.session_id

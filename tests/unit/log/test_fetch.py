@@ -57,7 +57,9 @@ class World:
     def start(self, request: FetchRequest, *, version: int = 12) -> Poll:
         """Begin a fetch."""
         poll = Poll()
-        poll.cancel = self.handler.handle(RequestContext(api_version=version), request, poll.answers.append)
+        poll.cancel = self.handler.handle(
+            RequestContext(api_version=version), request, lambda response, waited_s: poll.answers.append(response)
+        )
         return poll
 
 
