@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_session import Session
 from fixtures.server import Server
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
@@ -225,3 +226,33 @@ def test_a_deleted_cluster_is_gone_when_its_keys_are_destroyed(server: Server) -
     with closing(sqlite3.connect(f"file:{server.data_dir / 'metadata.db'}?mode=ro", uri=True)) as database:
         for table in ("cluster_keys", "data_key"):
             assert database.execute(f"SELECT COUNT(*) FROM {table}").fetchall() == [(1,)], table
+
+
+def test_a_new_master_key_where_a_data_key_is_damaged(server: Server) -> None:
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        alter(wire, "default", Action.ROTATE)
+        assert wire.produce("t", batch(b"by the second key")).base_offset == COUNT
+    server.kill()
+    with closing(sqlite3.connect(server.data_dir / "metadata.db")) as database, database:
+        ((damaged, wrapped),) = database.execute(
+            "SELECT key_id, wrapped FROM data_key WHERE key_id NOT IN (SELECT current_key_id FROM cluster_keys)"
+        ).fetchall()
+        database.execute(
+            "UPDATE data_key SET wrapped = ? WHERE key_id = ?", (wrapped[:-1] + bytes((wrapped[-1] ^ 1,)), damaged)
+        )
+    server.start()
+    session = Session(server.bootstrap)
+    (before,) = session.json("cluster", "keys")
+    refused = session.run("cluster", "rotate-key", "default", "--master", code=1).output
+    assert "1 of 2 data keys are wrapped by the new master key" in refused
+    assert str(damaged) in refused
+    (after,) = session.json("cluster", "keys")
+    assert (after["state"], after["data_keys"]) == ("on", 2)
+    assert after["master_key"] != before["master_key"]
+    assert f"{before['master_key']} -" not in key_file(server).read_text(), "it is kept for the damaged one"
+    with Wire(server.bootstrap) as wire:
+        assert wire.produce("t", batch(b"on")).base_offset == COUNT + 1
+        (record, *_) = wire.fetch_records("t", COUNT, partition_max_bytes=1)
+        assert record.value == b"by the second key"
+        assert outcome(wire.fetch("t", 0)) is ErrorCode.KAFKA_STORAGE_ERROR
