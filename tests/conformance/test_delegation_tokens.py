@@ -1,4 +1,4 @@
-"""Delegation tokens: made, renewed, shown and ended by their owners, and good for connecting while they live."""
+"""Delegation tokens: created, renewed, described and expired by their owners, and used to authenticate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every API asked by somebody who may do nothing."""
+"""Every API, called by a principal without any permission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual clusters over the wire: who gets where, and what their clients are told."""
+"""Virtual clusters on the wire: which cluster a connection is in, and what its clients see."""
 
 from __future__ import annotations
 

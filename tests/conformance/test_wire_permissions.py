@@ -1,4 +1,4 @@
-"""Every API asked by somebody who may do one thing."""
+"""Every API, called by a principal with a single permission."""
 
 from __future__ import annotations
 

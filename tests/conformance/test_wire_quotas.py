@@ -1,4 +1,4 @@
-"""Quotas on the wire: shown, changed, refused, and felt."""
+"""Quotas on the wire: described, altered, refused, and enforced."""
 
 from __future__ import annotations
 

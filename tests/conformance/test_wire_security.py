@@ -1,4 +1,4 @@
-"""TLS and SASL on the wire: who is let in, what is asked before that, and how one is turned away."""
+"""TLS and SASL on the wire: who is authenticated, what may be sent before that, and how failures end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which cluster one is by a token or a certificate: where its authority says, or nowhere."""
+"""Tokens and client certificates: which virtual cluster their authority lets them into, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker that is treated badly."""
+"""The broker under attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests as nobody should send them: valid ones of every API and version, spoilt; and bytes that never were one."""
+"""Hostile requests: valid frames of every API and version with mutations, and random bytes."""
 
 from __future__ import annotations
 

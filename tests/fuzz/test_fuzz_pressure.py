@@ -1,4 +1,4 @@
-"""Clients that take more than they need: memory stays bounded, the process lives, and others do not notice."""
+"""Clients that take more than they need: memory stays bounded, the process survives, others do not notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record batches that become far more than they are, where their records have to be looked at."""
+"""Decompression bombs: record batches that expand enormously where their records must be decoded."""
 
 from __future__ import annotations
 

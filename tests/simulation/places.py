@@ -1,4 +1,4 @@
-"""Where an agent lives: one life after the other, over stores that outlive them."""
+"""A host of agents: one agent process after the other, over stores that survive them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulation is one: the same seed takes the same course in two processes, whatever their hash seeds."""
+"""The simulation is deterministic: a seed gives the same run in two processes, whatever their hash seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents do not lie about names: links lead somewhere, files are there, commands and options exist."""
+"""Documents are checked: links resolve, files, commands and options exist."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def overlaps(owned: Partitions, assigned: Assigned) -> bool:
 
 def handed_over(owners: Owners, member_id: str, before: Iterable[Assigned], after: Iterable[Assigned]) -> Owners:
     """The owners after a member's partitions change from `before` to `after`. What others own by now stays theirs."""
-    had, has = _together(before), _together(after)
+    had, has = _merged(before), _merged(after)
     changed = {topic_id for topic_id in (*had, *has) if had.get(topic_id) != has.get(topic_id)}
     if not changed:
         return owners
@@ -65,7 +65,7 @@ def handed_over(owners: Owners, member_id: str, before: Iterable[Assigned], afte
     return fresh
 
 
-def _together(parts: Iterable[Assigned]) -> dict[bytes, frozenset[int]]:
+def _merged(parts: Iterable[Assigned]) -> dict[bytes, frozenset[int]]:
     together: dict[bytes, frozenset[int]] = {}
     for assigned in parts:
         for topic_id, partitions in assigned.items():

@@ -1,4 +1,4 @@
-"""Who may decide how somebody is proven."""
+"""Who may change credentials of which principals."""
 
 from __future__ import annotations
 

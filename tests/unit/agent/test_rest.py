@@ -1,4 +1,4 @@
-"""Memory goes back after a stretch of time in which nothing happened, and not before."""
+"""Memory is released after an idle period, and not before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of files on their way to a client: between buffers, in parts, dropped by the kernel, over TLS."""
+"""File ranges on their way to a client: between buffers, partial sends, evicted pages, over TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where much is made that stays, the collector does not look at it: not while it is made, and once afterwards."""
+"""The garbage collector skips long-lived objects: while they are created, and once afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said now and then."""
+"""Rate-limited log messages about lasting failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that are imported, and objects that are made, by whoever first uses something of them."""
+"""Lazy imports and lazily created objects."""
 
 from __future__ import annotations
 

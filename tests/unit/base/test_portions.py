@@ -1,4 +1,4 @@
-"""Loops that let others have their turn: what they make is what plain ones make."""
+"""Loops that yield to the event loop give the same results as plain ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many guesses are looked at, and who gets in meanwhile."""
+"""Rate limits on guesses, and who can still log in meanwhile."""
 
 from __future__ import annotations
 

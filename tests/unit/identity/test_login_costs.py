@@ -1,4 +1,4 @@
-"""How often it is computed whether a password is right: who has one costs others nothing by logging in all the time."""
+"""Password verification is cached: frequent logins with correct passwords cost others nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses count as one."""
+"""Which addresses belong to the same network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed attempts cost."""
+"""Delays of failed authentications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom an attempt is a guess at: everybody whom its name may turn out to be, by whichever of their names."""
+"""Which users an attempt counts against: all that its name may mean, under any of their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A little that stays does not keep a lot that is gone: mostly dead objects are emptied."""
+"""Evacuation: live segments of mostly dead objects are copied, and the objects deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose batches a flush takes: one cluster's, all of them; those of several in turn, a part of each."""
+"""Fair queueing of flushes: one cluster gets whole flushes, several get a share of each in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chores whose transaction is still under way when its connection is lost: they find out, and delete nothing before."""
+"""Chores whose transaction is in flight when the connection is lost: they resolve it before they delete."""
 
 from __future__ import annotations
 

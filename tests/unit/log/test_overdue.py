@@ -1,4 +1,4 @@
-"""Produce requests that are answered before it is known what becomes of them, and what is known later."""
+"""Time-outs of produce requests: answered before the outcome is known, and what happens afterwards."""
 
 from __future__ import annotations
 

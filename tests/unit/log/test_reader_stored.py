@@ -1,4 +1,4 @@
-"""What of a segment can be sent as it lies: only what its index knows the ends of."""
+"""Which ranges of a segment can be sent directly: only those whose ends the index knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics: durable first, then in memory, then told."""
+"""Changes of topics: durable first, then in memory, then listeners are notified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes with flushes: how many of them with one, and what goes with them."""
+"""Passengers of flushes: how many join one flush, and with which batches."""
 
 from __future__ import annotations
 

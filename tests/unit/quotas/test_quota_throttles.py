@@ -1,4 +1,4 @@
-"""Who waits for how long, by a clock that the test moves."""
+"""Throttle times, with a clock that the test controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fetch that also says what became of earlier records."""
+"""ShareFetch with piggybacked acknowledgements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What share groups go by, and for how many of them that is kept."""
+"""Settings of share groups, and how many are cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has letters made when many want to."""
+"""Fair turns among virtual clusters for writing dead letters."""
 
 from __future__ import annotations
 

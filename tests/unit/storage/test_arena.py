@@ -1,4 +1,4 @@
-"""Memory that is used again: only when nobody looks at it, oldest first, under one budget."""
+"""Recycled memory: reused only without references, oldest first, within one budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients are told of changes that failed."""
+"""Error codes of changes that failed."""
 
 from __future__ import annotations
 
