@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 COLLECT_EVERY = 5_000
-"""Objects per collection: 1 to 5 ms."""
+"""Objects per collection: 1 to 2 ms, rarely 6."""
 _NEVER = 10**6
 _LOOK_EVERY = 100
 _FULL_AFTER = 500_000
