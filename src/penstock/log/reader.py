@@ -42,7 +42,7 @@ _by_base_offset = attrgetter("base_offset")
 _by_last_offset = attrgetter("last_offset")
 
 
-class SegmentRef(Stored, Protocol):
+class StoredSegment(Stored, Protocol):
     """A segment: a range of one partition's offsets inside an object."""
 
     @property
@@ -63,13 +63,13 @@ class SegmentRef(Stored, Protocol):
 class SegmentLookup(Protocol):
     """Finds segments by offset."""
 
-    def cached(self, partition: Partition, offset: int) -> SegmentRef | None:
+    def cached(self, partition: Partition, offset: int) -> StoredSegment | None:
         """The segment that covers an offset, if it is in memory."""
 
-    async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
+    async def lookup(self, partition: Partition, offset: int) -> StoredSegment | None:
         """The first segment whose last offset is not below `offset`."""
 
-    def following(self, partition: Partition, last_offset: int) -> Iterable[SegmentRef]:
+    def following(self, partition: Partition, last_offset: int) -> Iterable[StoredSegment]:
         """The segments directly after the one with that last offset, as far as they are in memory."""
 
 
@@ -247,7 +247,7 @@ class Reader:
         return [found]
 
     async def _read_segments(
-        self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int
+        self, partition: Partition, ref: StoredSegment, offset: int, max_bytes: int
     ) -> list[memoryview]:
         """The rest of a segment and the segments after it, if they are short enough for one read on one thread."""
         start = ref.position_for(offset)
@@ -290,7 +290,7 @@ class Reader:
         return [found] if found else await self._read_segment(partition, ref, offset, max_bytes)
 
     async def _read_segment(
-        self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int
+        self, partition: Partition, ref: StoredSegment, offset: int, max_bytes: int
     ) -> list[memoryview]:
         start = ref.position_for(offset)
         size = ref.byte_length - start

@@ -123,7 +123,7 @@ class SegmentRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class SegmentFacts:
     """The facts about a segment that retention, merging and cleaning decide by."""
 
     base_offset: int
@@ -136,7 +136,7 @@ class Stretch:
     created_ms: int = 0
 
     @classmethod
-    def of(cls, row: Sequence[Any]) -> Stretch:
+    def of(cls, row: Sequence[Any]) -> SegmentFacts:
         """From a row of `segment_store.sizes`."""
         base_offset, last_offset, byte_length, min_timestamp, max_timestamp, created_ms = row
         return cls(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.log.markers import marker
 from penstock.log.model import AbortedTransaction, TopicConfig
-from penstock.log.segments import Stretch
+from penstock.log.segments import SegmentFacts
 from penstock.log.upkeep.key_compaction import (
     KEY_HASH_BYTES,
     Cleaning,
@@ -320,8 +320,8 @@ def check_cleaned(log: Sequence[bytes], original: dict[int, Record], cleaned_to:
             verify_crc(batch, position, header)
 
 
-def stretch(base: int, last: int, size: int, newest: int = 0) -> Stretch:
-    return Stretch(base_offset=base, last_offset=last, byte_length=size, min_timestamp=0, max_timestamp=newest)
+def stretch(base: int, last: int, size: int, newest: int = 0) -> SegmentFacts:
+    return SegmentFacts(base_offset=base, last_offset=last, byte_length=size, min_timestamp=0, max_timestamp=newest)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from fixtures.clocks import START_MS
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, record
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, SegmentBuilder, Stretch
+from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, SegmentBuilder, SegmentFacts
 from penstock.log.upkeep import merging
 from penstock.log.upkeep.merging import Bounds, Run, plan
 
@@ -30,9 +30,9 @@ def test_an_index_has_points_as_far_as_they_reach() -> None:
     assert len(segment.time_index) == len(segment.offset_index)
 
 
-def log_of(*sizes: int, step_ms: int = 0, offsets: int = 10) -> list[Stretch]:
+def log_of(*sizes: int, step_ms: int = 0, offsets: int = 10) -> list[SegmentFacts]:
     return [
-        Stretch.of((n * offsets, (n + 1) * offsets - 1, size, n * step_ms, (n + 1) * step_ms, 0))
+        SegmentFacts.of((n * offsets, (n + 1) * offsets - 1, size, n * step_ms, (n + 1) * step_ms, 0))
         for n, size in enumerate(sizes)
     ]
 
@@ -72,18 +72,18 @@ class Cost:
     most: int = 0
 
 
-def drive(sizes: list[int], bounds: Bounds = WIDE, *, step_ms: int = 0) -> tuple[Cost, list[Stretch]]:
+def drive(sizes: list[int], bounds: Bounds = WIDE, *, step_ms: int = 0) -> tuple[Cost, list[SegmentFacts]]:
     """Append segments and merge whatever is to be merged after each."""
-    log: list[Stretch] = []
+    log: list[SegmentFacts] = []
     cost = Cost()
     for number, size in enumerate(sizes):
-        log.append(Stretch.of((number, number, size, number * step_ms, number * step_ms, 0)))
+        log.append(SegmentFacts.of((number, number, size, number * step_ms, number * step_ms, 0)))
         while (run := plan(log[-merging.LATEST :], bounds)) is not None:
             start = max(0, len(log) - merging.LATEST) + run.start
             end = start + run.end - run.start
             assert end - start > 1
             parts = log[start:end]
-            merged = Stretch(
+            merged = SegmentFacts(
                 base_offset=parts[0].base_offset, last_offset=parts[-1].last_offset,
                 byte_length=sum(part.byte_length for part in parts),
                 min_timestamp=min(part.min_timestamp for part in parts),

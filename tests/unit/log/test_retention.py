@@ -7,7 +7,7 @@ from fixtures.clocks import START_MS
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.log.model import OpenTransaction, Partition, Span, Topic, TopicConfig
-from penstock.log.segments import Stretch
+from penstock.log.segments import SegmentFacts
 from penstock.log.upkeep.retention import judge
 
 NOW = 1_000_000
@@ -23,8 +23,10 @@ def partition_of(*spans: tuple[int, int, int], log_start: int = 0, size_bytes: i
     return partition
 
 
-def stretches(*shapes: tuple[int, int, int, int]) -> list[Stretch]:
-    return [Stretch.of((base, last, size, -1, max_timestamp, 500_000)) for base, last, size, max_timestamp in shapes]
+def stretches(*shapes: tuple[int, int, int, int]) -> list[SegmentFacts]:
+    return [
+        SegmentFacts.of((base, last, size, -1, max_timestamp, 500_000)) for base, last, size, max_timestamp in shapes
+    ]
 
 
 OLD, YOUNG, FUTURE = NOW - 101, NOW - 99, NOW + 1_000_000

@@ -26,7 +26,7 @@ from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between
 from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
+from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, SegmentRef, ref_of
 from penstock.log.upkeep.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
 from penstock.log.upkeep.retention import longest_span_ms
 from penstock.log.upkeep.rewriting import (
@@ -165,7 +165,7 @@ class Cleaner:
         found = await self._changes.database.read(lambda: _all_sizes(starts))
         now_ms = self._changes.clock.now_ms()
         for partition, rows in zip(some, found, strict=True):
-            config, stretches = partition.topic.config, [Stretch.of(row) for row in rows]
+            config, stretches = partition.topic.config, [SegmentFacts.of(row) for row in rows]
             stable = [stretch for stretch in stretches if stretch.last_offset < partition.last_stable_offset]
             dirt = measure(
                 stable, config, cleaned_to=partition.cleaned_to, first_dirty_ms=partition.first_dirty_ms, now_ms=now_ms
@@ -240,7 +240,7 @@ class Cleaner:
         )
 
 
-def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:
+def again_at(stretches: Sequence[SegmentFacts], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:
     """When a clean enough partition may need cleaning without new data, because a lag runs out."""
     times = [NEVER_MS]
     if dirt.dirty_bytes and first_dirty_ms >= 0:
@@ -445,7 +445,7 @@ class Pass:
         rows = await self._changes.database.read(lambda: segment_store.sizes(partition_id, cleaned_to, 1))
         first_dirty_ms = -1
         if rows:
-            stretch = Stretch.of(rows[0])
+            stretch = SegmentFacts.of(rows[0])
             first_dirty_ms = min(stretch.min_timestamp, stretch.created_ms)
         elif partition.next_offset > cleaned_to:
             first_dirty_ms = self._changes.clock.now_ms()

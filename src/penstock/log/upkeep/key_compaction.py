@@ -28,7 +28,7 @@ from operator import attrgetter
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import AbortedTransaction, TopicConfig
-from penstock.log.segments import Stretch
+from penstock.log.segments import SegmentFacts
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
 from penstock.wire.records import BatchHeader, RecordSpan, keep_records, records_section, scan_records
@@ -252,7 +252,7 @@ class Dirt:
 
 
 def measure(
-    stretches: Sequence[Stretch], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
+    stretches: Sequence[SegmentFacts], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
 ) -> Dirt:
     """Measure a partition by its segments, in order, from its log start on."""
     clean, dirty, start, end = 0, 0, cleaned_to, cleaned_to

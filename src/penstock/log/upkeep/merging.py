@@ -29,7 +29,7 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, ref_of
 from penstock.log.upkeep.retention import longest_span_ms
 from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, Unread
 from penstock.metadata.database import Rows, Script
@@ -79,7 +79,7 @@ class Bounds:
         )
 
 
-def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
+def plan(stretches: Sequence[SegmentFacts], bounds: Bounds) -> Run | None:
     """The first neighbours to merge of a partition's last segments, or None."""
     start = 0
     while start < len(stretches):
@@ -92,7 +92,7 @@ def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
     return None
 
 
-def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
+def _fitting(stretches: Sequence[SegmentFacts], start: int, bounds: Bounds) -> int:
     """The end of a segment that begins here. Long ones are not merged: a row is cheaper than the copy."""
     first = stretches[start]
     if first.byte_length >= bounds.long_bytes:
@@ -116,7 +116,7 @@ def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
     return end
 
 
-def _crowd(stretches: Sequence[Stretch], start: int) -> Run | None:
+def _crowd(stretches: Sequence[SegmentFacts], start: int) -> Run | None:
     """Among the last segments: enough neighbours up to some size class, none of them dominating."""
     sizes = [stretch.byte_length for stretch in stretches[start:]]
     classes = [_size_class(size) for size in sizes]
@@ -206,10 +206,10 @@ class Merging:
         found = await self._changes.database.read(lambda: _latest(partition_ids))
         for partition_id in looked_at:
             del self._waiting[partition_id]
-        chosen: list[tuple[Partition, Sequence[Stretch]]] = []
+        chosen: list[tuple[Partition, Sequence[SegmentFacts]]] = []
         size_bytes = count = 0
         for partition, rows in zip(partitions, found, strict=True):
-            stretches = [Stretch.of(row) for row in rows if row[1] >= partition.log_start]
+            stretches = [SegmentFacts.of(row) for row in rows if row[1] >= partition.log_start]
             run = plan(stretches, Bounds.of(partition))
             if run is None:
                 continue
@@ -236,7 +236,7 @@ class Merging:
             return None
         return partition
 
-    async def _begin(self, chosen: Sequence[tuple[Partition, Sequence[Stretch]]]) -> None:
+    async def _begin(self, chosen: Sequence[tuple[Partition, Sequence[SegmentFacts]]]) -> None:
         ranges = [(partition.partition_id, run[0].last_offset, len(run)) for partition, run in chosen]
         found = await self._changes.database.read(lambda: _rows(ranges))
         parts = []

@@ -22,7 +22,7 @@ from penstock.base.settings import LiveSettings
 from penstock.log import segment_store
 from penstock.log.model import Partition, Span, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.segments import Stretch
+from penstock.log.segments import SegmentFacts
 from penstock.log.topics import Topics
 from penstock.metadata.database import Database, Rows, Script
 
@@ -53,8 +53,8 @@ class Verdict:
 
 
 def judge(
-    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, *, now_ms: int, leaving_bytes: int = 0,
-    complete: bool = True,
+    partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, *, now_ms: int,
+    leaving_bytes: int = 0, complete: bool = True,
 ) -> Verdict:  # fmt: skip
     """Decide by a partition's first segments from its log start on; `complete`: there are no more.
 
@@ -70,7 +70,7 @@ def judge(
 
 
 def _too_old(
-    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, now_ms: int, complete: bool
+    partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, now_ms: int, complete: bool
 ) -> int:
     mark = partition.log_start
     if config.retention_ms < 0:
@@ -94,7 +94,7 @@ def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> 
     return mark
 
 
-def _too_many(partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, leaving_bytes: int) -> int:
+def _too_many(partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, leaving_bytes: int) -> int:
     mark = partition.log_start
     if config.retention_bytes < 0:
         return mark
@@ -156,7 +156,7 @@ class Retention:
         again = []
         for partition, (leaving_bytes, rows) in zip(partitions, found, strict=True):
             verdict = judge(
-                partition, [Stretch.of(row) for row in rows], partition.topic.config, now_ms=now_ms,
+                partition, [SegmentFacts.of(row) for row in rows], partition.topic.config, now_ms=now_ms,
                 leaving_bytes=leaving_bytes, complete=len(rows) < SEGMENTS_AT_ONCE,
             )  # fmt: skip
             if verdict.log_start > partition.log_start and not partition.topic.deleted:
