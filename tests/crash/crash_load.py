@@ -151,6 +151,9 @@ class MemberLoad(threading.Thread):
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._stopping.is_set():
             self.rebalances += 1
+            # Whoever gets these partitions commits them from now on.
+            self.committed.clear()
+            self.tried.clear()
         self.next_offset.clear()
 
     def _see(self, message: Message) -> None:
