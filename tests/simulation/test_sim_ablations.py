@@ -179,8 +179,8 @@ def producers_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
 def high_watermark_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     decide = writer.Writer._decide
 
-    def hasty(self, partition, pending, now_ms):
-        share = decide(self, partition, pending, now_ms)
+    def hasty(self, partition, pending, now_ms, admitted):
+        share = decide(self, partition, pending, now_ms, admitted)
         partition.next_offset = share.next_offset
         return share
 
