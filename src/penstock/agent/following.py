@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from penstock.base.errors import PlatformError
 from penstock.metadata.database import Database, Script
+from penstock.metadata.statements import parameters
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
@@ -28,8 +29,7 @@ Refresh = Callable[[], Awaitable[None]]
 
 def versions(names: tuple[str, ...]) -> Script[dict[str, int]]:
     """The counters of these names; one that was never moved may be missing."""
-    marks = ", ".join(f"${number}" for number in range(1, len(names) + 1))
-    rows = yield f"SELECT name, value FROM counter WHERE name IN ({marks})", names
+    rows = yield f"SELECT name, value FROM counter WHERE name IN ({parameters(len(names))})", names
     return {str(name): int(value) for name, value in rows}
 
 

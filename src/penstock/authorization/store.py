@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from itertools import islice
 
 from penstock.base.acls import Acl, Operation, PatternType, Permission, ResourceType, coded
 from penstock.metadata.database import Script
+from penstock.metadata.statements import parameter_rows, parameters
 
 AT_ONCE = 100
 """ACLs of one statement: ten thousand of them are a hundred round trips, and no statement is long."""
@@ -59,7 +59,7 @@ def create(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
     for start in range(0, len(acls), AT_ONCE):
         some = acls[start : start + AT_ONCE]
         args = [arg for acl in some for arg in _row(cluster_id, acl)]
-        yield f"{_INSERT} VALUES {_rows(len(some), len(args) // len(some))} ON CONFLICT DO NOTHING", args
+        yield f"{_INSERT} VALUES {parameter_rows(len(some), len(args) // len(some))} ON CONFLICT DO NOTHING", args
     return int(rows[0][0])
 
 
@@ -68,8 +68,7 @@ def delete(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
     rows = yield _CHANGED, ()
     for start in range(0, len(acls), AT_ONCE):
         keys = [key_of(acl) for acl in acls[start : start + AT_ONCE]]
-        marks = ", ".join(f"${number}" for number in range(2, len(keys) + 2))
-        yield f"DELETE FROM acl WHERE cluster_id = $1 AND acl_key IN ({marks})", (cluster_id, *keys)
+        yield f"DELETE FROM acl WHERE cluster_id = $1 AND acl_key IN ({parameters(len(keys), 2)})", (cluster_id, *keys)
     return int(rows[0][0])
 
 
@@ -78,11 +77,6 @@ def _row(cluster_id: int, acl: Acl) -> tuple[int | bytes, ...]:
         cluster_id, key_of(acl), int(acl.resource_type), int(acl.pattern_type), acl.resource_name.encode(),
         acl.principal.encode(), acl.host.encode(), int(acl.operation), int(acl.permission),
     )  # fmt: skip
-
-
-def _rows(count: int, columns: int) -> str:
-    marks = (f"${number}" for number in range(1, count * columns + 1))
-    return ", ".join(f"({', '.join(islice(marks, columns))})" for _ in range(count))
 
 
 def key_of(acl: Acl) -> bytes:

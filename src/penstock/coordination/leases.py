@@ -23,6 +23,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced
 from penstock.coordination.model import SLOT_COUNT
 from penstock.metadata.database import Script
+from penstock.metadata.statements import parameters
 
 T = TypeVar("T")
 
@@ -96,10 +97,9 @@ def guard(
     Without a number, the row keeps that of the last numbered write, whose outcome can still be looked up.
     """
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
-        marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))
         rows = yield (
             "UPDATE lease SET write_number = COALESCE($1, write_number), expires_ms = $2"
-            f" WHERE cluster_id = $3 AND epoch = $4 AND slot IN ({marks}) RETURNING slot",
+            f" WHERE cluster_id = $3 AND epoch = $4 AND slot IN ({parameters(len(wanted), 5)}) RETURNING slot",
             (write_number, expires_ms, whose, epoch, *wanted),
         )
         if len(rows) != len(wanted):

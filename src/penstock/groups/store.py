@@ -14,7 +14,7 @@ whose answer was lost has happened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
@@ -44,12 +44,11 @@ from penstock.groups.model import (
 from penstock.groups.share.model import ShareGroup
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of, row_key
+from penstock.metadata.statements import chunks, parameters
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_ROWS_PER_STATEMENT = (32, 8, 1)
-"""Offsets or members per statement: few distinct statements, so that prepared ones are reused."""
 
 TRANSACTION_ONGOING = 1
 """States of an open transaction in the table of transactions."""
@@ -147,7 +146,7 @@ def write(
                     (*row, topic_id, partition),
                 )
         committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
-        for rows in _chunks(committed):
+        for rows in chunks(committed):
             yield _upsert_offsets(key, rows)
         if committed and key in may_be_pending:
             yield from _overtake(key, [partition for partition, _ in committed])
@@ -242,7 +241,7 @@ def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[
             (*row_key(key), name_key(member_id)),
         )
     stored = [members[member_id] for member_id in sorted(members)]
-    for rows in _chunks([member for member in stored if member is not None]):
+    for rows in chunks([member for member in stored if member is not None]):
         values, args = [], list[object](row_key(key))
         for member in rows:
             values.append(f"($1, $2, ${len(args) + 1}, ${len(args) + 2})")
@@ -254,18 +253,10 @@ def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[
         )
 
 
-def _chunks(rows: list[T]) -> Iterator[list[T]]:
-    start = 0
-    while start < len(rows):
-        size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
-        yield rows[start : start + size]
-        start += size
-
-
-def _upsert_offsets(key: Key, rows: list[tuple[TopicPartition, Offset]]) -> tuple[str, Sequence[object]]:
+def _upsert_offsets(key: Key, rows: Sequence[tuple[TopicPartition, Offset]]) -> tuple[str, Sequence[object]]:
     values, args = [], list[object](row_key(key))
     for (topic_id, partition), offset in rows:
-        values.append("($1, $2, " + ", ".join(f"${len(args) + n}" for n in range(1, 8)) + ")")
+        values.append(f"($1, $2, {parameters(7, len(args) + 1)})")
         args += (topic_id, partition, offset.committed_offset, offset.leader_epoch, offset.metadata)
         args += (offset.committed_ms, offset.expires_ms)
     return (

@@ -15,6 +15,7 @@ from penstock.identity.model import user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
+from penstock.metadata.statements import parameters
 
 _SCRAM = "mechanism, iterations, salt, stored_key, server_key"
 _KEY = "cluster_id, key_id, owner, description, created_ms, expires_ms, salt, secret_hash"
@@ -199,6 +200,5 @@ def forget_keys(cluster_id: int, key_ids: Iterable[str]) -> Script[set[str]]:
 
 def missing_among(key_ids: Collection[str]) -> Script[set[str]]:
     """Those of these API keys that do not exist in any cluster."""
-    marks = ", ".join(f"${number}" for number in range(1, len(key_ids) + 1))
-    rows = yield f"SELECT key_id FROM api_key WHERE key_id IN ({marks})", tuple(key_ids)
+    rows = yield f"SELECT key_id FROM api_key WHERE key_id IN ({parameters(len(key_ids))})", tuple(key_ids)
     return set(key_ids) - {str(key_id) for (key_id,) in rows}

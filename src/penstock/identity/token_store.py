@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.identity.tokens import MAX_TOKENS_PER_CLUSTER, MAX_TOKENS_PER_OWNER, Token
 from penstock.metadata.database import Script
+from penstock.metadata.statements import parameters
 
 KEPT_MS = 3_600_000
 """How long an expired token is remembered as expired: as long as Kafka may take to sweep it."""
@@ -121,6 +122,7 @@ def forget_of(cluster_id: int, principal: str) -> Script[set[str]]:
 
 def revoked_among(token_ids: Collection[str]) -> Script[set[str]]:
     """Those of these tokens that were deleted with a service account."""
-    marks = ", ".join(f"${number}" for number in range(1, len(token_ids) + 1))
-    rows = yield f"SELECT token_id FROM revoked_token WHERE token_id IN ({marks})", tuple(token_ids)
+    rows = yield (
+        f"SELECT token_id FROM revoked_token WHERE token_id IN ({parameters(len(token_ids))})", tuple(token_ids),
+    )  # fmt: skip
     return {str(token_id) for (token_id,) in rows}

@@ -28,6 +28,7 @@ from penstock.base.errors import CorruptData, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.metadata.database import Database, Script
 from penstock.metadata.sqlite_engine import run_script, translate
+from penstock.metadata.statements import parameter_rows
 
 T = TypeVar("T")
 APPLY_AFTER_S = 0.2
@@ -68,9 +69,7 @@ _COLUMNS = CommitRow._fields[:-1]
 
 def insert_statement(rows: int = 1) -> str:
     """Inserts that many rows. It fails where one exists, unless `LEAVES_OLD` follows."""
-    width = len(_COLUMNS)
-    values = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(rows))
-    return f"INSERT INTO wal_commit ({', '.join(_COLUMNS)}) VALUES ({'), ('.join(values)})"
+    return f"INSERT INTO wal_commit ({', '.join(_COLUMNS)}) VALUES {parameter_rows(rows, len(_COLUMNS))}"
 
 
 _LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING"

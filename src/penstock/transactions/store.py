@@ -28,6 +28,7 @@ from penstock.groups.model import Offset, OffsetsPending, TopicPartition
 from penstock.groups.store import add_pending
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_of, row_key
+from penstock.metadata.statements import chunks, parameter_rows
 from penstock.transactions.model import Transaction, TransactionState
 
 _COLUMNS = (
@@ -36,8 +37,6 @@ _COLUMNS = (
 )
 _COLUMN_COUNT = 13
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[2:])
-_ROWS_PER_STATEMENT = (32, 8, 1)
-"""Rows per statement: few distinct statements, so that prepared ones are reused."""
 
 _STATES_FORMAT = b"\x02"
 _STATE = Struct(">qqhqhqBqqIII")
@@ -132,28 +131,19 @@ def load_pending_of(cluster_id: int, producer_id: int) -> Script[dict[str, int]]
 
 def put(*txns: Transaction) -> Script[None]:
     """Store transactional ids."""
-    for some in _chunks(txns):
-        values, args = [], list[object]()
+    for some in chunks(txns):
+        args: list[object] = []
         for txn in some:
-            values.append("(" + ", ".join(f"${len(args) + n}" for n in range(1, _COLUMN_COUNT + 1)) + ")")
             args += (
                 *row_key(txn.key), txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms,
                 int(txn.state), pack_partitions(txn.partitions), pack_groups(txn.groups), txn.started_ms,
                 txn.updated_ms, long_name(txn.key[1]),
             )  # fmt: skip
         yield (
-            f"INSERT INTO txn ({_COLUMNS}) VALUES {', '.join(values)}"
+            f"INSERT INTO txn ({_COLUMNS}) VALUES {parameter_rows(len(some), _COLUMN_COUNT)}"
             f" ON CONFLICT (cluster_id, transactional_id) DO UPDATE SET {_UPDATES}",
             args,
         )
-
-
-def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    start = 0
-    while start < len(rows):
-        size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
-        yield rows[start : start + size]
-        start += size
 
 
 def pack_states(txns: Iterable[Transaction]) -> bytes:
