@@ -28,7 +28,7 @@ from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import Named
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
-from penstock.quotas.throttles import Client, Throttles, count_time, count_within_limits
+from penstock.quotas.throttles import Client, Throttles, count_time
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import RequestHeader
@@ -294,10 +294,9 @@ class Dispatcher:
                 again.client, again.version = throttles.client(again.context), throttles.version
             client, since_ms = again.client, self._clock.monotonic() * 1000
             assert client is not None
-            if not count_within_limits(client, len(frame), since_ms):
-                throttle_ms = throttles.on_produce(client, len(frame), since_ms)
-                if throttle_ms:
-                    _hold_off(connection, throttle_ms, tell=True)
+            throttle_ms = throttles.on_produce(client, len(frame), since_ms)
+            if throttle_ms:
+                _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
             again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
             AgainTicket(connection, connection.open_slot(_PRODUCE), shape, taken), again, connection,

@@ -57,8 +57,8 @@ class Rate:
         """The total of all samples. The oldest may be due to be dropped, so the true total is this or less."""
 
     def record(self, amount: float, now_ms: float) -> None:
-        """Add an amount, or take one back. Within a sample that is two assignments, which code that counts every
-        request may inline."""
+        """Add an amount, or take one back. Within a sample that is two assignments, which is what the compiled
+        twins of `throttles.py` do."""
         if now_ms >= self.until_ms:
             self._begin(int(now_ms))
         self.last_ms = now_ms

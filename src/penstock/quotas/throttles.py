@@ -84,22 +84,15 @@ def count_within_limits(client: Client, size_bytes: int, now_ms: float) -> bool:
         rate = produce.rate
         if now_ms >= rate.until_ms or rate.total + size_bytes > produce.harmless:
             return False
-        rate.last_ms = now_ms
-        rate.total += size_bytes
+        rate.record(size_bytes, now_ms)
     return True
 
 
 @twinned
 def count_time(client: Client, since_ms: float, now_ms: float) -> None:
     """Count the time of a client's produce request, which affects the next one."""
-    if client.time is None:
-        return
-    rate, spent = client.time.rate, (now_ms - since_ms) / 10
-    if now_ms < rate.until_ms:
-        rate.last_ms = now_ms
-        rate.total += spent
-    else:
-        rate.record(spent, now_ms)
+    if client.time is not None:
+        client.time.rate.record((now_ms - since_ms) / 10, now_ms)
 
 
 class Throttles:
