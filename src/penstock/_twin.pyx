@@ -531,7 +531,7 @@ cdef inline int remember(object state, object batch) except -1:
 
 
 def append_in_order(
-    object share, list pending, Py_ssize_t first, object now_ms, object refusal=None, dict admitted=None,
+    object share, list pending, Py_ssize_t first, object now_ms, object refusal, dict admitted,
 ):
     cdef object partition = share.partition, row, batch, producer_id, state, known, epoch, within = share.transactional
     cdef dict producers = share.producers, known_producers, ongoing
@@ -555,10 +555,10 @@ def append_in_order(
             epoch = item(batch, 3)
             flags = item(batch, 7)
             if flags:
-                if admitted is None or not flags & 8 or admitted.get(producer_id) != epoch:
+                if not flags & 8 or admitted.get(producer_id) != epoch:
                     if refusal is None or refusal(partition, batch) is not NO_ERROR:
                         break
-                    if admitted is not None and flags & 8:
+                    if flags & 8:
                         admitted[producer_id] = epoch
                 if within is None:
                     within = share.transactional = {}

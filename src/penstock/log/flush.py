@@ -54,8 +54,8 @@ class Share:
 
 @twinned
 def append_in_order(
-    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None = None,
-    admitted: dict[int, int] | None = None,
+    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None,
+    admitted: dict[int, int],
 ) -> int:  # fmt: skip
     """The fast path for batches in order: append those from `first` on, up to one that is not the next one of a known
     producer, or that `refusal` does not accept; returns its index, or the number of batches.
@@ -74,10 +74,10 @@ def append_in_order(
             if known is None or not goes_on(known, epoch, batch.base_sequence):
                 break
             if batch.flags:
-                if admitted is None or not batch.flags & IMPLICIT or admitted.get(producer_id) != epoch:
+                if not batch.flags & IMPLICIT or admitted.get(producer_id) != epoch:
                     if refusal is None or refusal(partition, batch) is not ErrorCode.NONE:
                         break
-                    if admitted is not None and batch.flags & IMPLICIT:
+                    if batch.flags & IMPLICIT:
                         admitted[producer_id] = epoch
                 if share.transactional is None:
                     share.transactional = {}

@@ -113,7 +113,7 @@ def test_what_is_not_within_the_frame_is_not_touched(start: int, end: int) -> No
     with pytest.raises(ValueError):
         batches.accept(bytes(200), start, end, 2**40, NOW_MS)
     share = share_of(a_partition())
-    flush.append_in_order(share, [(accepted(), None, 0)], 0, NOW_MS)
+    flush.append_in_order(share, [(accepted(), None, 0)], 0, NOW_MS, None, {})
     share.byte_start = start
     with pytest.raises(ValueError):
         layout.lay_out(memoryview(bytearray(50)), [share])
@@ -212,11 +212,11 @@ def prepared() -> tuple[Partition, Share]:
     has_transaction=st.sampled_from((False, False, True)),
     within=st.sampled_from((None, None, {2: None})),
     refused=st.sampled_from((None, (), (), (2,))),
-    admitted=st.sampled_from((None, {}, {1: 0}, {1: 1, 2: 0})),
+    admitted=st.sampled_from(({}, {1: 0}, {1: 1, 2: 0})),
 )
 def test_batches_in_order_are_appended(
     made: list[Accepted], first: int, has_transaction: bool, within: dict[int, None] | None,
-    refused: tuple[int, ...] | None, admitted: dict[int, int] | None,
+    refused: tuple[int, ...] | None, admitted: dict[int, int],
 ) -> None:  # fmt: skip
     pending = [(batch, object(), number) for number, batch in enumerate(made)]
     seen = []
@@ -231,7 +231,7 @@ def test_batches_in_order_are_appended(
         if has_transaction:
             partition.transactions[1] = OpenTransaction(0, 0)
         share.transactional = None if within is None else dict(within)
-        known, asked = None if admitted is None else dict(admitted), list[Accepted]()
+        known, asked = dict(admitted), list[Accepted]()
         guard = None if refused is None else refusal
         reached = function(share, pending, min(first, len(pending)), NOW_MS, guard, known)
         seen.append(
@@ -243,7 +243,7 @@ def test_batches_in_order_are_appended(
         assert before == {key: (state.epoch, list(state.batches)) for key, state in partition.producers.items()}
     assert seen[0] == seen[1]
     of_transactions = {batch.producer_id for batch, *_ in seen[0][3] if batch.flags and batch.producer_id >= 0}
-    spared = set(admitted or ())
+    spared = set(admitted)
     assert of_transactions <= spared if refused is None else of_transactions.isdisjoint(set(refused) - spared)
 
 
@@ -303,7 +303,7 @@ def test_the_first_batch_of_a_producers_next_epoch_is_in_order() -> None:
         partition, share = prepared()
         partition.producers[3] = ProducerState(3, 1, 5)
         made = [accepted(1, 1, 0), accepted(1, 1, 3), accepted(3, 1, 0), accepted(2, 1, 3)]
-        assert function(share, [(batch, object(), 0) for batch in made], 0, NOW_MS) == 3
+        assert function(share, [(batch, object(), 0) for batch in made], 0, NOW_MS, None, {}) == 3
         assert {key: (state.epoch, len(state.batches)) for key, state in share.producers.items()} == {
             1: (1, 2), 3: (1, 1)
         }  # fmt: skip
@@ -314,7 +314,7 @@ def test_the_last_five_batches_of_a_flush_are_remembered() -> None:
     remembered = []
     for function in (flush.append_in_order, reference(flush.append_in_order)):
         partition, share = prepared()
-        assert function(share, pending, 0, NOW_MS) == len(pending)
+        assert function(share, pending, 0, NOW_MS, None, {}) == len(pending)
         remembered.append(share.producers[1].batches)
         assert len(partition.producers[1].batches) == 1
     assert remembered[0] == remembered[1]
@@ -329,7 +329,7 @@ def test_ends_of_transactions_are_appended(made: list[Accepted], ended: list[tup
     seen, nobody = [], object()
     for function in (flush.append_marker, reference(flush.append_marker)):
         partition, share = prepared()
-        flush.append_in_order(share, [(batch, nobody, 0) for batch in made], 0, NOW_MS, lambda *_: ErrorCode.NONE)
+        flush.append_in_order(share, [(batch, nobody, 0) for batch in made], 0, NOW_MS, lambda *_: ErrorCode.NONE, {})
         before = {key: (state.epoch, state.last_ms) for key, state in partition.producers.items()}
         for producer_id, epoch in ended:
             batch = marker(producer_id=producer_id, epoch=epoch, commit=True, coordinator_epoch=0, now_ms=NOW_MS)
