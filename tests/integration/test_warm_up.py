@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
+from fixtures.token_issuer import TokenIssuer, answers_of_bearer
 from fixtures.wire import Wire
 from fuzz.wide_requests import GROUP, MEMBER, WIDE, Maker, more_of
 
@@ -24,7 +25,7 @@ SERVING = """
 import asyncio, json, pathlib, sys, threading
 from penstock.agent import warm_up
 from penstock.agent.agent import Agent
-from penstock.base.options import UpOptions
+from penstock.base.options import ListenerOptions, OAuthOptions, UpOptions
 
 class Imports:
     def __init__(self):
@@ -34,8 +35,11 @@ class Imports:
         if threading.get_ident() == self.thread:
             self.names.append(name)
 
-async def main(directory, settings, warm):
-    agent = Agent(UpOptions(data_dir=pathlib.Path(directory), kafka_port=0, settings=settings))
+async def main(directory, settings, warm, issuer):
+    oauth = OAuthOptions(issuer=issuer, audience="kafka") if issuer else None
+    listener = ListenerOptions(port=0, protocol="SASL_PLAINTEXT" if issuer else "PLAINTEXT")
+    options = UpOptions(data_dir=pathlib.Path(directory), listeners=(listener,), settings=settings, oauth=oauth)
+    agent = Agent(options)
     await agent.start()
     if warm:
         warm_up.WAIT_S = warm_up.PAUSE_S = 0
@@ -47,7 +51,7 @@ async def main(directory, settings, warm):
     print(*imports.names, flush=True)
     await agent.stop()
 
-asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])))
+asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4]))
 """
 GUARDED = {
     "authorizer.class.name": STANDARD_AUTHORIZER, "allow.everyone.if.no.acl.found": "true", "audit.enable": "true"
@@ -68,8 +72,8 @@ class Serving:
 
 
 @contextmanager
-def serving(directory: Path, settings: Mapping[str, str], *, warm: bool) -> Iterator[Serving]:
-    command = [sys.executable, "-c", SERVING, str(directory), json.dumps(settings), json.dumps(warm)]
+def serving(directory: Path, settings: Mapping[str, str], *, warm: bool, issuer: str = "") -> Iterator[Serving]:
+    command = [sys.executable, "-c", SERVING, str(directory), json.dumps(settings), json.dumps(warm), issuer]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Serving(process)
@@ -102,6 +106,18 @@ def test_no_request_imports_anything_on_the_event_loop(tmp_path: Path, settings:
                     assert wide.key in (K.SASL_HANDSHAKE, K.SASL_AUTHENTICATE), wide
         assert asked > 2 * len(served)
         assert agent.imported() == []
+
+
+def test_no_token_imports_anything_on_the_event_loop(tmp_path: Path) -> None:
+    issuer = TokenIssuer()
+    try:
+        with serving(tmp_path, {}, warm=True, issuer=issuer.url) as agent:
+            for token, error in ((issuer.token(), 0), (issuer.token(aud="others"), 58)):
+                with Wire(agent.bootstrap) as wire:
+                    assert answers_of_bearer(wire, token)[-1][0] == error
+            assert agent.imported() == []
+    finally:
+        issuer.close()
 
 
 def test_it_is_noticed_if_one_does(tmp_path: Path) -> None:

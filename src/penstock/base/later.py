@@ -36,8 +36,13 @@ def later(name: str) -> ModuleType:
     return _Later(name)
 
 
+def will_be_imported(*names: str) -> None:
+    """Say of modules that functions import which this process is going to call."""
+    _named.update(names)
+
+
 def not_yet_imported() -> list[str]:
-    """Modules that will be imported when one of their attributes is first used."""
+    """Modules that will be imported when one of their attributes, or a function that needs them, is first used."""
     return sorted(name for name in _named if name not in sys.modules)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
+from penstock.base.later import will_be_imported
 from penstock.base.options import OAuthOptions
 from penstock.identity.failures import InvalidCredentials
 from penstock.identity.model import Identity, user
@@ -56,6 +57,8 @@ class Issuer:
     ) -> None:  # fmt: skip
         self._options, self._clock, self._cluster_named = options, clock, cluster_named
         self._keys = IssuerKeys(options, fetch=fetch, clock=clock)
+        # Not with this module: an agent without an issuer needs none of it.
+        will_be_imported("joserfc.errors", "joserfc.jwk", "joserfc.jwt")
 
     @property
     def decides_clusters(self) -> bool:
@@ -72,14 +75,16 @@ class Issuer:
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise InvalidCredentials("the token is not signed by a key pair")
         if key_id is not None and not isinstance(key_id, str):
-            raise InvalidCredentials("the token names no key")
+            raise InvalidCredentials("the key id of the token is not a string")
         claims = await self._verified(token, key_id, algorithm)
         name, expires_s = self._checked(claims)
         if self.decides_clusters:
             opened = opened_by_token(self._options, claims, self._cluster_named)
             found = chosen(opened, asked)
             if found is None:
-                raise InvalidCredentials("the token does not open the cluster that is asked for, or no single one")
+                raise InvalidCredentials(
+                    "the token does not open the requested cluster, or opens several and none was requested"
+                )
             cluster_id = found
         return Identity(principal=user(name), cluster_id=cluster_id, expires_ms=int(expires_s * 1000))
 
@@ -103,12 +108,12 @@ class Issuer:
         now_s = self._clock.now_ms() / 1000
         audience = claims.get("aud")
         if claims.get("iss") != self._options.issuer:
-            raise InvalidCredentials("the token is of another issuer")
+            raise InvalidCredentials("the token was issued by another issuer")
         if self._options.audience not in (audience if isinstance(audience, list) else [audience]):
             raise InvalidCredentials("the token is for another audience")
         expires_s = _time(claims, "exp")
         if expires_s is None:
-            raise InvalidCredentials("the token has no end")
+            raise InvalidCredentials("the token has no expiry time (exp)")
         if expires_s <= now_s - SKEW_S:
             raise InvalidCredentials("the token has expired")
         for begins in ("nbf", "iat"):
@@ -140,7 +145,7 @@ class IssuerKeys:
             raise Unavailable(f"the keys of {self._options.issuer} are not known")
         keys = self._of(key_id)
         if not keys:
-            raise InvalidCredentials("the token is signed by a key that its issuer does not have")
+            raise InvalidCredentials("the token is signed with a key that is not among the keys of its issuer")
         return keys
 
     async def newer(self, keys: Sequence[Any]) -> Sequence[Any] | None:
@@ -192,9 +197,9 @@ class IssuerKeys:
         document = _object(await self._fetch(issuer.rstrip("/") + _DISCOVERY))
         url = document.get("jwks_uri")
         if document.get("issuer") != issuer or not isinstance(url, str):
-            raise Unavailable("its OpenID configuration is of another issuer, or names no keys")
+            raise Unavailable("its OpenID configuration names another issuer, or has no jwks_uri")
         if issuer.startswith("https:") and not url.startswith("https:"):
-            raise Unavailable("its OpenID configuration wants the keys to be read without TLS")
+            raise Unavailable("the jwks_uri of its OpenID configuration is not an https URL")
         return url
 
 
@@ -205,7 +210,7 @@ def read_keys(document: bytes) -> Sequence[Any]:
 
     entries = _object(document).get("keys")
     if not isinstance(entries, list):
-        raise Unavailable("it is no set of keys")
+        raise Unavailable("it is not a JWK set")
     keys, kinds = [], tuple(KEY_TYPES.values())
     for entry in entries[:MAX_KEYS]:
         if not isinstance(entry, dict) or entry.get("kty") not in kinds or entry.get("use", "sig") != "sig":
@@ -215,7 +220,7 @@ def read_keys(document: bytes) -> Sequence[Any]:
         except (JoseError, ValueError, TypeError, KeyError):
             continue  # An unsupported key type; others may do.
     if not keys:
-        raise Unavailable("it has no key that we could use")
+        raise Unavailable("it has no signing key of a supported type")
     return keys
 
 
@@ -240,9 +245,9 @@ def _header(token: str) -> Mapping[str, Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     except (binascii.Error, ValueError, RecursionError) as error:
-        raise InvalidCredentials("the token is none") from error
+        raise InvalidCredentials("the token is malformed") from error
     if not isinstance(found, dict):
-        raise InvalidCredentials("the token is none")
+        raise InvalidCredentials("the token is malformed")
     return found
 
 
@@ -251,7 +256,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**40:
-        raise InvalidCredentials(f"{name} of the token is no time")
+        raise InvalidCredentials(f"{name} of the token is not a valid time")
     return float(value)
 
 
@@ -261,5 +266,5 @@ def _object(document: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Unavailable("it is not JSON") from error
     if not isinstance(found, dict):
-        raise Unavailable("it is no JSON object")
+        raise Unavailable("it is not a JSON object")
     return found
