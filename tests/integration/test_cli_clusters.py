@@ -25,7 +25,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 def test_environments_come_and_go(session: Session) -> None:
     assert shape_of(session.json("env", "create", "prod")) == promised_shape("env", "create")
     assert "exists already" in session.run("env", "create", "prod", code=1).stderr
-    assert "is no name" in session.run("env", "create", "Prod", code=1).stderr
+    assert "is not a valid name" in session.run("env", "create", "Prod", code=1).stderr
     session.run("cluster", "create", "in-prod", "--env", "prod")
     found = session.json("env", "list")
     assert shape_of(found) == promised_shape("env", "list")
@@ -108,7 +108,7 @@ def test_a_cluster_goes_with_everything_in_it(session: Session) -> None:
     [
         (("topic", "list", "--cluster", "nobody"), "there is no cluster 'nobody'"),
         (("cluster", "create", "default"), "exists already"),
-        (("cluster", "create", "UPPER"), "is no name"),
+        (("cluster", "create", "UPPER"), "is not a valid name"),
         (("cluster", "create", "fine", "--env", "nowhere"), "there is no environment"),
         (("cluster", "describe", "nobody"), "there is no cluster 'nobody'"),
         (("cluster", "alter", "nobody", "--description", "x"), "there is no cluster 'nobody'"),

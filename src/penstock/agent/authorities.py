@@ -49,7 +49,7 @@ class Authorities:
             for authority in authorities_in(file):
                 other = self._clusters.setdefault(authority, cluster)
                 if other != cluster:
-                    raise InvalidRequest(f"an authority in {file} stands for the clusters {other} and {cluster}")
+                    raise InvalidRequest(f"an authority in {file} belongs to two clusters, {other} and {cluster}")
         if files and others is not None:
             self._others = frozenset(authorities_in(others))
 
@@ -67,10 +67,10 @@ class Authorities:
             vouching = map(self._clusters.get, authorities)
             found = next((cluster for cluster in vouching if cluster is not None), None)
             if found is None and authorities[-1] not in self._others:
-                raise Denied("it is not known for which cluster the authority of its certificate stands")
+                raise Denied("the cluster of the authority of its certificate is not known")
             self._seen[client] = found
         elif client not in self._seen:
-            raise Denied("it takes up a session of which it is not known any more who vouched for it")
+            raise Denied("it resumes a TLS session whose certificate authority is not known any more")
         self._seen.move_to_end(client)
         while len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)

@@ -37,7 +37,7 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     if key_file is not None:
         check_key_file(key_file)
     elif options.encrypt:
-        raise InvalidRequest("what is encrypted in memory needs a file of master keys as well: --master-key-file")
+        raise InvalidRequest("encryption needs a file of master keys, also for data in memory: add --master-key-file")
     return settings
 
 
@@ -62,8 +62,8 @@ def memory_bounds(options: UpOptions, settings: BrokerSettings) -> MemoryBounds:
     total, there = settings.whole(MEMORY), machine_bytes()
     if MEMORY in options.settings and there is not None and total > there:
         raise InvalidRequest(
-            f"{MEMORY}={total} is more than the {there} bytes that this machine has, or the container or service that"
-            f" this is in. By default it is {DEFAULT_BYTES}, and {LEAST_BYTES} at least"
+            f"{MEMORY}={total} is more than the {there} bytes of memory that this machine, container or service has."
+            f" The default is {DEFAULT_BYTES}, the minimum {LEAST_BYTES}"
         )
     return MemoryBounds.of(total)
 

@@ -64,8 +64,8 @@ def listeners_of(options: UpOptions) -> tuple[Listener, ...]:
         _check_oauth(options.oauth)
     if not is_loopback(options.http_host):
         raise InvalidRequest(
-            f"--http {options.http_host} can be reached from other machines, and what is there asks nobody who they"
-            " are. Listen on 127.0.0.1 and let others come through a proxy that authenticates."
+            f"--http {options.http_host} can be reached from other machines, and asks for no credentials."
+            " Listen on 127.0.0.1, behind a proxy that authenticates."
         )
     return tuple(_listener(listener, options) for listener in given)
 
@@ -81,7 +81,7 @@ def _check_together(given: Sequence[ListenerOptions]) -> None:
 
 def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
     if given.protocol not in PROTOCOLS:
-        raise InvalidRequest(f"{given.protocol!r} is no security protocol; there are {', '.join(PROTOCOLS)}")
+        raise InvalidRequest(f"{given.protocol!r} is not a security protocol; use one of {', '.join(PROTOCOLS)}")
     mechanisms: tuple[str, ...] = ()
     if given.protocol.startswith("SASL"):
         mechanisms = given.mechanisms or _default_mechanisms(given, options)
@@ -96,9 +96,9 @@ def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
     _check_tls(listener)
     if listener.sni_domain is not None and not _proves_clusters(listener):
         raise InvalidRequest(
-            f"listener {given.name} has an sni-domain: a name that is only asked for lets nobody into a cluster. Use"
-            " SASL_SSL, where credentials of that cluster have to follow, or SSL with cluster-ca or"
-            " cluster-mapping-rules, by which a client's certificate has to be of it"
+            f"listener {given.name} has an sni-domain, but a server name alone does not authorize a client. Use"
+            " SASL_SSL, where credentials of that cluster are required, or SSL with cluster-ca or"
+            " cluster-mapping-rules, where a certificate of that cluster is required"
         )
     if not is_loopback(given.host):
         _refuse_open_door(listener)
@@ -125,13 +125,13 @@ def _proves_clusters(listener: Listener) -> bool:
 def _check_mechanisms(listener: Listener) -> None:
     for mechanism in listener.mechanisms:
         if mechanism not in MECHANISMS:
-            raise InvalidRequest(f"{mechanism!r} is no SASL mechanism; there are {', '.join(MECHANISMS)}")
+            raise InvalidRequest(f"{mechanism!r} is not a SASL mechanism; use one of {', '.join(MECHANISMS)}")
     if listener.oauth is not None:
         _check_oauth(listener.oauth)
     elif "OAUTHBEARER" in listener.mechanisms:
         raise InvalidRequest(
-            f"listener {listener.name} offers OAUTHBEARER, but nothing says whose tokens to accept: add oauth with"
-            " issuer and audience to the configuration file"
+            f"listener {listener.name} offers OAUTHBEARER, but no issuer of tokens is configured: add oauth with issuer"
+            " and audience to the configuration file"
         )
 
 
@@ -140,14 +140,12 @@ def _check_tls(listener: Listener) -> None:
     if not listener.uses_tls:
         return
     if tls is None:
-        raise InvalidRequest(
-            f"listener {listener.name} speaks TLS and needs a certificate: see --tls-cert and --tls-key"
-        )
+        raise InvalidRequest(f"listener {listener.name} uses TLS and needs a certificate: add --tls-cert and --tls-key")
     if tls.client_auth not in _CLIENT_AUTH:
         raise InvalidRequest(f"client-auth is one of {', '.join(_CLIENT_AUTH)}, not {tls.client_auth!r}")
     if tls.client_auth != "none" and tls.client_ca is None and not tls.cluster_ca:
         raise InvalidRequest(
-            f"listener {listener.name} asks clients for certificates and needs client-ca: who may have signed them"
+            f"listener {listener.name} asks clients for certificates: add client-ca, the authorities that may sign them"
         )
     if tls.cluster_mapping_rules is not None:
         parse_rules(tls.cluster_mapping_rules, "cluster mapping rules")
@@ -157,14 +155,13 @@ def _check_tls(listener: Listener) -> None:
         return
     if listener.uses_sasl:
         raise InvalidRequest(
-            f"listener {listener.name} is of protocol {listener.protocol}, where the credentials that follow say of"
-            " which cluster a client is: cluster-ca and cluster-mapping-rules (--tls-cluster-rules) would decide"
-            " nothing. Give it, in the configuration file, a tls of its own without them; or use SSL, where"
-            " certificates decide"
+            f"listener {listener.name} has the protocol {listener.protocol}, where credentials determine the cluster"
+            " of a client: cluster-ca and cluster-mapping-rules (--tls-cluster-rules) would have no effect. In the"
+            " configuration file, give it a tls of its own without them; or use SSL, where certificates determine it"
         )
     if tls.client_auth == "none":
         raise InvalidRequest(
-            f"listener {listener.name} says of which cluster a client's certificate is, but asks no client for one: add"
+            f"listener {listener.name} maps client certificates to clusters, but asks no client for a certificate: add"
             " client-auth"
         )
 
@@ -173,11 +170,11 @@ def _check_oauth(oauth: OAuthOptions) -> None:
     for url in (oauth.issuer, oauth.jwks_url):
         parts = urlsplit(url or oauth.issuer)
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-            raise InvalidRequest(f"the issuer of tokens has to be asked over TLS: https://…, not {url}")
+            raise InvalidRequest(f"the issuer of tokens and its keys need an https URL, not {url}")
     if EVERY_TENANT in oauth.clusters and oauth.cluster_claim is None:
         raise InvalidRequest(
-            f"clusters of oauth has {EVERY_TENANT!r}, by which each token of {oauth.issuer} would open every cluster:"
-            " name the claim that says which one a token is for (cluster-claim), or the clusters"
+            f"with {EVERY_TENANT!r} in clusters of oauth, each token of {oauth.issuer} would open every cluster. Add"
+            " cluster-claim, the claim that names the cluster of a token, or list the clusters"
         )
     for name in oauth.clusters:
         if name != EVERY_TENANT:
@@ -200,8 +197,8 @@ def _refuse_open_door(listener: Listener) -> None:
     sent = sorted(_SECRET_ITSELF_IS_SENT.intersection(listener.mechanisms))
     if listener.protocol == "SASL_PLAINTEXT" and sent:
         raise InvalidRequest(
-            f"{reached} without TLS, where {' and '.join(sent)} would show the secret to everybody on the way. Use"
-            " SASL_SSL, or offer SCRAM-SHA-512 only"
+            f"{reached} without TLS, where {' and '.join(sent)} would send the secret in clear text. Use SASL_SSL, or"
+            " offer only SCRAM-SHA-512"
         )
 
 

@@ -98,12 +98,12 @@ class ServerTls:
         asked = {place.cluster_id} if place.is_bound else set[int]()
         if not certificate:
             if asked:
-                raise Denied("it asks for a cluster and has no certificate")
+                raise Denied("it requests a cluster and has no certificate")
             return NOBODY
         principal = user(mapped(self._rules, distinguished_name(certificate["subject"])))
         cluster_id = self._opened_by(sock, certificate["subject"])
         if chosen({cluster_id}, asked) is None:
-            raise Denied(f"its certificate does not open the cluster that it asks for as {place.server_name!r}")
+            raise Denied(f"its certificate does not open the cluster of the server name {place.server_name!r}")
         return Identity(principal=principal, cluster_id=cluster_id, server_name=place.server_name)
 
     def _opened_by(self, sock: ssl.SSLSocket, subject: Any) -> int:
@@ -112,7 +112,7 @@ class ServerTls:
         if name is not None:
             cluster_id = self._cluster_named(name)
             if cluster_id is None:
-                raise Denied(f"the authority of its certificate stands for a cluster {name!r}, which there is not")
+                raise Denied(f"the authority of its certificate belongs to a cluster {name!r}, which does not exist")
             return cluster_id
         if self._cluster_rules is None:
             return NOBODY.cluster_id
@@ -186,7 +186,7 @@ def client_authorities(options: TlsOptions) -> tuple[Path, ...]:
 def _password(options: TlsOptions) -> str:
     path = options.key_password_file
     if path is None:
-        raise InvalidRequest(f"the key in {options.key or options.certificate} is encrypted: say where its password is")
+        raise InvalidRequest(f"the key in {options.key or options.certificate} is encrypted: add key-password-file")
     try:
         return path.read_text("utf-8").splitlines()[0]
     except (OSError, UnicodeDecodeError, IndexError) as problem:

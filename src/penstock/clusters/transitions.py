@@ -20,7 +20,8 @@ def check_name(name: str) -> None:
     """Raise `InvalidRequest` unless clusters and environments can be called so."""
     if not re.fullmatch(_NAME, name):
         raise InvalidRequest(
-            f"{name[:80]!r} is no name: up to 63 small letters, digits and hyphens, with a letter or digit at both ends"
+            f"{name[:80]!r} is not a valid name: use up to 63 lower-case letters, digits and hyphens, with a letter"
+            " or digit at both ends"
         )
 
 

@@ -93,7 +93,7 @@ def check_name(name: str) -> None:
     """Raise `InvalidRequest` unless this is a valid name for a service account."""
     if len(name) > MAX_NAME_CHARS or not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"{name!r} is no name for a service account: use letters, digits, '.', '_' and '-', at most"
+            f"{name!r} is not a valid name of a service account: use letters, digits, '.', '_' and '-', at most"
             f" {MAX_NAME_CHARS}, and begin with a letter or digit"
         )
 

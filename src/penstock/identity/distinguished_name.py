@@ -57,7 +57,7 @@ def _pairs(subject: Iterable[Iterable[tuple[str, str | bytes]]]) -> list[list[tu
 
 def _part(name: str, value: str | bytes, escaped: Callable[[str], str]) -> str:
     if isinstance(value, bytes):
-        raise Denied(f"the part {name} of its certificate's name is no text")
+        raise Denied(f"the part {name} of its certificate's name is not text")
     if name in _SHORT:
         return f"{_SHORT[name]}={escaped(value)}"
     identifier, tag = _ENCODED.get(name, (name, _UTF8))

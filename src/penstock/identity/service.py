@@ -195,7 +195,7 @@ class Identities:
         accounts.check_name(owner)
         accounts.check_description(description)
         if lifetime_ms == 0 or lifetime_ms < -1:
-            raise InvalidRequest("an API key lives for at least a millisecond, or -1 for good")
+            raise InvalidRequest("the lifetime of an API key is at least 1 ms, or -1 for no expiry")
         now_ms = self._clock.now_ms()
         made = accounts.make_key(
             cluster_id, owner, description, now_ms=now_ms, expires_ms=None if lifetime_ms < 0 else now_ms + lifetime_ms,

@@ -107,7 +107,7 @@ def test_an_authority_with_several_certificates(world: World) -> None:
     below = world.client(world.own)
     below.load_cert_chain(certificate, key)
     assert world.met(below)[0] == "gamma"
-    with pytest.raises(InvalidRequest, match="stands for the clusters gamma and acme"):
+    with pytest.raises(InvalidRequest, match="belongs to two clusters, gamma and acme"):
         Authorities([("gamma", world.below.ca), ("acme", world.below.certified("once more", world.own))], None)
 
 
@@ -130,7 +130,7 @@ def test_an_authority_that_would_stand_for_two_clusters(world: World, tmp_path: 
     both = tmp_path / "both.pem"
     both.write_bytes(world.acme.ca.read_bytes() + world.beta.ca.read_bytes())
     Authorities([("acme", both), ("acme", world.acme.ca)], None)
-    with pytest.raises(InvalidRequest, match="stands for the clusters acme and beta"):
+    with pytest.raises(InvalidRequest, match="belongs to two clusters, acme and beta"):
         Authorities([("acme", both), ("beta", world.beta.ca)], None)
     with pytest.raises(InvalidRequest, match="cannot be read"):
         Authorities([("acme", tmp_path / "none.pem")], None)

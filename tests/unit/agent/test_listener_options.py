@@ -47,12 +47,12 @@ def test_an_issuer_of_everybody_and_one_of_a_listener(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("oauth", "sentence"),
     [
-        (OAUTH % "clusters: ['*']", "name the claim"),
-        (OAUTH % "clusters: [Acme]", "is no name"),
-        (OAUTH % "clusters: acme", "clusters is a list"),
-        (OAUTH % "cluster-claim: [a]", "cluster-claim of oauth is a text"),
-        (OAUTH % "cluster: acme", "oauth has no 'cluster'"),
-        ("{issuer: http://login.example.com, audience: kafka}", "over TLS"),
+        (OAUTH % "clusters: ['*']", "Add cluster-claim"),
+        (OAUTH % "clusters: [Acme]", "is not a valid name"),
+        (OAUTH % "clusters: acme", "clusters must be a list"),
+        (OAUTH % "cluster-claim: [a]", "cluster-claim of oauth must be a string, not a list"),
+        (OAUTH % "cluster: acme", "oauth has an unknown name 'cluster'"),
+        ("{issuer: http://login.example.com, audience: kafka}", "need an https URL"),
     ],
 )
 def test_issuers_that_are_refused(tmp_path: Path, oauth: str, sentence: str) -> None:
@@ -75,7 +75,7 @@ def test_rules_of_certificates_that_are_said_of_all_listeners(tmp_path: Path) ->
             UpOptions(listeners=tuple(replace(given, tls=given.tls or config.tls) for given in config.listeners))
         )
 
-    with pytest.raises(InvalidRequest, match="listener SASL_SSL is of protocol SASL_SSL"):
+    with pytest.raises(InvalidRequest, match="listener SASL_SSL has the protocol SASL_SSL"):
         listeners("")
     certificates, passwords = listeners(f", tls: {{{certificate}}}")
     assert certificates.tls is not None
@@ -97,15 +97,15 @@ def test_rules_of_certificates(tmp_path: Path) -> None:
     assert listener(tmp_path, "protocol: SSL", without).sni_domain is None
     for lines, sentence in (
         (("protocol: SSL", "sni-domain: kafka.example.com", without), "SSL with cluster-ca"),
-        (("protocol: PLAINTEXT", "sni-domain: kafka.example.com"), "lets nobody into a cluster"),
+        (("protocol: PLAINTEXT", "sni-domain: kafka.example.com"), "does not authorize a client"),
         (("protocol: SSL", f"tls: {MUTUAL % 'RULE:('}"), "cluster mapping rules: cannot read"),
         (("protocol: SSL", "tls: {certificate: s.pem, cluster-mapping-rules: DEFAULT}"), "add client-auth"),
         (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: {acme: a.pem}}"), "add client-auth"),
         (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: a.pem}"), "names of clusters"),
         (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: {acme: }}"), "cluster-ca needs acme"),
-        (("protocol: SSL", authorities.replace("acme", "Acme")), "is no name"),
-        (("protocol: SSL", "tls: {certificate: s.pem, client-auth: required}"), "needs client-ca"),
-        (("protocol: SASL_SSL", f"tls: {MUTUAL % 'DEFAULT'}"), "the credentials that follow say"),
+        (("protocol: SSL", authorities.replace("acme", "Acme")), "is not a valid name"),
+        (("protocol: SSL", "tls: {certificate: s.pem, client-auth: required}"), "add client-ca"),
+        (("protocol: SASL_SSL", f"tls: {MUTUAL % 'DEFAULT'}"), "where credentials determine"),
         (("protocol: SASL_SSL", authorities), "a tls of its own without them"),
     ):  # fmt: skip
         with pytest.raises(InvalidRequest, match=sentence):

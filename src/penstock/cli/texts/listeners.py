@@ -52,7 +52,7 @@ def parse_listener(text: str) -> ListenerOptions:
     before, mark, place = text.partition("://")
     if not mark:
         raise InvalidRequest(
-            f"{text!r} is no listener; write [NAME=]PROTOCOL://HOST:PORT, such as SASL_SSL://0.0.0.0:9093"
+            f"{text!r} is not a listener; write [NAME=]PROTOCOL://HOST:PORT, such as SASL_SSL://0.0.0.0:9093"
         )
     name, equals, protocol = before.rpartition("=")
     address = parse_address(place)
@@ -91,7 +91,7 @@ def _config(document: Any, base: Path) -> SecurityConfig:
     found = _mapping(document, "the file", ("listeners", "tls", "oauth", "delegation-tokens"))
     listeners = found.get("listeners", [])
     if not isinstance(listeners, Sequence) or isinstance(listeners, str):
-        raise InvalidRequest("listeners is a list")
+        raise InvalidRequest("listeners must be a list")
     return SecurityConfig(
         listeners=tuple(_listener(entry, base) for entry in listeners),
         tls=_tls(found["tls"], base) if "tls" in found else None,
@@ -124,7 +124,7 @@ def _tls(entry: Any, base: Path) -> TlsOptions:
     texts = {_field(name): _text(found, name, "tls") for name in _TLS_TEXTS if name in found}
     authorities = found.get("cluster-ca", {})
     if not isinstance(authorities, Mapping):
-        raise InvalidRequest("cluster-ca of tls has names of clusters, and files")
+        raise InvalidRequest("cluster-ca of tls must be a mapping from names of clusters to files")
     cluster_ca = tuple((str(name), base / _text(authorities, name, "cluster-ca")) for name in authorities)
     return TlsOptions(**paths, **texts, cluster_ca=cluster_ca)  # type: ignore[arg-type]  # as the two tables say
 
@@ -148,24 +148,32 @@ def _token_key(entry: Any, base: Path) -> Path | None:
 
 def _mapping(value: Any, what: str, names: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"{what} has names and values: {', '.join(names)}")
+        raise InvalidRequest(f"{what} must be a mapping with some of: {', '.join(names)}")
     for name in value:
         if name not in names:
-            raise InvalidRequest(f"{what} has no {name!r}; there are {', '.join(names)}")
+            raise InvalidRequest(f"{what} has an unknown name {name!r}; known are {', '.join(names)}")
     return value
 
 
 def _text(found: Mapping[str, Any], name: str, what: str) -> str:
     value = found.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"{what} needs {name}" if value is None else f"{name} of {what} is a text")
+        raise InvalidRequest(
+            f"{what} needs {name}" if value is None else f"{name} of {what} must be a string, not {_kind_of(value)}"
+        )
     return value
+
+
+def _kind_of(value: Any) -> str:
+    """What YAML has read: `9092` and `yes` are not strings, although they look like words."""
+    names = {bool: "a boolean (quote it)", int: "a number (quote it)", float: "a number (quote it)", str: "empty"}
+    return names.get(type(value), "a mapping" if isinstance(value, Mapping) else "a list")
 
 
 def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = found.get(name, [])
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise InvalidRequest(f"{name} is a list")
+        raise InvalidRequest(f"{name} must be a list")
     return tuple(map(str, values))
 
 
