@@ -20,7 +20,7 @@ from penstock.base.randomness import SystemRandomness
 from penstock.identity.service import Identities
 from penstock.metadata.database import Database
 from penstock.metadata.migrate import known_migrations, version_in_file
-from penstock.storage.directory import FORMAT_VERSION, METADATA_HERE, DataDirectory, read_format
+from penstock.storage.directory import FORMAT_VERSION, METADATA_HERE, DataDirectory, owner_of, read_format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,12 @@ def data_versions(data_dir: Path) -> DataVersions | None:
         database=version_in_file(data_dir / "metadata.db") if is_here else None,
         newest_database=known_migrations()[-1].version, metadata=found.metadata,
     )  # fmt: skip
+
+
+def process_on(data_dir: Path) -> int | None:
+    """The process that has a data directory open; None if there is none, 0 if it is not known which."""
+    owner = owner_of(data_dir)
+    return None if owner is None else int(owner) if owner.isdecimal() else 0
 
 
 def set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:

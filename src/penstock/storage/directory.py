@@ -107,12 +107,33 @@ def _explained(path: Path) -> Iterator[None]:
         raise Unavailable(f"The data directory {path} cannot be used: {error.strerror}.") from error
 
 
+def owner_of(path: Path) -> str | None:
+    """The id of the process that has a directory open, or `unknown`; None if there is none. Creates nothing."""
+    try:
+        lock = os.open(path / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(lock)
+    except OSError:
+        return None
+    finally:
+        os.close(lock)  # This also unlocks it.
+    return None
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+
+
 def _take_lock(path: Path) -> int:
     lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        owner = _owner(lock)
         os.close(lock)
         raise Unavailable(
             f"The data directory {path} is in use by another process (pid {owner}). "

@@ -19,6 +19,7 @@ from penstock.cli.doctor.system import ClockWatch, available_memory, clock_is_sy
 from penstock.cli.doctor.verdicts import GIB, MIB, Check, Holder, Status
 from penstock.cli.main import cli
 from penstock.cli.texts.addresses import Address
+from penstock.storage.directory import DataDirectory
 
 KAFKA = Holder(pid=7, command="java")
 
@@ -28,7 +29,12 @@ KAFKA = Holder(pid=7, command="java")
     [
         (verdicts.port_verdict("kafka", 9092, None, ours=False), Status.OK),
         (verdicts.port_verdict("kafka", 9092, KAFKA, ours=True), Status.WARN),
+        (verdicts.port_verdict("kafka", 9092, KAFKA, ours=True, is_running=True), Status.OK),
+        (verdicts.port_verdict("kafka", 9092, KAFKA, ours=False, is_running=True), Status.FAIL),
         (verdicts.port_verdict("kafka", 9092, KAFKA, ours=False), Status.FAIL),
+        (verdicts.directory_verdict("/data", None), Status.OK),
+        (verdicts.directory_verdict("/data", KAFKA), Status.WARN),
+        (verdicts.directory_verdict("/data", KAFKA, is_running=True), Status.OK),
         (verdicts.space_verdict(50 * GIB, 100 * GIB), Status.OK),
         (verdicts.space_verdict(4 * GIB, 100 * GIB), Status.WARN),
         (verdicts.space_verdict(100 * MIB, 100 * GIB), Status.FAIL),
@@ -173,8 +179,19 @@ def test_the_command_fails_if_a_check_does(tmp_path: Path) -> None:
     ]
 
 
+def test_a_directory_in_use_names_who_has_it(tmp_path: Path) -> None:
+    directory = DataDirectory.open(tmp_path)
+    first = next(iter(disk_checks(tmp_path, SystemClock())))
+    assert (first.status, f"(pid {os.getpid()})" in first.found) == (Status.WARN, True), first
+    (tmp_path / "lock").write_text("")  # Who has it is not known, that somebody has it is.
+    assert next(iter(disk_checks(tmp_path, SystemClock()))).found.endswith("in use by another process")
+    directory.close()
+    assert next(iter(disk_checks(tmp_path, SystemClock()))).status is Status.OK
+    DataDirectory.open(tmp_path).close()
+
+
 def test_a_directory_is_to_be_made_only_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
     seen = [next(iter(disk_checks(Path(name), SystemClock()))).found for name in ("there", "not-there")]
-    assert seen == [str(tmp_path / "there"), f"{tmp_path / 'not-there'} (will be made)"]
+    assert seen == [str(tmp_path / "there"), f"{tmp_path / 'not-there'} (will be created)"]

@@ -77,7 +77,10 @@ def doctor(
     counts = {status: sum(check.status is status for check in checks) for status in Status}
     worst = next(status for status in (Status.FAIL, Status.WARN, Status.OK) if counts[status])
     document = _document(checks, worst, page)
-    emit(Details(document=document, sections=[_SECTION], footer=_footer(counts)), output_format)
+    emit(
+        Details(document=document, sections=[_SECTION], footer=_footer(counts, is_running=page is not None)),
+        output_format,
+    )
     ctx.exit(int(worst is Status.FAIL))
 
 
@@ -101,9 +104,10 @@ def examine(
 
     clock = SystemClock()
     watch = ClockWatch(clock)
-    yield port_check("kafka", kafka)
-    yield port_check("http", http)
-    on_disk = list(disk_checks(data_dir, clock))
+    is_running = page is not None
+    yield port_check("kafka", kafka, is_running=is_running)
+    yield port_check("http", http, is_running=is_running)
+    on_disk = list(disk_checks(data_dir, clock, is_running=is_running))
     yield from on_disk
     yield from data_checks(data_dir)
     yield from system_checks()
@@ -132,9 +136,9 @@ def _document(checks: list[Check], worst: Status, page: Page | None) -> dict[str
     }
 
 
-def _footer(counts: dict[Status, int]) -> str:
+def _footer(counts: dict[Status, int], *, is_running: bool) -> str:
     if not counts[Status.FAIL] and not counts[Status.WARN]:
-        return "All is well. Next: penstock up"
+        return "All is well." if is_running else "All is well. Next: penstock up"
     return f"{plural(counts[Status.FAIL], 'failure')}, {plural(counts[Status.WARN], 'warning')}."
 
 

@@ -9,14 +9,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.agent.offline import process_on
 from penstock.base.clock import Clock
 from penstock.base.randomness import SystemRandomness
-from penstock.cli.doctor.verdicts import Check, check, filesystem_verdict, fsync_verdict, space_verdict
+from penstock.cli.doctor.ports import holder_with
+from penstock.cli.doctor.verdicts import (
+    Check,
+    check,
+    directory_verdict,
+    filesystem_verdict,
+    fsync_verdict,
+    space_verdict,
+)
 
 _WRITES, _WRITE_BYTES, _LONGEST_S = 200, 4096, 1.5
 
 
-def disk_checks(data_dir: Path, clock: Clock) -> Iterator[Check]:
+def disk_checks(data_dir: Path, clock: Clock, *, is_running: bool = False) -> Iterator[Check]:
     """Everything about the data directory. It is not created: its nearest existing parent stands for it."""
     place = nearest_existing(data_dir)
     problem = write_problem(place)
@@ -24,7 +33,11 @@ def disk_checks(data_dir: Path, clock: Clock) -> Iterator[Check]:
     if problem:
         yield check("data directory", f"{shown}: {problem}", fail="Change its owner or choose another: --data-dir DIR")
         return
-    yield check("data directory", shown if place == data_dir.absolute() else f"{shown} (will be made)")
+    process = process_on(data_dir)
+    yield directory_verdict(
+        shown if place == data_dir.absolute() else f"{shown} (will be created)",
+        None if process is None else holder_with(process), is_running=is_running,
+    )  # fmt: skip
     usage = shutil.disk_usage(place)
     yield space_verdict(usage.free, usage.total)
     yield filesystem_verdict(filesystem_of(place))

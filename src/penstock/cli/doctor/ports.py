@@ -15,8 +15,8 @@ from penstock.cli.texts.addresses import Address
 _LISTEN = "0A"
 
 
-def port_check(option: str, address: Address) -> Check:
-    """Whether `up` can listen on an address."""
+def port_check(option: str, address: Address, *, is_running: bool = False) -> Check:
+    """Whether `up` can listen on an address; not to be expected if it runs already."""
     problem = listen_problem(address)
     if problem is None:
         return port_verdict(option, address.port, None, ours=False)
@@ -27,7 +27,7 @@ def port_check(option: str, address: Address) -> Check:
         )
     holder = holder_of(address.port)
     ours = holder.command == "penstock"
-    return port_verdict(option, address.port, holder, ours=ours)
+    return port_verdict(option, address.port, holder, ours=ours, is_running=is_running)
 
 
 def listen_problem(address: Address) -> OSError | None:
@@ -50,8 +50,18 @@ def holder_of(port: int) -> Holder:
         with contextlib.suppress(OSError):
             for descriptor in (process / "fd").iterdir():
                 if _inode_of(descriptor) in inodes:
-                    return Holder(pid=int(process.name), command=_command(process))
+                    return holder_with(int(process.name))
     return Holder(pid=None, command="a process of another user")
+
+
+def holder_with(pid: int) -> Holder:
+    """The process of that number, as far as we may see; 0 if the number is not known."""
+    if not pid:
+        return Holder(pid=None, command="another process")
+    try:
+        return Holder(pid=pid, command=_command(Path("/proc") / str(pid)))
+    except OSError:
+        return Holder(pid=pid, command="a process")
 
 
 def listening_inodes(port: int) -> set[str]:

@@ -50,16 +50,33 @@ class Holder:
         return f"{self.command} (pid {self.pid})" if self.pid is not None else self.command
 
 
-def port_verdict(option: str, port: int, holder: Holder | None, *, ours: bool) -> Check:
-    """Whether `up` can listen there."""
+def port_verdict(
+    option: str, port: int, holder: Holder | None, *, ours: bool, is_running: bool = False
+) -> Check:  # fmt: skip
+    """Whether `up` can listen there. `is_running`: the Penstock that does is the one that is asked about."""
     name = f"port {port} ({option})"
     if holder is None:
         return check(name, "free")
+    found = f"in use by {holder}"
+    if ours and is_running:
+        return check(name, found)
     if ours:
-        return check(
-            name, f"in use by {holder}", warn=f"Penstock runs already. For another: penstock up --{option} HOST:PORT"
-        )
-    return check(name, f"in use by {holder}", fail=f"Stop it, or listen elsewhere: penstock up --{option} HOST:PORT")
+        return check(name, found, warn=f"Penstock runs already. For another one: penstock up --{option} HOST:PORT")
+    return check(name, found, fail=f"Stop it, or listen elsewhere: penstock up --{option} HOST:PORT")
+
+
+def directory_verdict(shown: str, holder: Holder | None, *, is_running: bool = False) -> Check:
+    """Whether `up` can have a data directory to itself."""
+    name = "data directory"
+    if holder is None:
+        return check(name, shown)
+    found = f"{shown}, in use by {holder}"
+    if is_running:
+        return check(name, found)
+    return check(
+        name, found,
+        warn="Two processes cannot share a directory. Stop that one, or choose another: penstock up --data-dir DIR",
+    )  # fmt: skip
 
 
 def space_verdict(free: int, total: int) -> Check:
