@@ -12,6 +12,7 @@ AUDIT_TOPIC = "confluent-audit-log-events"
 
 DEFAULT_CLUSTER_ID = 1
 """The virtual cluster of an embedded deployment."""
+DEFAULT_CLUSTER_NAME = "default"
 
 PERMANENT_CLUSTER_IDS = frozenset({PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID})
 """Those that are there from the beginning and stay: their administrators run the deployment."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.completion import complete_accounts, complete_api_keys
-from penstock.cli.lazy import Lazy, LazyGroup, Misuse
+from penstock.cli.lazy import Lazy, LazyGroup
+from penstock.cli.login_file import login_file, write_options
 from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
 from penstock.cli.texts.times import iso, to_the_second
@@ -67,14 +68,12 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
 @click.argument("owner", metavar="SERVICE_ACCOUNT", shell_complete=complete_accounts)
 @click.option("--description", default="", help="What it is for.")
 @click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="How long it is valid.  [default: for ever]")
-@click.option(
-    "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it to FILE, for --client-config and Kafka's --command-config, instead of showing it.",
-)  # fmt: skip
+@write_options("Write it to FILE, for --client-config and Kafka's --command-config, instead of showing it.")
 @dry_run_option
 @asks_cluster
 def create(
-    client: Client, owner: str, description: str, lifetime_ms: int | None, target: Path | None, dry_run: bool
+    client: Client, owner: str, description: str, lifetime_ms: int | None, target: Path | None, ca: Path | None,
+    dry_run: bool,
 ) -> Result:  # fmt: skip
     """Create an API key for a service account.
 
@@ -84,25 +83,23 @@ def create(
     penstock api-key create billing --lifetime 90d --write billing.properties
     """
     from penstock.cli.kafka.accounts import create_key
-    from penstock.cli.texts.properties import complaint_about, write_login
 
     document: dict[str, str | None]
-    if target is not None and (wrong := complaint_about(target)) is not None:
-        raise Misuse(wrong)
+    file = login_file(client, target, ca)
     if dry_run:
         document = {"key": None, "secret": None, "service_account": owner, "expires_at": None, "file": None}
         return Notice(document=document, sentence=f"Would create an API key for {owner}.")
     made = create_key(client, owner, description, lifetime_ms)
-    if target is not None:
-        write_login(target, "PLAIN", made.key_id, made.secret)
+    if file is not None:
+        file.write("PLAIN", made.key_id, made.secret)
     document = {
         "key": made.key_id,
-        "secret": None if target is not None else made.secret,
+        "secret": None if file is not None else made.secret,
         "service_account": owner,
         "expires_at": None if made.expires_ms is None else iso(made.expires_ms),
         "file": None if target is None else str(target),
     }
-    shown = f"How to connect is in {target}; nobody else can read it." if target else f"Its secret: {made.secret}"
+    shown = file.sentence if file is not None else f"Its secret: {made.secret}"
     return Notice(document=document, sentence=f"Created API key {made.key_id} for {owner}. {shown}")
 
 

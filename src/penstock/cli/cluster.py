@@ -8,7 +8,7 @@ import click
 
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster
-from penstock.cli.output import Column, Details, Json, Result, Row, Section, number
+from penstock.cli.output import Column, Details, Json, Result, Section, number
 from penstock.cli.texts.quantities import count_text
 from penstock.cli.virtual_cluster import LIMIT_COLUMNS, limit_rows
 
@@ -51,6 +51,8 @@ def cluster() -> None:
 @asks_cluster
 def info(client: Client) -> Result:
     """Show a cluster's id, brokers, features and limits."""
+    from penstock.cli.kafka.clusters import current_cluster
+
     seen = client.settled(lambda: client.metadata(None))
     features = client.anyone().features
     document: dict[str, Json] = {
@@ -73,7 +75,8 @@ def info(client: Client) -> Result:
             for feature in sorted(features.finalized_features, key=lambda feature: feature.name)
         ],
     }
-    document["limits"] = _limits(client)
+    found = current_cluster(client)
+    document["limits"] = [] if found is None else limit_rows(found)
     brokers = [number("id", "broker"), Column("host"), number("port"), Column("rack"), Column("controller")]
     return Details(
         document=document,
@@ -88,18 +91,3 @@ def info(client: Client) -> Result:
             Section(key="limits", title="", columns=LIMIT_COLUMNS),
         ],
     )
-
-
-def _limits(client: Client) -> list[Row]:
-    """The limits of the cluster we are in, where there are any and we may know them."""
-    from penstock.cli.kafka.clusters import describe_clusters
-    from penstock.cli.kafka.failures import BrokerError
-    from penstock.wire.api_keys import ApiKey
-
-    if not client.anyone().offers(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS):
-        return []
-    try:
-        (found,) = describe_clusters(client, [])
-    except BrokerError:
-        return []
-    return limit_rows(found)

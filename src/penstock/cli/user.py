@@ -1,7 +1,7 @@
 """`penstock user`: who may connect with a name and a password.
 
 The first user is made in the data directory while nothing runs there; all others over the network by those who may.
-A password is typed, read from standard input, or made up, and then written to a file that only its owner can read.
+A password is typed, read from standard input, or generated and written to a file that only its owner can read.
 It is never an argument.
 """
 
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from penstock.base.context import DEFAULT_CLUSTER_NAME
 from penstock.base.roles import ROLES, Scope, acls_of
 from penstock.cli.completion import complete_users
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
+from penstock.cli.login_file import LoginFile, login_file, write_options
 from penstock.cli.options import (
     DIRECTORY,
     Parsed,
@@ -30,7 +32,6 @@ from penstock.cli.options import (
     yes_option,
 )
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit
-from penstock.cli.texts.properties import complaint_about, write_login
 from penstock.cli.up import parse_metadata_url
 
 if TYPE_CHECKING:
@@ -79,10 +80,7 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
         "--metadata", "metadata_url", type=Parsed("URL", parse_metadata_url), hidden=True, envvar="PENSTOCK_METADATA",
         help="PostgreSQL that has the metadata of --data-dir.",
     )  # fmt: skip
-    @click.option(
-        "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-        help="Generate a password and write it to FILE, for --client-config and Kafka's --command-config.",
-    )  # fmt: skip
+    @write_options("Generate a password and write it to FILE, for --client-config and Kafka's --command-config.")
     @dry_run_option
     @client_options
     @output_option
@@ -102,15 +100,18 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
 @takes_password
 def create(
     client: Client, name: str, role: str | None, data_dir: Path | None, metadata_url: str | None, target: Path | None,
-    dry_run: bool,
+    ca: Path | None, dry_run: bool,
 ) -> Result:  # fmt: skip
     """Create a user.
 
     The password is typed, read from standard input, or generated and written to a file (--write). Create the first
     user with --data-dir, before `penstock up` is started; it may do everything.
 
+    The file contains the password, the certificate authority, and the address if there is one to be known: it can be
+    used from any machine.
+
     \b
-    penstock user create admin --data-dir /var/lib/penstock --write admin.properties
+    penstock user create admin --data-dir /var/lib/penstock --write admin.properties --ca ca.pem
     penstock user create alice --role developer
     """
     from penstock.base.errors import InvalidRequest
@@ -121,8 +122,9 @@ def create(
     if role is None:
         # Who can write to the data directory could do everything anyway.
         role = NO_ROLE if data_dir is None else "admin"
+    file = login_file(client, target, ca, offline=data_dir is not None)
+    login = name if dry_run else _set(client, name, data_dir, metadata_url, file, replace=False)
     if not dry_run:
-        _set(client, name, data_dir, metadata_url, target, replace=False)
         _grant(client, name, role, data_dir, metadata_url)
     document: Row = {
         "user": name, "created": not dry_run, "file": None if target is None else str(target),
@@ -131,7 +133,7 @@ def create(
     suffix = "" if role == NO_ROLE else f" with the role {role}"
     if dry_run:
         return Notice(document=document, sentence=f"Would create user {name}{suffix}.")
-    return Notice(document=document, sentence=f"Created user {name}{suffix}.{_written(target)}")
+    return Notice(document=document, sentence=f"Created user {name}{suffix}.{_how(name, login, file)}")
 
 
 def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata_url: str | None) -> None:
@@ -153,27 +155,28 @@ def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata
 @click.argument("name", metavar="NAME", shell_complete=complete_users)
 @takes_password
 def change_password(
-    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
-) -> Result:
+    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, ca: Path | None,
+    dry_run: bool,
+) -> Result:  # fmt: skip
     """Change a user's password.
 
     Existing connections stay open. With --data-dir, this is also the way back in when nobody knows a password any more.
 
     \b
     penstock user password alice
-    penstock user password admin --data-dir /var/lib/penstock --write new-admin.properties
+    penstock user password admin --data-dir /var/lib/penstock --write new-admin.properties --ca ca.pem
     """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import describe_users
 
     if data_dir is None and not any(found.name == name for found in describe_users(client, [name])):
         raise InvalidRequest(f"there is no user {name!r}. To make it: penstock user create")
-    if not dry_run:
-        _set(client, name, data_dir, metadata_url, target, replace=True)
+    file = login_file(client, target, ca, offline=data_dir is not None)
+    login = name if dry_run else _set(client, name, data_dir, metadata_url, file, replace=True)
     document: Row = {"user": name, "changed": not dry_run, "file": None if target is None else str(target)}
     if dry_run:
-        return Notice(document=document, sentence=f"Would give user {name} another password.")
-    return Notice(document=document, sentence=f"User {name} has another password.{_written(target)}")
+        return Notice(document=document, sentence=f"Would change the password of user {name}.")
+    return Notice(document=document, sentence=f"Changed the password of user {name}.{_how(name, login, file)}")
 
 
 @click.command(epilog="JSON: [{user, deleted}].")
@@ -200,22 +203,32 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
 
 
 def _set(
-    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, *, replace: bool
-) -> None:  # fmt: skip
-    if target is not None and (wrong := complaint_about(target)) is not None:
-        raise Misuse(wrong)
-    password = _made_up() if target is not None else _asked(name)
+    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, file: LoginFile | None, *, replace: bool
+) -> str:  # fmt: skip
+    """Give a user a password; the name that the user logs in by."""
+    password = _generated() if file is not None else _asked(name)
     if data_dir is not None:
         from penstock.agent.offline import set_password as set_offline
         from penstock.base.options import UpOptions
 
         set_offline(UpOptions(data_dir=data_dir, metadata_url=metadata_url), name, password, replace=replace)
+        login = name
     else:
         from penstock.cli.kafka.users import set_password
 
+        login = _login_name(client, name)
         set_password(client, name, password)
-    if target is not None:
-        write_login(target, "SCRAM-SHA-512", name, password)
+    if file is not None:
+        file.write("SCRAM-SHA-512", login, password)
+    return login
+
+
+def _login_name(client: Client, name: str) -> str:
+    """Users of other clusters than the default one name their cluster when they log in."""
+    from penstock.cli.kafka.clusters import current_cluster
+
+    cluster = current_cluster(client)
+    return name if cluster is None or cluster.name == DEFAULT_CLUSTER_NAME else f"{name}@{cluster.name}"
 
 
 def _asked(name: str) -> str:
@@ -223,11 +236,11 @@ def _asked(name: str) -> str:
         return str(click.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True))
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise Misuse("no password came on standard input. To have one made up: --write FILE")
+        raise Misuse("no password came on standard input. To have one generated: --write FILE")
     return password
 
 
-def _made_up() -> str:
+def _generated() -> str:
     import base64
 
     from penstock.base.randomness import SystemRandomness
@@ -235,5 +248,7 @@ def _made_up() -> str:
     return base64.urlsafe_b64encode(SystemRandomness().token(24)).decode("ascii")
 
 
-def _written(target: Path | None) -> str:
-    return "" if target is None else f" How to connect is in {target}; nobody else can read it."
+def _how(name: str, login: str, file: LoginFile | None) -> str:
+    """How the user connects."""
+    named = "" if login == name else f" The name to log in by is {login}."
+    return named if file is None else f"{named} {file.sentence}"

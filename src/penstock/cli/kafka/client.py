@@ -122,7 +122,7 @@ class Client:
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.timeout_s = timeout_s
-        self._bootstrap, self._client_id, self._security = tuple(bootstrap), client_id, security
+        self.bootstrap, self.security, self._client_id = tuple(bootstrap), security, client_id
         self._cluster = cluster
         self._any: Connection | None = None
         self._by_node: dict[int, Connection] = {}
@@ -148,8 +148,8 @@ class Client:
     def another(self) -> Client:
         """A client like this one with connections of its own, for another thread."""
         return Client(
-            self._bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock,
-            security=self._security, cluster=self._cluster,
+            self.bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock,
+            security=self.security, cluster=self._cluster,
         )  # fmt: skip
 
     def anyone(self) -> Connection:
@@ -218,7 +218,7 @@ class Client:
 
     def _connect(self, address: Address) -> Connection:
         return Connection(
-            address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s, security=self._security,
+            address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s, security=self.security,
             cluster=self._cluster,
         )  # fmt: skip
 
@@ -226,7 +226,7 @@ class Client:
         failures: list[str] = []
         cures: list[str] = []
         # Brokers met earlier outlive a bootstrap address that was only good for the first contact.
-        addresses = dict.fromkeys((*self._bootstrap, *(broker.address for broker in self._brokers.values())))
+        addresses = dict.fromkeys((*self.bootstrap, *(broker.address for broker in self._brokers.values())))
         for address in addresses:
             try:
                 return self._connect(address)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka.client import Client
-from penstock.cli.kafka.failures import check
+from penstock.cli.kafka.failures import BrokerError, check
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest, AlterEnvironmentsResponse
 from penstock.wire.messages.alter_virtual_cluster import (
@@ -70,6 +70,16 @@ def describe_clusters(client: Client, names: Sequence[str] | None = None) -> lis
         ]  # fmt: skip
 
     return client.settled(ask)
+
+
+def current_cluster(client: Client) -> VirtualCluster | None:
+    """The one that we are in; None if that is not known: not every broker has any, nor tells everybody."""
+    if not client.anyone().offers(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS):
+        return None
+    try:
+        return next(iter(describe_clusters(client, [])), None)
+    except BrokerError:
+        return None
 
 
 def create_cluster(

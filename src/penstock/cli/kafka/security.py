@@ -34,6 +34,8 @@ class Security:
     is_token_auth: bool = False
     """Whether user and password are the id and the HMAC of a delegation token."""
     ca: Path | None = None
+    ca_text: str = ""
+    """Authorities (PEM) beside those in the file `ca`."""
     certificate: Path | None = None
     key: Path | None = None
     key_password: str = field(default="", repr=False)
@@ -55,7 +57,7 @@ class Security:
             if path is not None and not path.is_file():
                 raise InvalidRequest(f"there is no file {path}")
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            context = ssl.create_default_context(cafile=self.ca, cadata=self.ca_text or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.check_hostname = self.checks_host
             if self.certificate is not None:
@@ -126,7 +128,8 @@ def config_of(properties: Mapping[str, str], environment: Mapping[str, str], *, 
     security = Security(
         protocol=protocol, mechanism=mechanism, user=user, password=password, token=token,
         is_token_auth=jaas.get("tokenauth", "").lower() == "true",
-        ca=_path(properties, base, "ssl.ca.location", "ssl.truststore.location"), certificate=certificate,
+        ca=_path(properties, base, "ssl.ca.location", "ssl.truststore.location"), ca_text=_pem(properties),
+        certificate=certificate,
         key=_path(properties, base, "ssl.key.location"), key_password=properties.get("ssl.key.password", ""),
         checks_host=checks not in ("", "none"),
     )  # fmt: skip
@@ -152,6 +155,12 @@ def _path(properties: Mapping[str, str], base: Path, *names: str) -> Path | None
         if properties.get(name):
             return base / Path(properties[name]).expanduser()
     return None
+
+
+def _pem(properties: Mapping[str, str]) -> str:
+    """Certificates in the file itself, where line feeds are written as `\\n`."""
+    text = properties.get("ssl.truststore.certificates") or properties.get("ssl.ca.pem") or ""
+    return text.replace("\\n", "\n")
 
 
 def _jaas(text: str) -> dict[str, str]:
