@@ -91,6 +91,12 @@ def _api_keys(client: Client) -> Iterable[str]:
     return (key.key_id for account in describe_accounts(client) for key in account.keys)
 
 
+def _transactional_ids(client: Client) -> Iterable[str]:
+    from penstock.cli.kafka.transactions import list_transactions
+
+    return (found.transactional_id for found in list_transactions(client))
+
+
 complete_topics = _names_of(_topics)
 complete_groups = _names_of(_groups)
 complete_clusters = _names_of(_clusters)
@@ -98,4 +104,5 @@ complete_environments = _names_of(_environments)
 complete_users = _names_of(_users)
 complete_accounts = _names_of(_accounts)
 complete_api_keys = _names_of(_api_keys)
+complete_transactional_ids = _names_of(_transactional_ids)
 complete_principals = _names_of(lambda client: (*_users(client), *_accounts(client)))

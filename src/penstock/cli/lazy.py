@@ -54,6 +54,35 @@ def sentence_of(error: OSError) -> str:
     return what if error.filename is None else f"{error.filename}: {what}"
 
 
+_CALLED_HERE: Mapping[str, tuple[str, ...]] = {
+    "add": ("create", "allow", "set", "add-partitions"),
+    "consumer": ("consume",),
+    "consumer-group": ("group",),
+    "consumer-groups": ("group",),
+    "edit": ("alter", "set"),
+    "get": ("describe", "list"),
+    "info": ("describe",),
+    "ls": ("list",),
+    "new": ("create",),
+    "offsets": ("lag",),
+    "producer": ("produce",),
+    "remove": ("delete", "unset", "revoke"),
+    "reset": ("seek",),
+    "reset-offsets": ("seek",),
+    "rm": ("delete", "remove"),
+    "run": ("up",),
+    "serve": ("up",),
+    "server": ("up",),
+    "set": ("alter",),
+    "show": ("describe",),
+    "start": ("up",),
+    "terminate": ("abort",),
+    "update": ("alter", "set"),
+}
+"""Words of other tools, Kafka's among them, and what may be meant by them here."""
+AFTER_THE_COMMAND = frozenset({"-b", "--bootstrap", "--client-config", "--cluster", "--timeout", "-o", "--output"})
+
+
 class LazyGroup(click.Group):
     """Commands by section, each loaded when needed. Our failures leave as one line and exit code 1."""
 
@@ -78,6 +107,16 @@ class LazyGroup(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), lazy.summary) for name, lazy in section.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; of an option that is a command's, say where it goes."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in AFTER_THE_COMMAND:
+                raise
+            message = f"{error.option_name} goes after the command, as in: penstock topic list {error.option_name} …"
+            raise click.UsageError(message, ctx=ctx) from error
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -89,7 +128,8 @@ class LazyGroup(click.Group):
                 raise  # An option, about which click knows more.
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)
+            close = [word for word in _CALLED_HERE.get(args[0], ()) if word in self.lazy]
+            close = close or get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)
             message = f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
             raise click.UsageError(message, ctx=ctx) from error
 

@@ -1,11 +1,13 @@
 """`penstock`: the tree of commands, and how the process ends.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage. A reader that has seen enough (`| head`) and Ctrl-C end a command quietly.
+Exit codes: 0 done, 1 failed, 2 wrong usage. A reader that has seen enough (`| head`) ends a command quietly, and so
+does Ctrl-C, of which the process then dies: a shell that runs commands in a loop stops only if one of them did.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -13,7 +15,14 @@ import click
 from penstock.cli.lazy import Failure, Lazy, LazyGroup, ReaderGone, sentence_of
 from penstock.version import __version__
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+_KAFKAS_NAMES = {"bootstrap-server": "bootstrap", "command-config": "client-config"}
+"""What options are called by Kafka's own tools."""
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "show_default": True,
+    "token_normalize_func": lambda name: _KAFKAS_NAMES.get(name, name),
+}
 
 
 @click.group(
@@ -30,6 +39,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
             "produce": Lazy("produce:produce", "Write records from standard input or a file."),
             "consume": Lazy("consume:consume", "Print records of topics."),
             "group": Lazy("group:group", "Groups: members, lag and offsets."),
+            "transaction": Lazy("transaction:transaction", "Transactions: what is open, and since when."),
+            "config": Lazy("config:config", "Settings of topics, groups, brokers and client metrics."),
             "quota": Lazy("quota:quota", "Quotas: limits of users, clients and addresses."),
         },
         "Tenants": {
@@ -71,6 +82,8 @@ def main() -> int:
     except (BrokenPipeError, ReaderGone):
         _leave_unwritten()
         return 0
+    except KeyboardInterrupt:
+        return _interrupted()
     except OSError as error:
         if not code:  # Else it has been said.
             Failure(sentence_of(error)).show()
@@ -91,12 +104,22 @@ def _leave_unwritten() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _interrupted() -> int:
+    """End as any program does that is interrupted."""
+    _leave_unwritten()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 130  # Not reached where the signal is not blocked.
+
+
 def _run() -> int:
     try:
         code = cli.main(prog_name="penstock", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt):
+            raise abort.__cause__ from None
         return 1
     return code if isinstance(code, int) else 0

@@ -94,6 +94,27 @@ def settings_of(pairs: Sequence[tuple[str, str]], option: str) -> Mapping[str, s
     return settings
 
 
+def setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--set` and `--unset`; the function gets `changes` and `unset`."""
+    unset = click.option(
+        "-u", "--unset", metavar="KEY", multiple=True, help="A setting to reset to its default. May be repeated."
+    )
+    return click.option(
+        "-s", "--set", "changes", type=SETTING, multiple=True, help="A setting to change. May be repeated."
+    )(unset(function))
+
+
+def changes_of(pairs: Sequence[tuple[str, str]], unset: Sequence[str]) -> dict[str, str]:
+    """What to set; nothing at all, or a setting both set and unset, is wrong usage."""
+    wanted = dict(settings_of(pairs, "--set"))
+    if not wanted and not unset:
+        raise click.UsageError("nothing to change; give --set KEY=VALUE or --unset KEY")
+    both = sorted(set(wanted) & set(unset))
+    if both:
+        raise click.UsageError(f"{both[0]} is both set and unset")
+    return wanted
+
+
 def limits_of(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Limits by name; the same twice is wrong usage."""
     limits = dict(pairs)

@@ -60,7 +60,7 @@ def describe(client: Client, name: str, all_configs: bool) -> Result:
     wheres = [TopicPartition(name, partition) for partition in topic.partitions]
     kept = extents(client, wheres)
     taken = sizes(client, cluster, wheres)
-    configs = [config for config in topic_configs(client, name).values() if all_configs or config.differs]
+    configs = [config for config in topic_configs(client, name).values() if all_configs or config.is_own]
     partitions = [_partition(topic, where, kept[where], taken) for where in wheres]
     document: dict[str, Json] = {
         "name": name,

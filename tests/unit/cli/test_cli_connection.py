@@ -209,7 +209,8 @@ def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
         (
             ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
             "Cluster authorization failed.",
-            "topic 't': you are not allowed to do this on the cluster",
+            "topic 't': you are not allowed to do this on the cluster. An administrator can grant it:"
+            " penstock role grant, or penstock acl allow",
         ),
         (ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "That is for others.", "topic 't': That is for others."),
     ],

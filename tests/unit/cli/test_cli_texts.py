@@ -28,7 +28,7 @@ from penstock.cli.texts.quantities import (
     plural,
     size_text,
 )
-from penstock.cli.texts.times import iso, parse_duration_ms, parse_time_ms, to_the_second
+from penstock.cli.texts.times import duration_text, iso, parse_duration_ms, parse_time_ms, to_the_second
 
 NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 
@@ -203,3 +203,14 @@ def test_amounts_are_shown_as_they_were_set() -> None:
 def test_people_get_times_to_the_second() -> None:
     assert to_the_second("2026-01-31T12:00:00.123Z") == "2026-01-31T12:00:00Z"
     assert to_the_second(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "text"),
+    [
+        (None, "-"), (0, "0 ms"), (350, "350 ms"), (12_400, "12 s"), (200_000, "3 m 20 s"), (3_600_000, "1 h"),
+        (7_500_000, "2 h 5 m"), (86_460_000, "1 d"), (97_200_000, "1 d 3 h"),
+    ],
+)  # fmt: skip
+def test_durations_are_written_in_two_units(duration_ms: int | None, text: str) -> None:
+    assert duration_text(duration_ms) == text

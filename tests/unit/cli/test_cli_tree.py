@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,7 +67,7 @@ def test_every_command_that_asks_has_the_same_options() -> None:
 def test_commands_that_destroy_ask_and_can_be_tried() -> None:
     for path, command in ALL:
         options = {name for parameter in command.params for name in parameter.opts}
-        if path[-1] in ("delete", "trim"):
+        if path[-1] in ("delete", "trim", "abort"):
             assert {"--yes", "--dry-run"} <= options, path
         if path[-1] in ("create", "alter", "add-partitions", "seek"):
             assert "--dry-run" in options, path
@@ -83,6 +85,13 @@ def test_version_in_every_format() -> None:
     [
         (["topc"], "did you mean 'topic'?"),
         (["topic", "lst"], "did you mean 'list'?"),
+        (["consumer-groups", "list"], "did you mean 'group'?"),
+        (["group", "reset-offsets", "g"], "did you mean 'seek'?"),
+        (["acl", "add"], "did you mean 'allow'?"),
+        (["-b", "kafka:9092", "topic", "list"], "-b goes after the command, as in: penstock topic list -b"),
+        (["topic", "-o", "json", "list"], "-o goes after the command"),
+        (["topic", "list", "--bootstrap-server", "host:x"], "no valid port"),
+        (["topic", "list", "--command-config", "."], "Invalid value for '--client-config'"),
         (["topic", "create"], "Missing argument 'TOPIC...'"),
         (["topic", "create", "a", "-c", "novalue"], "write key=value"),
         (["topic", "create", "a", "-c", "k=1", "-c", "k=2"], "k is given twice"),
@@ -136,6 +145,19 @@ def test_exit_codes_of_the_process() -> None:
     assert unreachable.stderr == (
         "error: cannot reach 127.0.0.1:1: connection refused. Is it running? Try: penstock up\n"
     )
+
+
+def test_ctrl_c_ends_it_as_it_ends_other_programs() -> None:
+    """A shell stops a loop of commands only if one of them dies of the signal."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "penstock", "topic", "list", "-b", place]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            peer, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=30)
+            peer.close()
+    assert (process.returncode, out, errors.strip()) == (-signal.SIGINT, b"", b"")
 
 
 def test_a_closed_reader_is_no_failure() -> None:

@@ -39,6 +39,7 @@ RETRIABLE = frozenset(
 )
 """After these a command tries again; unlike Kafka's clients, not where something does not exist."""
 
+_GRANT = "An administrator can grant it: penstock role grant, or penstock acl allow"
 _SENTENCES: Mapping[int, str] = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "does not exist. See: penstock topic list",
     ErrorCode.UNKNOWN_TOPIC_ID: "does not exist any more. See: penstock topic list",
@@ -52,9 +53,11 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.NON_EMPTY_GROUP: "has members. Stop its consumers first",
     ErrorCode.UNKNOWN_MEMBER_ID: "has members. Stop its consumers first",
     ErrorCode.TOPIC_DELETION_DISABLED: "the cluster does not allow topics to be deleted (delete.topic.enable=false)",
-    ErrorCode.TOPIC_AUTHORIZATION_FAILED: "you are not allowed to do this with the topic",
-    ErrorCode.GROUP_AUTHORIZATION_FAILED: "you are not allowed to do this with the group",
-    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: "you are not allowed to do this on the cluster",
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: f"you are not allowed to do this with the topic. {_GRANT}",
+    ErrorCode.GROUP_AUTHORIZATION_FAILED: f"you are not allowed to do this with the group. {_GRANT}",
+    ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"you are not allowed to do this with it. {_GRANT}",
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: f"you are not allowed to do this on the cluster. {_GRANT}",
+    ErrorCode.TRANSACTIONAL_ID_NOT_FOUND: "does not exist. See: penstock transaction list",
     ErrorCode.SECURITY_DISABLED: "it is off, and everybody may do everything. It is on where a listener asks for"
     " credentials, or by penstock up --set"
     " authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",

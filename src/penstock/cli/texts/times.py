@@ -59,6 +59,21 @@ def parse_duration_ms(text: str) -> int:
     return _bounded(sum(float(number) * _UNIT_MS[unit] for number, unit in _DURATION.findall(text)), text)
 
 
+def duration_text(duration_ms: int | None) -> str:
+    """`350 ms`, `12 s`, `3 m 20 s`, `2 h 5 m`, `9 d`: the two largest units are enough."""
+    if duration_ms is None:
+        return "-"
+    if duration_ms < 1_000:
+        return f"{duration_ms} ms"
+    parts: list[str] = []
+    left = duration_ms // 1_000
+    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, unit_s)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
 def _bounded(duration_ms: float, text: str) -> int:
     if duration_ms > LONGEST_MS:
         raise InvalidRequest(f"{text!r} is longer than a thousand years")
