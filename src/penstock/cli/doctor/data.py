@@ -1,13 +1,20 @@
-"""Looks at what is in a data directory: which release wrote it, and can this one open it."""
+"""Looks at what is in a data directory: who has it open, which release wrote it, and can this one open it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.agent.offline import data_versions
+from penstock.agent.offline import data_versions, process_on
 from penstock.base.errors import PlatformError
-from penstock.cli.doctor.verdicts import Check, check, data_verdict
+from penstock.cli.doctor.ports import holder_with
+from penstock.cli.doctor.verdicts import Check, Holder, check, data_verdict
+
+
+def directory_holder(data_dir: Path) -> Holder | None:
+    """The process that has it open."""
+    process = process_on(data_dir)
+    return None if process is None else holder_with(process)
 
 
 def data_checks(data_dir: Path) -> Iterator[Check]:

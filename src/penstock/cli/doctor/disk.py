@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.agent.offline import process_on
 from penstock.base.clock import Clock
 from penstock.base.randomness import SystemRandomness
-from penstock.cli.doctor.ports import holder_with
+from penstock.cli.doctor.data import directory_holder
 from penstock.cli.doctor.verdicts import (
     Check,
     check,
@@ -33,10 +32,9 @@ def disk_checks(data_dir: Path, clock: Clock, *, is_running: bool = False) -> It
     if problem:
         yield check("data directory", f"{shown}: {problem}", fail="Change its owner or choose another: --data-dir DIR")
         return
-    process = process_on(data_dir)
     yield directory_verdict(
         shown if place == data_dir.absolute() else f"{shown} (will be created)",
-        None if process is None else holder_with(process), is_running=is_running,
+        directory_holder(data_dir), is_running=is_running,
     )  # fmt: skip
     usage = shutil.disk_usage(place)
     yield space_verdict(usage.free, usage.total)
