@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, together
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.failures import message_of
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -39,6 +40,27 @@ class Outcome(NamedTuple):
     message: str | None = None
 
 
+class Begun:
+    """Acknowledgements of a request that were passed to their partitions."""
+
+    def __init__(self) -> None:
+        self.refused: dict[TopicPartition, Outcome] = {}
+        self.passed: dict[TopicPartition, asyncio.Future[Acknowledged]] = {}
+
+    async def outcomes(self) -> dict[TopicPartition, Outcome]:
+        """The result for each partition, once everything accepted is durable."""
+        outcomes = self.refused
+        for number, (partition, passed) in enumerate(self.passed.items()):
+            await breathe(number, MADE_AT_ONCE)
+            try:
+                answer = await passed
+            except PlatformError as failure:
+                outcomes[partition] = _failed(failure)
+            else:
+                outcomes[partition] = Outcome(answer.error, answer.message)
+        return outcomes
+
+
 Said = Mapping[TopicPartition, Sequence[WireBatch]]
 
 
@@ -52,32 +74,28 @@ class Acknowledging:
         self, key: SessionKey, said: Said, *, version: int, is_renewal: bool
     ) -> dict[TopicPartition, Outcome]:
         """The result for each partition; returns once everything accepted is durable."""
-        outcomes: dict[TopicPartition, Outcome] = {}
-        good: list[tuple[TopicPartition, list[Acknowledgement]]] = []
-        pace = Pace(MADE_AT_ONCE)
+        return await (await self.begin(key, said, version=version, is_renewal=is_renewal)).outcomes()
+
+    async def begin(self, key: SessionKey, said: Said, *, version: int, is_renewal: bool) -> Begun:
+        """Pass them to their partitions. When this returns, whatever is submitted for any of these partitions later is
+        decided after its acknowledgements."""
+        begun, pace = Begun(), Pace()
         for partition, batches in said.items():
             await pace.step(1 + len(batches))
             error = self._wrong(key, partition, batches, version, is_renewal)
             if error is not ErrorCode.NONE or not batches:
-                outcomes[partition] = Outcome(error)
+                begun.refused[partition] = Outcome(error)
             else:
                 given = [Acknowledgement(one.first_offset, one.last_offset, one.acknowledge_types) for one in batches]
-                good.append((partition, given))
-        if len(good) == 1:
-            outcomes[good[0][0]] = await self._one(key, *good[0])
-        else:
-            # Concurrently, so that they become durable in one transaction.
-            done = await together(good, lambda one: self._one(key, *one))
-            outcomes.update(zip((partition for partition, _ in good), done, strict=True))
-        return outcomes
+                self._pass(key, partition, given, begun)
+        return begun
 
-    async def _one(self, key: SessionKey, partition: TopicPartition, given: Sequence[Acknowledgement]) -> Outcome:
+    def _pass(self, key: SessionKey, partition: TopicPartition, given: Sequence[Acknowledgement], begun: Begun) -> None:
         name = PartitionName(key.cluster_id, key.group_id, *partition)
         try:
-            answer: Acknowledged = await self._partitions.acknowledge(name, key.holder, given)
+            begun.passed[partition] = self._partitions.acknowledge(name, key.holder, given)
         except PlatformError as failure:
-            return Outcome(acknowledge_failure(failure), message_of(failure))
-        return Outcome(answer.error, answer.message)
+            begun.refused[partition] = _failed(failure)
 
     def _wrong(
         self, key: SessionKey, partition: TopicPartition, batches: Sequence[WireBatch], version: int, is_renewal: bool
@@ -126,8 +144,11 @@ def session_key(context: RequestContext, group_id: str | None, member_id: str | 
     return SessionKey(context.cluster_id, group_id, member_id, context.principal)
 
 
-def acknowledge_failure(error: PlatformError) -> ErrorCode:
-    """The error when acknowledgements could not be made durable."""
-    if isinstance(error, Refused):
-        return error.code
-    return ErrorCode.NOT_LEADER_OR_FOLLOWER if isinstance(error, Fenced) else ErrorCode.COORDINATOR_NOT_AVAILABLE
+def _failed(problem: PlatformError) -> Outcome:
+    """The outcome of acknowledgements that could not be made durable."""
+    if isinstance(problem, Refused):
+        error = problem.code
+    else:
+        fenced = isinstance(problem, Fenced)
+        error = ErrorCode.NOT_LEADER_OR_FOLLOWER if fenced else ErrorCode.COORDINATOR_NOT_AVAILABLE
+    return Outcome(error, message_of(problem))
