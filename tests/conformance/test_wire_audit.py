@@ -294,7 +294,7 @@ def test_denials(audited: Audited, robot: Wire) -> None:
     }  # fmt: skip
     assert event["subject"].endswith("/topic=payroll")
     assert event["data"]["request"]["client_id"] == "raw-client"
-    fetch = audited.find(lambda event: is_denied(event, "kafka.Fetch"), "a denied fetch")
+    fetch = audited.find(lambda event: is_denied(event, "kafka.FetchConsumer"), "a denied fetch")
     assert fetch["data"]["request"]["correlation_id"] == str(correlation_id)
     told = [event for event in map(json.loads, audited.bytes()) if is_denied(event, "kafka.Produce")]
     assert len(told) == 2
@@ -314,7 +314,7 @@ def test_a_topic_that_may_not_be_read_is_told_of_once_for_each_fetch(audited: Au
     audited.admin.create_topic("after-wages")
     audited.change("CreateTopics", "/topic=after-wages")
     events = [event for event in map(json.loads, audited.bytes()) if event["subject"].endswith("/topic=wages")]
-    assert [event["data"]["methodName"] for event in events].count("kafka.Fetch") == 1
+    assert [event["data"]["methodName"] for event in events].count("kafka.FetchConsumer") == 1
 
 
 def test_a_denied_change_is_told_as_a_denial(audited: Audited, robot: Wire) -> None:

@@ -1,5 +1,7 @@
 """From facts to events: CloudEvents 1.0 in JSON, with the names that Confluent's audit log gives their fields. Pure.
 
+The reference (docs/reference/audit-events.md) lists every field beside Confluent's.
+
 Resources are named by Confluent's resource names: `crn:///kafka=CLUSTER/topic=NAME`.
 """
 
@@ -75,7 +77,10 @@ def camel(name: str) -> str:
 
 
 KINDS: Mapping[ResourceType, str] = {kind: camel(kind.name) for kind in ResourceType}
-METHODS: Mapping[int, str] = {int(key): f"kafka.{camel(key.name)}" for key in ApiKey}
+METHODS: Mapping[int, str] = {
+    **{int(key): f"kafka.{camel(key.name)}" for key in ApiKey}, int(ApiKey.FETCH): "kafka.FetchConsumer",
+}  # fmt: skip
+"""Confluent's names: Kafka's, except that a fetch is by a consumer or by a follower."""
 
 
 def crn(cluster: str, resource: Resource = THE_CLUSTER) -> str:
@@ -165,8 +170,9 @@ def _decision(fact: Decided) -> tuple[str, Resource, dict[str, Any]]:
     }
     if verdict.acl is not None:
         acl = verdict.acl
-        info["aclAuthorization"] = {"permissionType": acl.permission.name, "host": acl.host}
-        info["actingPrincipal"] = acl.principal
+        info["aclAuthorization"] = {
+            "permissionType": acl.permission.name, "host": acl.host, "actingPrincipal": acl.principal,
+        }  # fmt: skip
     elif verdict == SUPER_USER:
         info["superUserAuthorization"] = True
     return METHODS.get(fact.api_key, "kafka.Unknown"), _resource(kind, fact.resource_name), {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from penstock.audit.model import (
     Caller,
     Changed,
     Decided,
+    Ended,
     Lost,
     Resource,
     caller_of,
@@ -67,8 +70,7 @@ def test_a_denial_as_confluent_tells_it() -> None:
                 "resourceType": "Topic",
                 "resourceName": "pay rolls",
                 "patternType": "LITERAL",
-                "aclAuthorization": {"permissionType": "DENY", "host": "*"},
-                "actingPrincipal": "User:*",
+                "aclAuthorization": {"permissionType": "DENY", "host": "*", "actingPrincipal": "User:*"},
             },
             "request": {"correlation_id": "42", "client_id": "client-1"},
             "requestMetadata": {"client_address": "10.0.0.7", "connection_id": "5"},
@@ -149,6 +151,7 @@ def test_names_of_resources_and_methods() -> None:
     assert crn("c", Resource(GROUP, "g/1=ä")) == "crn:///kafka=c/group=g%2F1%3D%C3%A4"
     assert crn("c", Resource(API_KEY, "K")) == "crn:///kafka=c/api-key=K"
     assert crn("c", THE_CLUSTER) == "crn:///kafka=c"
+    assert METHODS[ApiKey.FETCH] == "kafka.FetchConsumer"
     assert METHODS[ApiKey.ALTER_USER_SCRAM_CREDENTIALS] == "kafka.AlterUserScramCredentials"
     assert timestamp(-1) == "1969-12-31T23:59:59.999Z"
 
@@ -164,3 +167,68 @@ def test_what_a_client_chooses_is_cut() -> None:
 def test_what_json_has_no_number_for_is_no_event(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         encoded({"data": number})
+
+
+OF_CLOUDEVENTS = {"specversion", "id", "source", "type", "datacontenttype", "subject", "time"}
+EXTENSIONS = {"agent", "run", "sequence"}
+OF_EVERY_EVENT = {"data.serviceName", "data.methodName", "data.resourceName"}
+RESULT = {"data.result.status", "data.result.message"}
+WHO = {"data.authenticationInfo.principal"}
+WHENCE = {"data.requestMetadata.client_address", "data.requestMetadata.connection_id"}
+REQUEST = {"data.request.correlation_id", "data.request.client_id"}
+VERDICT = {
+    f"data.authorizationInfo.{name}"
+    for name in (
+        "granted", "operation", "resourceType", "resourceName", "patternType", "aclAuthorization.permissionType",
+        "aclAuthorization.host", "aclAuthorization.actingPrincipal", "superUserAuthorization",
+    )
+}  # fmt: skip
+METADATA = {f"data.authenticationInfo.metadata.{name}" for name in ("mechanism", "identifier")}
+CHANGE = {"data.request.accessType", "data.request.data.num_partitions"}
+LOSS = {"data.loss.count", "data.loss.since", "data.loss.until"}
+FIELDS = {
+    "io.confluent.kafka.server/authentication": WHO | METADATA | WHENCE | RESULT,
+    "io.confluent.kafka.server/authorization": WHO | VERDICT | REQUEST | WHENCE,
+    "io.confluent.kafka.server/request": WHO | REQUEST | CHANGE | WHENCE | RESULT,
+    "io.penstock.audit/loss": LOSS | RESULT,
+    "io.penstock.audit/end": RESULT,
+}
+"""Every field of every type. Those of Confluent's types have Confluent's names; nobody may rename them."""
+
+
+def paths(value: object, before: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {before}
+    return {path for name, one in value.items() for path in paths(one, f"{before}.{name}" if before else name)}
+
+
+def test_the_schema() -> None:
+    acl = Acl(
+        resource_type=ResourceType.TOPIC, resource_name="pay", principal="User:*", host="*", operation=Operation.WRITE,
+        permission=Permission.DENY,
+    )  # fmt: skip
+    asked = ApiKey.PRODUCE, Operation.WRITE, ResourceType.TOPIC, "pay"
+    facts = [
+        Attempted(AT_MS, ALICE, "SASL_SSL/PLAIN", "alice", "UNAUTHENTICATED", "because"),
+        Decided(AT_MS, ALICE, *asked, Verdict(False, acl)),
+        Decided(AT_MS, ALICE, *asked, SUPER_USER),
+        Changed(AT_MS, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "x"), 0, {"num_partitions": 3}),
+        Lost(AT_MS + 5, AT_MS, 17, 7),
+        Ended(AT_MS, 0, 18),
+    ]
+    found: dict[str, set[str]] = {}
+    for fact in facts:
+        event = told(fact)
+        found.setdefault(event["type"], set()).update(paths(event))
+    for kind, fields in FIELDS.items():
+        extensions = EXTENSIONS - ({"sequence"} if kind == "io.penstock.audit/loss" else set())
+        assert found.pop(kind) == OF_CLOUDEVENTS | extensions | OF_EVERY_EVENT | fields, kind
+    assert not found
+
+
+def test_every_field_is_in_the_reference() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "audit-events.md").read_text()
+    fields = OF_CLOUDEVENTS | EXTENSIONS | OF_EVERY_EVENT | set().union(*FIELDS.values())
+    documented = set(re.findall(r"`([\w.]+)`", page))
+    missing = {name for name in fields if name not in documented and f".{name.rpartition('.')[2]}" not in documented}
+    assert missing == {"data.request.data.num_partitions"}, "the details of each API have a table of their own"

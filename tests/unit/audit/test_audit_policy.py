@@ -26,6 +26,8 @@ def wanted(policy: Policy, key: ApiKey, of: int = 1) -> int:
         ("none", (), (K.PRODUCE, K.CREATE_TOPICS, K.METADATA)),
         ("all", (K.PRODUCE, K.CREATE_TOPICS, K.METADATA, K.HEARTBEAT, K.WRITE_TXN_MARKERS), ()),
         ("management", (K.CREATE_TOPICS, K.ELECT_LEADERS), (K.PRODUCE, K.FETCH, K.OFFSET_COMMIT, K.METADATA)),
+        ("produce", (K.PRODUCE, K.END_TXN), (K.ADD_OFFSETS_TO_TXN, K.TXN_OFFSET_COMMIT)),
+        ("consume", (K.OFFSET_FETCH, K.LIST_OFFSETS, K.TXN_OFFSET_COMMIT, K.ADD_OFFSETS_TO_TXN), (K.PRODUCE,)),
         ("produce,consume", (K.PRODUCE, K.END_TXN, K.FETCH, K.OFFSET_COMMIT), (K.CREATE_TOPICS, K.HEARTBEAT)),
     ],
 )
