@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from fixtures import programs
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import Secured
 from fixtures.token_issuer import AUDIENCE, TokenIssuer
+from fixtures.waiting import eventually
 from fixtures.wire import Wire
 
 from penstock.wire.api_keys import ApiKey
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.timeout(1200),  # Includes downloading Java clients with cold caches.
 ]
 EVERYTHING = MetadataRequest(topics=[])
+TOKEN_S = 4
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,49 @@ def test_librdkafka(secured: Secured, issuer: TokenIssuer, fresh_name: Callable[
     assert message is not None
     assert message.value() == b"one"
     consumer.close()
+
+
+def test_librdkafka_stays_connected_for_longer_than_its_tokens_are_good(
+    secured: Secured, issuer: TokenIssuer, fresh_name: Callable[..., str]
+) -> None:
+    from confluent_kafka import KafkaError, Producer
+
+    problems, tokens, offsets = list[KafkaError](), list[str](), list[int]()
+
+    def refresh(_: str) -> tuple[str, float]:
+        tokens.append(issuer.token(lifetime_s=TOKEN_S))
+        return tokens[-1], int(time.time()) + TOKEN_S
+
+    def say(word: bytes) -> None:
+        producer.produce(topic, word, on_delivery=lambda _, delivered: offsets.append(delivered.offset()))
+        assert producer.flush(30) == 0
+
+    logins, renewals = counted(secured)
+    producer = Producer(
+        {
+            "bootstrap.servers": secured.at("SASL_SSL"), "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "OAUTHBEARER", "ssl.ca.location": str(secured.authority.ca),
+            "oauth_cb": refresh, "error_cb": problems.append,
+        }
+    )  # fmt: skip
+    topic = fresh_name()
+    say(b"at first")
+    connections = counted(secured)[0] - logins
+    for lifetime in range(1, 4):
+        target = renewals + lifetime * connections
+        eventually(lambda target=target: counted(secured)[1] >= target, what="all connections authenticating again")
+        say(b"still there")
+    assert counted(secured)[0] == logins + connections, "nothing had to connect again"
+    assert offsets == [0, 1, 2, 3]
+    assert len(tokens) >= 4
+    assert problems == []
+
+
+def counted(secured: Secured) -> tuple[int, int]:
+    """How many times clients have logged in, and have authenticated again."""
+    page = secured.server.http_text("/metrics")
+    found = dict(re.findall(r"^penstock_(authentications|reauthentications)_total (\d+)", page, re.MULTILINE))
+    return int(found["authentications"]), int(found["reauthentications"])
 
 
 async def test_aiokafka(secured: Secured, issuer: TokenIssuer, fresh_name: Callable[..., str]) -> None:

@@ -450,6 +450,9 @@ def test_no_login_gets_into_anothers_cluster_or_learns_that_there_is_one(
     assert len(theirs["nobody-has"]) == 22
     assert theirs[victim.things["cluster"]] == theirs["nobody-has"]
     assert not [what for what, answers in theirs["nobody-has"].items() if answers[-1] in ((0, b""), (0, None))]
+    own, password = asks.key
+    right, wrong = (theirs["nobody-has"][f"password {own}, {secret}, True"] for secret in (password, "wrong"))
+    assert right == wrong, "by the server name of another cluster, a key is as good as a wrong one"
 
 
 def told(

@@ -1,7 +1,7 @@
 """How much a virtual cluster may have and do. Pure.
 
-Limits are set by whoever runs the platform and count for a cluster as a whole, before any quota that the cluster has
-given to its own users and clients.
+Limits are set by whoever runs the platform and count for all users and clients of a cluster together, before any quota
+that the cluster has given to them. Like quotas, rates and connections are counted by each agent for itself.
 """
 
 from __future__ import annotations
