@@ -45,6 +45,8 @@ class ApiVersionsHandler:
 
     def __init__(self, table: Mapping[int, Api], cluster_id: Callable[[RequestContext], str]) -> None:
         self._table, self._cluster_id = table, cluster_id
+        self._ranges: dict[bool, list[ApiVersion]] = {}
+        """What is answered, without and with our own APIs: every connection asks, and the table does not change."""
 
     async def api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
         """ApiVersions, key 18, v0-5. v3: flexible, the client names its software. v5: the client names the cluster
@@ -61,11 +63,7 @@ class ApiVersionsHandler:
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
         features = features_of(self._table)
         return ApiVersionsResponse(
-            api_keys=[
-                _range(key, api)
-                for key, api in sorted(self._table.items())
-                if key < FIRST_OWN_API or request.client_software_name == OWN_SOFTWARE
-            ],
+            api_keys=self._ranges_for(is_own=request.client_software_name == OWN_SOFTWARE),
             supported_features=[
                 SupportedFeatureKey(name=name, min_version=lowest, max_version=level)
                 for name, (lowest, level) in features.items()
@@ -77,6 +75,14 @@ class ApiVersionsHandler:
                 for name, (_, level) in features.items()
             ],
         )
+
+    def _ranges_for(self, *, is_own: bool) -> list[ApiVersion]:
+        ranges = self._ranges.get(is_own)
+        if ranges is None:
+            ranges = self._ranges[is_own] = [
+                _range(key, api) for key, api in sorted(self._table.items()) if key < FIRST_OWN_API or is_own
+            ]
+        return ranges
 
 
 def features_of(table: Mapping[int, Api]) -> dict[str, tuple[int, int]]:

@@ -20,7 +20,7 @@ from math import inf
 from typing import Any
 
 from penstock.agent.connection import SIZE, Connection, Slot
-from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
+from penstock.agent.tenancy import Tenancy
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import PlatformError
@@ -239,7 +239,7 @@ class Gate:
                 if refusal is not None:
                     self._tell(connection, login, step.identity)
                     connection.pause()
-                    await asyncio.sleep(TURNED_AWAY_S)
+                    await asyncio.sleep(self._tenancy.turn_away_s())
                     connection.refuse(refusal)
             if not connection.closed:
                 lifetime_ms = 0 if step.identity is None else self._let_in(connection, login, step.identity)

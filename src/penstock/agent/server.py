@@ -23,9 +23,9 @@ from penstock.agent.complaints import Complaints
 from penstock.agent.connection import Connection, Stream
 from penstock.agent.listeners import Listener
 from penstock.agent.request_times import RequestTimes
-from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
+from penstock.agent.tenancy import Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
-from penstock.agent.turns import at_turn_end, turn_of
+from penstock.agent.turns import at_turn_end, newcomers_of, turn_of
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
 from penstock.base.memory import MemoryBounds
@@ -88,7 +88,7 @@ class Server:
         idle_s: float = 600.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self._soon = at_turn_end(self.loop)
+        self._soon, self._newcomers = at_turn_end(self.loop), newcomers_of(self.loop)
         self.dispatch, self.times = dispatch, times or RequestTimes(clock)
         self._admit, self._tenancy = admit, tenancy
         self._throttled_ms = throttled_ms
@@ -153,6 +153,7 @@ class Server:
         sock = listening_socket(listener.host, listener.port)
         sock.listen(1024)
         self._listening[sock.fileno()] = _Listening(listener, sock, tls)
+        self._newcomers.add(sock.fileno())
         self.loop.add_reader(sock.fileno(), self._on_connection, self._listening[sock.fileno()])
         return int(sock.getsockname()[1])
 
@@ -195,6 +196,8 @@ class Server:
         connection = Connection(self, sock, host, self._last_id, listener, identity)
         connection.port = port
         self._connections[connection.connection_id] = connection
+        if listener.uses_sasl:
+            self._newcomers.add(connection.fd)
         if self._admit is not None:
             self._admit(connection)
         if self._sweeper is None:
@@ -203,12 +206,13 @@ class Server:
             refusal = self._tenancy.refusal(identity.cluster_id)
             if refusal is not None:
                 connection.pause()
-                self.loop.call_later(TURNED_AWAY_S, connection.refuse, refusal)
+                self.loop.call_later(self._tenancy.turn_away_s(), connection.refuse, refusal)
                 return
             self.count(connection, identity.cluster_id)
 
     def count(self, connection: Connection, cluster_id: int) -> None:
         """A connection is in a virtual cluster from now on."""
+        self._newcomers.discard(connection.fd)
         if self._tenancy is not None and connection.counted_in != cluster_id and not connection.closed:
             self._stop_counting(connection)
             connection.counted_in = cluster_id
@@ -298,6 +302,7 @@ class Server:
         """A connection ended."""
         if self._connections.pop(connection.connection_id, None) is None:
             return
+        self._newcomers.discard(connection.fd)
         self._stop_counting(connection)
         self.on_closed(connection.connection_id)
         self._held_back.pop(connection.connection_id, None)
@@ -449,6 +454,7 @@ class Server:
             self.loop.remove_reader(number)
             with suppress(OSError):  # A process that was forked off meanwhile has the same socket open.
                 listening.sock.shutdown(socket.SHUT_RDWR)
+            self._newcomers.discard(number)
             listening.sock.close()
         self._listening.clear()
         for handshake in list(self._handshakes):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 
 from penstock.base.clock import Clock
 from penstock.clusters.limits import LimitKey, Limits
 from penstock.quotas.tenants import Tenant
 
-TURNED_AWAY_S = 1.0
+TURNED_AWAY_S, TURNED_AWAY_MAX_S = 1.0, 5.0
 """For how long a connection that is one too many is kept until it is closed."""
+TURNED_AWAY_APART_S = 0.02
+"""The time between two that are closed: their clients are back at once, and should not come all at the same time."""
 
 
 class Tenancy:
@@ -31,6 +34,8 @@ class Tenancy:
         """Connections by cluster."""
         self.refused: Counter[tuple[int, str]] = Counter()
         """How many were turned away, by cluster and limit."""
+        self._last_closed_s = -inf
+        """When the last one of those is closed."""
 
     def refusal(self, cluster_id: int) -> str | None:
         """Why a cluster may not have another connection now. None if it may: that counts as one more made."""
@@ -46,6 +51,13 @@ class Tenancy:
                 return "its cluster makes more connections a second than it may"
             tenant.connections.charge(1, now_ms)
         return None
+
+    def turn_away_s(self) -> float:
+        """For how long to keep a connection that was refused."""
+        now_s = self._clock.monotonic()
+        closed_s = max(now_s + TURNED_AWAY_S, self._last_closed_s + TURNED_AWAY_APART_S)
+        self._last_closed_s = min(closed_s, now_s + TURNED_AWAY_MAX_S)
+        return self._last_closed_s - now_s
 
     def enter(self, cluster_id: int) -> None:
         """A connection is in a cluster from now on."""

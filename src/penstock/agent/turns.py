@@ -5,8 +5,12 @@ is done. With `call_soon` each of the two would be a turn of its own, with a loo
 third of the system calls of a request on a connection of its own. Here both happen at the end of the turn in which the
 request arrived.
 
+A turn also serves only a few of the *newcomers*: listening sockets, and connections that have not authenticated yet.
+A crowd of them, often one tenant's clients that connect again and again, would otherwise hold up everybody's requests
+for as long as all of their steps take.
+
 Only the loop's selector is replaced, which asyncio leaves to whoever makes a loop. Where the loop is another one,
-`at_turn_end` is its `call_soon`.
+`at_turn_end` is its `call_soon`, and newcomers are served like everybody.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
+from heapq import nsmallest
 from typing import Any, Protocol
 
 from penstock.base.clock import SystemClock
@@ -21,6 +26,10 @@ from penstock.base.durations import Durations
 
 Soon = Callable[[Callable[[], None]], Any]
 """Has something called when everything that has arrived is handled."""
+Event = tuple[selectors.SelectorKey, int]
+"""A file and what it is ready for."""
+NEWCOMERS_PER_TURN = 2
+"""Each costs a few tenths of a millisecond, and most turns last about as long."""
 
 
 class Turn(Protocol):
@@ -29,6 +38,40 @@ class Turn(Protocol):
     @property
     def began_s(self) -> float:
         """When it began, by the monotonic clock."""
+
+
+class Newcomers:
+    """The file descriptors of newcomers, and when each was served last."""
+
+    __slots__ = ("_served", "_turn")
+
+    def __init__(self) -> None:
+        self._served: dict[int, int] = {}
+        self._turn = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._served)
+
+    def add(self, fd: int) -> None:
+        """One more. Those who came before it come first."""
+        self._served[fd] = self._turn
+
+    def discard(self, fd: int) -> None:
+        """It is one no more, if it was."""
+        self._served.pop(fd, None)
+
+    def few_of(self, events: list[Event]) -> list[Event]:
+        """The events of a turn, of newcomers only those that have waited longest. The others are reported again in the
+        next turn: for as long as a file is readable, whoever waits is told so."""
+        served = self._served
+        waiting = [event[0].fd for event in events if event[0].fd in served]
+        if len(waiting) <= NEWCOMERS_PER_TURN:
+            return events
+        self._turn += 1
+        chosen = nsmallest(NEWCOMERS_PER_TURN, waiting, key=served.__getitem__)
+        for fd in chosen:
+            served[fd] = self._turn
+        return [event for event in events if event[0].fd in chosen or event[0].fd not in served]
 
 
 class _TurnSelector(selectors.DefaultSelector):
@@ -42,9 +85,10 @@ class _TurnSelector(selectors.DefaultSelector):
         self.durations = Durations()
         """How long turns took, from the end of a wait to the beginning of the next one."""
         self.due: list[Callable[[], None]] = []
+        self.newcomers = Newcomers()
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[Event]:
         """Events, after the turn has ended."""
         if self.due and self._end_turn():
             timeout = 0
@@ -53,6 +97,8 @@ class _TurnSelector(selectors.DefaultSelector):
         durations.total_s += took_s
         events = super().select(timeout)
         self.began_s = self._now()
+        if len(events) > NEWCOMERS_PER_TURN and self.newcomers:
+            return self.newcomers.few_of(events)
         return events
 
     def _end_turn(self) -> bool:
@@ -92,6 +138,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
         """How long its turns took: for so long nobody else was served."""
         return self._turn_selector.durations
 
+    @property
+    def newcomers(self) -> Newcomers:
+        """To be kept up to date by whoever accepts connections."""
+        return self._turn_selector.newcomers
+
     def at_turn_end(self, callback: Callable[[], None]) -> None:
         """Call it when the events of this turn are handled. On the loop's thread."""
         self._turn_selector.due.append(callback)
@@ -117,3 +168,8 @@ def turn_of(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Turn:
 def at_turn_end(loop: asyncio.AbstractEventLoop) -> Soon:
     """How to have something called at the end of the turn."""
     return loop.at_turn_end if isinstance(loop, TurnLoop) else loop.call_soon
+
+
+def newcomers_of(loop: asyncio.AbstractEventLoop) -> Newcomers:
+    """Where to note who is a newcomer. Nobody looks at it where the loop is another one."""
+    return loop.newcomers if isinstance(loop, TurnLoop) else Newcomers()

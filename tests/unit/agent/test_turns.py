@@ -8,9 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from agent_world import Setup
 
-from penstock.agent.turns import TurnLoop, at_turn_end, turn_of
+from penstock.agent.listeners import Listener
+from penstock.agent.turns import NEWCOMERS_PER_TURN, TurnLoop, at_turn_end, newcomers_of, turn_of
 from penstock.base.clock import SystemClock
+from penstock.identity.model import NOBODY
 
 
 def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -143,3 +146,88 @@ def test_with_another_clock_or_loop_it_is_now(loop_factory: Callable[[], asyncio
     turn = turn_of(loop, lambda: next(times))
     assert [turn.began_s, turn.began_s] == [5.0, 6.0]
     loop.close()
+
+
+def test_a_turn_serves_a_few_newcomers_and_everybody_else() -> None:
+    turns: list[list[str]] = [[]]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        pairs = [socket.socketpair() for _ in range(9)]
+        done = loop.create_future()
+
+        def readable(name: str, sock: socket.socket) -> None:
+            sock.recv(1)
+            if not turns[-1]:
+                loop.at_turn_end(lambda: turns.append([]))
+            turns[-1].append(name)
+            if sum(map(len, turns)) == len(pairs) and not done.done():
+                done.set_result(None)
+
+        for number, (ours, theirs) in enumerate(pairs):
+            is_newcomer = number < 7
+            if is_newcomer:
+                newcomers_of(loop).add(ours.fileno())
+            theirs.send(b"x")
+            loop.add_reader(ours, readable, f"newcomer {number}" if is_newcomer else f"known {number}", ours)
+        await done
+        for ours, theirs in pairs:
+            loop.remove_reader(ours)
+            ours.close()
+            theirs.close()
+
+    run(main)
+    assert {name for name in turns[0] if name.startswith("known")} == {"known 7", "known 8"}
+    newcomers = [[name for name in turn if name.startswith("newcomer")] for turn in turns]
+    assert [len(turn) for turn in newcomers if turn] == [NEWCOMERS_PER_TURN] * 3 + [1]
+    assert sorted(name for turn in newcomers for name in turn) == [f"newcomer {number}" for number in range(7)]
+
+
+def test_a_newcomer_that_keeps_sending_does_not_keep_others_waiting() -> None:
+    served: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        pairs = [socket.socketpair() for _ in range(6)]
+        done = loop.create_future()
+
+        def readable(number: int, sock: socket.socket) -> None:
+            served.append(number)  # And there is always more to read.
+            if len(served) == 30 and not done.done():
+                done.set_result(None)
+
+        for number, (ours, theirs) in enumerate(pairs):
+            newcomers_of(loop).add(ours.fileno())
+            theirs.send(b"x")
+            loop.add_reader(ours, readable, number, ours)
+        await done
+        for ours, theirs in pairs:
+            loop.remove_reader(ours)
+            ours.close()
+            theirs.close()
+
+    run(main)
+    assert {number: served[:30].count(number) for number in range(6)} == dict.fromkeys(range(6), 5)
+
+
+def test_a_connection_is_a_newcomer_until_it_has_authenticated() -> None:
+    async def main() -> list[bool]:
+        setup = Setup()
+        newcomers = newcomers_of(asyncio.get_running_loop())
+        seen = []
+        listener = Listener(protocol="SASL_PLAINTEXT", mechanisms=("PLAIN",))
+        for ends in (lambda connection: connection.belongs_to(NOBODY), lambda connection: connection.close()):
+            ours, theirs = socket.socketpair()
+            setup.server._accept(theirs, "10.0.0.1", listener)
+            seen.append(bool(newcomers))
+            ends(setup.server.connections[-1])
+            seen.append(bool(newcomers))
+            ours.close()
+        setup.connect()
+        seen.append(bool(newcomers))
+        await setup.close()
+        return seen
+
+    assert run(main) == [True, False, True, False, False]
