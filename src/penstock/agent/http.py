@@ -21,8 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from penstock.agent.listeners import is_loopback
-from penstock.agent.server import listening_socket
+from penstock.agent.listeners import is_loopback, listening_socket
 
 MAX_CONNECTIONS = 64
 """At the same time: whoever can reach the address needs no credentials, and each has a file and memory."""

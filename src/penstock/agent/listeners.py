@@ -7,13 +7,15 @@ have credentials.
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from penstock.base.dataclasses import dataclass
-from penstock.base.errors import InvalidRequest
+from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
 from penstock.clusters.transitions import check_name
 from penstock.identity.placing import EVERY_TENANT
@@ -222,3 +224,21 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket; raise `Unavailable` with the cure when the address is taken or not of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind((host, port))
+    except OSError as problem:
+        sock.close()
+        if problem.errno == errno.EADDRINUSE:
+            raise Unavailable(
+                f"{host}:{port} is already in use by another program. Stop that one, or listen on another port."
+            ) from problem
+        raise Unavailable(f"cannot listen on {host}:{port}: {problem.strerror or problem}") from problem
+    return sock

@@ -9,7 +9,6 @@ makes no progress while others want it is closed: a frame that trickles, a respo
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import mmap
 import resource
@@ -21,13 +20,12 @@ from typing import NamedTuple
 
 from penstock.agent.complaints import Complaints
 from penstock.agent.connection import Connection, Stream
-from penstock.agent.listeners import Listener
+from penstock.agent.listeners import Listener, listening_socket
 from penstock.agent.request_times import RequestTimes
 from penstock.agent.tenancy import Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end, newcomers_of, turn_of
 from penstock.base.clock import Clock
-from penstock.base.errors import Unavailable
 from penstock.base.memory import MemoryBounds
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
@@ -484,21 +482,3 @@ class Server:
 def connections_possible(max_files: int) -> int:
     """How many connections leave room for the files of everything else; `max_files` is negative without a limit."""
     return 2**31 - 1 if max_files < 0 else max(max_files - RESERVED_FILES, max_files // 2)
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket; raise `Unavailable` with the cure when the address is taken or not of this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind((host, port))
-    except OSError as problem:
-        sock.close()
-        if problem.errno == errno.EADDRINUSE:
-            raise Unavailable(
-                f"{host}:{port} is already in use by another program. Stop that one, or listen on another port."
-            ) from problem
-        raise Unavailable(f"cannot listen on {host}:{port}: {problem.strerror or problem}") from problem
-    return sock
