@@ -224,10 +224,10 @@ def test_tail(session: Session) -> None:
     assert lines[0].split() == ["TIME", "OUTCOME", "PRINCIPAL", "ADDRESS", "METHOD", "WHAT"]
     told = [line.split()[1:] for line in lines if "Topics" in line]
     assert told == [
-        ["done", "User:ANONYMOUS", "127.0.0.1", "kafka.CreateTopics", "topic=orders"],
-        ["failed", "User:ANONYMOUS", "127.0.0.1", "kafka.CreateTopics", "topic=orders:", "TOPIC_ALREADY_EXISTS"],
+        ["done", "User:ANONYMOUS", "127.0.0.1", "CreateTopics", "topic=orders"],
+        ["failed", "User:ANONYMOUS", "127.0.0.1", "CreateTopics", "topic=orders:", "TOPIC_ALREADY_EXISTS"],
     ]
-    assert ["done", "User:ANONYMOUS", "127.0.0.1", "kafka.EnterCluster", "virtual-cluster=platform"] in [
+    assert ["done", "User:ANONYMOUS", "127.0.0.1", "EnterCluster", "virtual-cluster=platform"] in [
         line.split()[1:] for line in lines
     ]
     assert session.run("audit", "tail", "--since", "start").stderr == ""

@@ -126,8 +126,6 @@ def test_securing_tenants_and_encryption(terminal: Terminal) -> None:
     assert deletion in tenants
     for command in [command for command in tenants if command != deletion]:
         terminal.type(command)
-    (trusting,) = [command for command in commands("secure") if "truststore" in command]
-    terminal.type(trusting.replace("admin.properties", "acme.properties"))
     assert "orders" in terminal.type("penstock topic list --client-config acme.properties")
     terminal.type(deletion)
 

@@ -62,7 +62,7 @@ def test_a_port_that_is_taken(server: Server, which: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         line = refusal(server.data_dir, **{which: address})
     assert f"{address} is already in use" in line
-    assert "listen on another port" in line
+    assert "choose another port" in line
     server.start()
     check_kept(server)
 

@@ -238,7 +238,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         sock.close()
         if problem.errno == errno.EADDRINUSE:
             raise Unavailable(
-                f"{host}:{port} is already in use by another program. Stop that one, or listen on another port."
+                f"{host}:{port} is already in use by another program: penstock doctor says which. Stop it, or choose"
+                " another port: --kafka, --listener, --http."
             ) from problem
         raise Unavailable(f"cannot listen on {host}:{port}: {problem.strerror or problem}") from problem
     return sock

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from penstock.agent.agent import Agent
-from penstock.agent.checks import checked_settings
+from penstock.agent.checks import checked_settings, master_key_file
 from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
@@ -143,6 +143,7 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
         *((f"Meta    {metadata}",) if metadata else ()),
+        *_keys(options),
         *await _who_may_come(agent, options, program),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
@@ -154,10 +155,17 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
 
 
 def _manner(listener: Listener) -> str:
-    """How one connects there, unless it is the plain way."""
+    """How one connects there, unless it is the plain way, and which address its clients are told, if it is another."""
+    told = "" if listener.advertised is None else f"  advertised as {_address(*listener.advertised)}"
     if listener.protocol == "PLAINTEXT":
-        return ""
-    return f"  ({' '.join((listener.protocol, *listener.mechanisms))})"
+        return told
+    return f"  ({' '.join((listener.protocol, *listener.mechanisms))}){told}"
+
+
+def _keys(options: UpOptions) -> tuple[str, ...]:
+    """Where the keys are without which nothing can be read."""
+    file = master_key_file(options) if options.encrypt else None
+    return () if file is None else (f"Keys    {file.absolute()}  (keep a copy: without it nothing can be read)",)
 
 
 async def _who_may_come(agent: Agent, options: UpOptions, program: str) -> tuple[str, ...]:

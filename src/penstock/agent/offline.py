@@ -56,6 +56,17 @@ def process_on(data_dir: Path) -> int | None:
     return None if owner is None else int(owner) if owner.isdecimal() else 0
 
 
+def require_unused(data_dir: Path) -> None:
+    """Raise `InvalidRequest` if a process has the directory open: that is to be asked then."""
+    process = process_on(data_dir)
+    if process is not None:
+        who = f" (pid {process})" if process else ""
+        raise InvalidRequest(
+            f"Penstock is running on {data_dir}{who}: leave out --data-dir to change it over the network, or stop it"
+            " first"
+        )
+
+
 def set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:
     """Let a user in with this password. Raises `InvalidRequest` if there is such a user and `replace` is not said."""
     asyncio.run(_set_password(options, user, password, replace=replace))
@@ -79,7 +90,7 @@ async def _set_password(options: UpOptions, user: str, password: str, *, replace
     async with _database(options) as database:
         identities = Identities(database=database, clock=SystemClock(), randomness=SystemRandomness())
         if not replace and user in await identities.mechanisms(DEFAULT_CLUSTER_ID):
-            raise InvalidRequest(f"user {user!r} exists already. To give it another password: penstock user password")
+            raise InvalidRequest(f"user {user!r} exists already. To change its password: penstock user password {user}")
         await identities.set_password(DEFAULT_CLUSTER_ID, user, password)
 
 
@@ -88,6 +99,7 @@ async def _database(options: UpOptions) -> AsyncIterator[Database]:
     """The metadata of a data directory on which nothing runs."""
     clock, randomness = SystemClock(), SystemRandomness()
     assert options.data_dir is not None
+    require_unused(options.data_dir)
     directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
     try:
         metadata = await open_metadata(

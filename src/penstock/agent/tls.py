@@ -160,7 +160,7 @@ def context_of(options: TlsOptions) -> ssl.SSLContext:
     context.num_tickets = 0
     for path in (options.certificate, options.key, *client_authorities(options)):
         if path is not None and not path.is_file():
-            raise InvalidRequest(f"there is no file {path}")
+            raise InvalidRequest(f"{path}, which the settings of TLS name, is not a file")
     try:
         context.load_cert_chain(options.certificate, options.key, lambda: _password(options))
     except OSError as problem:

@@ -61,7 +61,7 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
         Column("key"), Column("service_account", "owner"), Column("created_at", "created", to_the_second),
         Column("expires_at", "expires", to_the_second), Column("description", wraps=True, is_extra=True),
     ]  # fmt: skip
-    return Listing(rows=rows, columns=columns, empty="No API keys yet. Make one: penstock api-key create OWNER")
+    return Listing(rows=rows, columns=columns, empty="No API keys yet. Create one: penstock api-key create OWNER")
 
 
 @click.command(epilog="JSON: {key, secret, service_account, expires_at, file}. secret: null if it is in a file.")

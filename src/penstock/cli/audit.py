@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from penstock.cli.kafka.fetching import Reader
 
 _WAIT_MS = 500
-_WIDTHS = {"time": 24, "outcome": 8, "principal": 18, "address": 15, "method": 26}
+_WIDTHS = {"time": 24, "outcome": 8, "principal": 18, "address": 15, "method": 24}
 _COLOURS = {"denied": "31", "failed": "31", "lost": "33"}
 
 Event = Mapping[str, Any]
@@ -85,11 +85,15 @@ def _reader(client: Client, since: str, *, follow: bool) -> Reader:
     try:
         topic = client.settled(lambda: client.metadata([AUDIT_TOPIC]).topic(AUDIT_TOPIC))
     except BrokerError as error:
+        if error.code == ErrorCode.CLUSTER_AUTHORIZATION_FAILED:
+            raise Failure(
+                "the audit log is for platform administrators: penstock up --set 'super.users=User:NAME'"
+            ) from error
         if error.code != ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
             raise
         raise Failure(
-            "there is no audit log: nothing has happened yet, or it is off, as it is where nobody has to prove who"
-            " they are; see audit.enable"
+            "there is no audit log: it is off, or no event has been logged yet. It is on if a listener requires"
+            " credentials, or with penstock up --set audit.enable=true"
         ) from error
     kept = extents(client, [TopicPartition(AUDIT_TOPIC, number) for number in topic.partitions])
     ends = None if follow else {where: extent.end for where, extent in kept.items()}
@@ -267,7 +271,7 @@ def _line(summary: Summary, *, colours: bool) -> str:
         principal = f"({summary.identifier or 'unknown'})"  # Who it was is not proven.
     texts = {
         "time": summary.time, "outcome": summary.outcome, "principal": harmless(principal),
-        "address": summary.address, "method": summary.method,
+        "address": summary.address, "method": summary.method.removeprefix("kafka."),
     }  # fmt: skip
     cells = [texts[name].ljust(width) for name, width in _WIDTHS.items()]
     colour = _COLOURS.get(summary.outcome)

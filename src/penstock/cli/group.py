@@ -59,7 +59,8 @@ def list_groups(client: Client) -> Result:
         Column("protocol_type", "protocol"),
         number("coordinator"),
     ]
-    return Listing(rows=rows, columns=columns, empty="No groups yet. They appear when a consumer joins one.")
+    none = "No groups that you may see." if client.security.uses_sasl else "No groups yet."
+    return Listing(rows=rows, columns=columns, empty=f"{none} They appear when a consumer joins one.")
 
 
 @click.command(

@@ -66,7 +66,7 @@ def seek(client: Client, name: str, target: str, topics: tuple[NamedTopic, ...],
     committed = committed_offsets(client, name)
     offsets = _targets(client, wanted, topics, list(committed))
     if not offsets:
-        raise InvalidRequest(f"group {name!r} has committed nothing; say where with --topic")
+        raise InvalidRequest(f"group {name!r} has committed nothing: name the topics with --topic")
     if not dry_run:
         commit_offsets(client, name, offsets)
     rows: list[Row] = [

@@ -204,6 +204,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} There is nobody to ask: add --yes.")
+        raise click.UsageError(f"{question} Standard input is not a terminal: add --yes to confirm.")
     if not click.confirm(question, err=True):
         raise click.Abort

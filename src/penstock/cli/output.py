@@ -59,6 +59,8 @@ class Column:
     """Whether a terminal that is too narrow may have it in several lines: sentences and lists, not names or numbers."""
     is_extra: bool = False
     """Whether a table does without it where no row has anything there."""
+    is_below: bool = False
+    """Whether a table has it below its row, where there is something: a remark, for which no column is wide enough."""
 
     @property
     def heading(self) -> str:
@@ -168,32 +170,41 @@ def _details(result: Details, stream: TextIO) -> None:
 
 def _rows(rows: Sequence[Row], columns: Sequence[Column], empty: str, stream: TextIO) -> None:
     columns = [column for column in columns if not column.is_extra or any(row[column.key] for row in rows)]
+    below = next((column for column in columns if column.is_below), None)
+    columns = [column for column in columns if not column.is_below]
     if not rows:
         stream.write(empty + "\n")
     elif is_terminal(stream):
-        _draw(rows, columns, stream)
+        _draw(rows, columns, stream, below)
     else:
-        stream.writelines(aligned(rows, columns))
+        stream.writelines(aligned(rows, columns, below))
 
 
-def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[str]:
-    """Lines of columns two spaces apart, headings in capitals, nothing behind the last value."""
+def aligned(rows: Sequence[Row], columns: Sequence[Column], below: Column | None = None) -> Iterable[str]:
+    """Lines of columns two spaces apart, headings in capitals, nothing behind the last value. A remark below a row
+    begins under its last column."""
     cells = [[column.heading.upper() for column in columns]]
     cells += [[harmless(column.show(row[column.key])) for column in columns] for row in rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
+    indent = " " * sum(width + 2 for width in widths[:-1])
+    for line, row in zip(cells, [None, *rows], strict=True):
         padded = [
             cell.rjust(width) if column.right else cell.ljust(width)
             for cell, width, column in zip(line, widths, columns, strict=True)
         ]
         yield "  ".join(padded).rstrip() + "\n"
+        if row is not None and below is not None and row[below.key]:
+            yield f"{indent}{ARROW}{harmless(below.show(row[below.key]))}\n"
 
 
 WRAPPED_LEAST = 24
 """How narrow a column becomes whose texts go into several lines."""
 
 
-def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO) -> None:
+ARROW = "→ "
+
+
+def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO, below: Column | None = None) -> None:
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
@@ -214,7 +225,10 @@ def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO) -> Non
             no_wrap=not column.wraps, min_width=width,
         )  # fmt: skip
         cells.append([Text(text, style=style) for text, style in texts])
-    for line in zip(*cells, strict=True):
+    for line, row in zip(zip(*cells, strict=True), rows, strict=True):
+        if below is not None and row[below.key]:
+            style = below.style(row[below.key]) if below.style else ""
+            line[-1].append(f"\n{ARROW}{harmless(below.show(row[below.key]))}", style=style)
         table.add_row(*line)
     console = Console(file=stream, highlight=False)
     if least > console.width:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 256 * 1024
 # How long input may pause before what came so far is written: short enough for a person, long enough for a pipe.
 _PAUSE_S = 0.01
+RATED_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +237,10 @@ def _report(topic: str, producer: Producer, seconds: float) -> Details:
 
 def _sentence(report: object) -> str:
     assert isinstance(report, dict)
+    done = f"{plural(report['records'], 'record')} ({size_text(report['bytes'])}) to {report['topic']}"
+    if report["records"] < RATED_RECORDS:
+        return done  # What they took says nothing of what could be reached.
     return (
-        f"{plural(report['records'], 'record')} ({size_text(report['bytes'])}) to {report['topic']} in "
-        f"{report['seconds']:.2f} s: {count_text(report['records_per_second'])} records/s, "
+        f"{done} in {report['seconds']:.2f} s: {count_text(report['records_per_second'])} records/s, "
         f"{size_text(report['bytes_per_second'])}/s"
     )

@@ -52,7 +52,7 @@ def parse_limit(text: str) -> tuple[str, float]:
     """Read `key=value`; rates of bytes may have a unit."""
     key, value = parse_setting(text)
     if key not in KEYS:
-        raise InvalidRequest(f"{key!r} cannot be limited; there are {', '.join(KEYS)}")
+        raise InvalidRequest(f"{key!r} cannot be limited; use one of {', '.join(KEYS)}")
     return key, parse_amount(value, in_bytes=key.endswith("_byte_rate"))
 
 
@@ -144,18 +144,16 @@ def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool
     present = [key for found in quotas(client, entity, strict=True) for key in found.limits]
     going = [key for key in present if key in keys or not keys]
     if going and not dry_run:
-        confirm(f"Take {', '.join(going)} away?", yes=yes)
+        confirm(f"Remove {', '.join(going)}?", yes=yes)
         alter_quota(client, entity, dict.fromkeys(going), dry_run=False)
-    removed = ", ".join(going) or "nothing"
-    return Notice(
-        document={**_names(entity), "removed": going},
-        sentence=f"{'Would take' if dry_run else 'Took'} away {removed}.",
-    )
+    what = "Would remove" if dry_run else "Removed"
+    sentence = f"{what} {', '.join(going)}." if going else "There is no such quota."
+    return Notice(document={**_names(entity), "removed": going}, sentence=sentence)
 
 
 def _require(entity: Entity) -> None:
     if not entity:
-        raise click.UsageError("whose quota? Give --user, --client-id, --ip, or a default of these.")
+        raise click.UsageError("whose quota? Give --user, --client-id, --ip, or a default such as --default-user.")
 
 
 def _names(entity: Mapping[str, str | None]) -> dict[str, Json]:

@@ -54,7 +54,7 @@ def list_accounts(client: Client) -> Result:
         Column("description", wraps=True, is_extra=True),
     ]
     return Listing(
-        rows=rows, columns=columns, empty="No service accounts yet. Make one: penstock service-account create NAME"
+        rows=rows, columns=columns, empty="No service accounts yet. Create one: penstock service-account create NAME"
     )
 
 

@@ -63,9 +63,8 @@ def list_topics(client: Client, internal: bool) -> Result:
         for topic in (topics[name] for name in sorted(topics))
         if internal or not topic.internal
     ]
-    return Listing(
-        rows=rows, columns=[*_COLUMNS, Column("id")], empty="No topics yet. Make one: penstock topic create NAME"
-    )
+    none = "No topics that you may see." if client.security.uses_sasl else "No topics yet."
+    return Listing(rows=rows, columns=[*_COLUMNS, Column("id")], empty=f"{none} Create one: penstock topic create NAME")
 
 
 @click.command(epilog="JSON: [{name, partitions, replication_factor, created}].")

@@ -66,7 +66,7 @@ def list_users(client: Client) -> Result:
         for found in describe_users(client)
     ]
     columns = [Column("user"), Column("mechanisms", wraps=True), Column("iterations")]
-    return Listing(rows=rows, columns=columns, empty="No users yet. Make one: penstock user create NAME")
+    return Listing(rows=rows, columns=columns, empty="No users yet. Create one: penstock user create NAME")
 
 
 def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
@@ -118,7 +118,7 @@ def create(
     from penstock.cli.kafka.users import describe_users
 
     if data_dir is None and any(found.name == name for found in describe_users(client, [name])):
-        raise InvalidRequest(f"user {name!r} exists already. To give it another password: penstock user password")
+        raise InvalidRequest(f"user {name!r} exists already. To change its password: penstock user password {name}")
     if role is None:
         # Who can write to the data directory could do everything anyway.
         role = NO_ROLE if data_dir is None else "admin"
@@ -133,7 +133,9 @@ def create(
     suffix = "" if role == NO_ROLE else f" with the role {role}"
     if dry_run:
         return Notice(document=document, sentence=f"Would create user {name}{suffix}.")
-    return Notice(document=document, sentence=f"Created user {name}{suffix}.{_how(name, login, file)}")
+    # Where users have to log in, ACLs apply.
+    hint = f" It has no rights yet: penstock role grant ROLE {name}" if role == NO_ROLE and _is_guarded(client) else ""
+    return Notice(document=document, sentence=f"Created user {name}{suffix}.{_how(name, login, file)}{hint}")
 
 
 def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata_url: str | None) -> None:
@@ -170,7 +172,7 @@ def change_password(
     from penstock.cli.kafka.users import describe_users
 
     if data_dir is None and not any(found.name == name for found in describe_users(client, [name])):
-        raise InvalidRequest(f"there is no user {name!r}. To make it: penstock user create")
+        raise InvalidRequest(f"there is no user {name!r}. To create it: penstock user create {name}")
     file = login_file(client, target, ca, offline=data_dir is not None)
     login = name if dry_run else _set(client, name, data_dir, metadata_url, file, replace=True)
     document: Row = {"user": name, "changed": not dry_run, "file": None if target is None else str(target)}
@@ -206,6 +208,10 @@ def _set(
     client: Client, name: str, data_dir: Path | None, metadata_url: str | None, file: LoginFile | None, *, replace: bool
 ) -> str:  # fmt: skip
     """Give a user a password; the name that the user logs in by."""
+    if data_dir is not None:
+        from penstock.agent.offline import require_unused
+
+        require_unused(data_dir)  # Before anybody types a password.
     password = _generated() if file is not None else _asked(name)
     if data_dir is not None:
         from penstock.agent.offline import set_password as set_offline
@@ -246,6 +252,10 @@ def _generated() -> str:
     from penstock.base.randomness import SystemRandomness
 
     return base64.urlsafe_b64encode(SystemRandomness().token(24)).decode("ascii")
+
+
+def _is_guarded(client: Client) -> bool:
+    return client.security.uses_sasl
 
 
 def _how(name: str, login: str, file: LoginFile | None) -> str:

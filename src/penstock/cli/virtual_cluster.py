@@ -132,7 +132,7 @@ def describe(client: Client, name: str | None) -> Result:
 
     clusters = describe_clusters(client, [] if name is None else [name])
     if not clusters:
-        raise InvalidRequest(f"there is no cluster {name!r} that you may see. See: penstock cluster list")
+        raise InvalidRequest(f"cluster {name!r} does not exist, or you may not see it. See: penstock cluster list")
     found = clusters[0]
     document: dict[str, Json] = {
         "cluster": found.name,

@@ -44,7 +44,7 @@ Usage = Callable[[int], Awaitable[Mapping[str, float]]]
 Complaint = tuple[ErrorCode, str | None]
 FINE: Complaint = ErrorCode.NONE, None
 NOT_ALLOWED: Complaint = (
-    ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "That is for administrators of the platform (super.users)."
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Only platform administrators (super.users) may do this."
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from penstock.wire.messages.describe_cluster_keys import (
     DescribedClusterKeys,
 )
 
-NOT_ALLOWED = "That is for administrators of the platform (super.users)."
+NOT_ALLOWED = "Only platform administrators (super.users) may do this."
 
 
 class Action(IntEnum):

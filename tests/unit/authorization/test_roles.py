@@ -81,7 +81,7 @@ def test_principals_and_operations_as_people_write_them() -> None:
     for text in ("describe-configs", "DescribeConfigs", "DESCRIBE_CONFIGS"):
         assert parse_operation(text) is Operation.DESCRIBE_CONFIGS
     for text in ("any", "unknown", "fly", ""):
-        with pytest.raises(InvalidRequest, match="is no operation"):
+        with pytest.raises(InvalidRequest, match="is not an operation"):
             parse_operation(text)
     with pytest.raises(InvalidRequest, match="needs a name"):
         parse_principal("")

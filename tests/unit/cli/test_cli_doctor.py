@@ -88,7 +88,8 @@ def test_versions_of_data(version: int, database: int | None, expected: Status) 
         version=version, newest=1, database=database, newest_database=30, metadata="sqlite"
     )  # fmt: skip
     assert found.status is expected
-    assert found.found.startswith(f"format {version}, database {database or 'not known'}, in sqlite")
+    known = "" if database is None else f", database {database}"
+    assert found.found.startswith(f"format {version}{known}, in sqlite")
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,21 @@ def test_a_narrow_terminal_breaks_sentences_and_no_names(width: int, monkeypatch
 def test_a_column_that_nobody_has_is_left_out_for_people_only() -> None:
     assert rendered(WIDE, "table").splitlines()[0].split() == ["NAME", "WHAT"]
     assert json.loads(rendered(WIDE, "json"))[0]["note"] is None
+
+
+REMARKS = Listing(
+    rows=[{"name": "clock", "found": "not synchronised", "change": "Turn on a time service, such as chrony"},
+          {"name": "disk", "found": "ext4", "change": None}],
+    columns=[Column("name", "check"), Column("found", wraps=True), Column("change", is_below=True)],
+    empty="",
+)  # fmt: skip
+
+
+def test_a_remark_is_below_its_row() -> None:
+    assert rendered(REMARKS, "table") == (
+        "CHECK  FOUND\n"
+        "clock  not synchronised\n"
+        "       → Turn on a time service, such as chrony\n"
+        "disk   ext4\n"
+    )  # fmt: skip
+    assert json.loads(rendered(REMARKS, "json"))[0]["change"].startswith("Turn on")

@@ -149,6 +149,6 @@ _SECTION = Section(
         Column("status", style=lambda status: STYLES[str(status)]),
         Column("name", "check"),
         Column("found", wraps=True),
-        Column("change", "what to change", show=lambda change: change or "", wraps=True, is_extra=True),
+        Column("change", is_below=True, style=lambda change: "bold"),
     ],
 )

@@ -131,7 +131,7 @@ def data_verdict(
 ) -> Check:  # fmt: skip
     """Whether this program can open what is there, and what it will make of it."""
     name = "data version"
-    found = f"format {version}, database {'not known' if database is None else database}, in {metadata}"
+    found = f"format {version}" + (f", database {database}" if database is not None else "") + f", in {metadata}"
     if version > newest or (database or 0) > newest_database:
         return check(
             name, f"{found}; this program knows format {newest} and database {newest_database}",

@@ -12,7 +12,7 @@ from penstock.wire.messages.create_acls import AclCreation, CreateAclsRequest, C
 from penstock.wire.messages.delete_acls import DeleteAclsFilter, DeleteAclsRequest, DeleteAclsResponse
 from penstock.wire.messages.describe_acls import DescribeAclsRequest, DescribeAclsResponse
 
-ABOUT = "access control"
+ABOUT = "ACLs"
 
 
 def describe_acls(client: Client, asked: AclFilter) -> list[Acl]:

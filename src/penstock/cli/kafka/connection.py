@@ -136,12 +136,18 @@ class Connection:
             request = SaslAuthenticateRequest(auth_bytes=token)
             answer = self.call(ApiKey.SASL_AUTHENTICATE, request, SaslAuthenticateResponse)
             if answer.error_code:
-                what = answer.error_message or "the credentials are not accepted"
-                raise AuthenticationFailed(f"{self.address} refuses {self._security.user or 'the token'}: {what}")
+                raise AuthenticationFailed(self._refusal(mechanism, answer.error_message or ""))
             try:
                 token = exchange.send(bytes(answer.auth_bytes))
             except StopIteration:
                 return
+
+    def _refusal(self, mechanism: str, message: str) -> str:
+        if not self._security.user:
+            return f"{self.address} refuses the token: {message or 'it is not accepted'}"
+        if not message or "credentials" in message or "username or password" in message:
+            message = f"the user name or the password is wrong ({mechanism})"
+        return f"{self.address} refuses {self._security.user}: {message}"
 
     def _negotiate(self) -> ApiVersionsResponse:
         try:
@@ -209,7 +215,7 @@ class Connection:
     def _suspicion(self) -> str:
         if self._security.uses_sasl or self._security.uses_tls:
             return f"Is it a listener of protocol {self._security.protocol}?"
-        return "Is it a Kafka broker, without TLS and credentials? If not, say how to connect: --client-config"
+        return "Is it a Kafka broker? If it requires TLS or credentials, add --client-config FILE"
 
     def _lost(self, error: OSError) -> ConnectionLost:
         problem = f"lost {self.address}: {reason(error)}"

@@ -58,8 +58,8 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"you are not allowed to do this with it. {_GRANT}",
     ErrorCode.CLUSTER_AUTHORIZATION_FAILED: f"you are not allowed to do this on the cluster. {_GRANT}",
     ErrorCode.TRANSACTIONAL_ID_NOT_FOUND: "does not exist. See: penstock transaction list",
-    ErrorCode.SECURITY_DISABLED: "it is off, and everybody may do everything. It is on where a listener asks for"
-    " credentials, or by penstock up --set"
+    ErrorCode.SECURITY_DISABLED: "they are off, and whoever can connect may do everything. They are on if a listener"
+    " requires credentials, or with penstock up --set"
     " authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     ErrorCode.INVALID_RECORD: "the broker refused a record. A compacted topic needs keys (-k, -K or %k)",
     ErrorCode.NOT_LEADER_OR_FOLLOWER: "has no leader now. Try again later",
@@ -91,6 +91,8 @@ class BrokerError(PlatformError):
         sentence = _SENTENCES.get(code) or detail or f"the broker answered {code_name(code)}"
         if detail and code in _BROKER_KNOWS_BETTER and detail != _SAYS_NO_MORE.get(code):
             sentence = detail
+        if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and about.startswith("partition "):
+            sentence = "does not exist. See: penstock topic describe"
         colon = "" if sentence.startswith(_PREDICATES) else ":"
         super().__init__(f"{about}{colon} {sentence}" if about else sentence)
 
@@ -143,15 +145,15 @@ def cure(error: OSError, host: str) -> str:
     """What to do about a first connection that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == _WRONG_NAME:
-            return "Connect by a name that is in it"
-        return "If it is signed by an authority of your own, name that: ssl.ca.location in --client-config"
+            return "Connect to one of the names that are in it"
+        return "If it is signed by an authority of your own, add that to --client-config: ssl.ca.location=FILE"
     if isinstance(error, ssl.SSLError):
-        return "Is that the listener? How it wants to be spoken to is in --client-config: security.protocol"
+        return "Check the port, and security.protocol in --client-config: is it a listener with TLS?"
     if isinstance(error, socket.gaierror):
-        return "Where it is: --bootstrap HOST:PORT"
+        return "Check the address: --bootstrap HOST:PORT"
     if host in LOCAL:
         return "Is it running? Try: penstock up"
-    return "Is it there, and can it be reached from here? Where it is: --bootstrap HOST:PORT"
+    return "Is it running, and can it be reached from here? Check the address: --bootstrap HOST:PORT"
 
 
 def reason(error: OSError) -> str:
@@ -161,7 +163,7 @@ def reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        return f"it does not speak TLS with us ({(error.reason or 'unknown').replace('_', ' ').lower()})"
+        return f"TLS failed ({(error.reason or 'unknown').replace('_', ' ').lower()})"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     match error.errno:

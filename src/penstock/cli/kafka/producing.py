@@ -243,7 +243,7 @@ def topic_or_created(client: Client, name: str) -> Topic:
             # What a broker answers while it makes the topic, and for ever if it does not make topics.
             raise BrokerError(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
         if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-            raise InvalidRequest(f"topic {name!r} does not exist. Make it: penstock topic create {name}")
+            raise InvalidRequest(f"topic {name!r} does not exist. Create it: penstock topic create {name}")
         return cluster.topic(name)
 
     return client.settled(attempt)

@@ -22,7 +22,7 @@ def parse_operation(text: str) -> Operation:
         if operation.name.replace("_", "").lower() == plain and operation > Operation.ANY:
             return operation
     names = ", ".join(shown(operation) for operation in Operation if operation > Operation.ANY)
-    raise InvalidRequest(f"{text!r} is no operation; there are {names}")
+    raise InvalidRequest(f"{text!r} is not an operation; use one of {names}")
 
 
 def shown(code: Operation) -> str:
