@@ -106,12 +106,12 @@ def test_a_cluster_goes_with_everything_in_it(session: Session) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("topic", "list", "--cluster", "nobody"), "cluster 'nobody' does not exist"),
+        (("topic", "list", "--cluster", "nobody"), "there is no cluster 'nobody'"),
         (("cluster", "create", "default"), "exists already"),
         (("cluster", "create", "UPPER"), "is not a valid name"),
         (("cluster", "create", "fine", "--env", "nowhere"), "there is no environment"),
         (("cluster", "describe", "nobody"), "cluster 'nobody' does not exist"),
-        (("cluster", "alter", "nobody", "--description", "x"), "cluster 'nobody' does not exist"),
+        (("cluster", "alter", "nobody", "--description", "x"), "there is no cluster 'nobody'"),
     ],
 )
 def test_what_cannot_be(session: Session, words: tuple[str, ...], complaint: str) -> None:
