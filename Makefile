@@ -20,8 +20,8 @@ $(STAMP): requirements-dev.txt pyproject.toml src/penstock/_twin.pyx tools/build
 	@echo "== setting up, 1 of 4: a virtual environment in $(VENV)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
-	@echo "== setting up, 2 of 4: what requirements-dev.txt pins, a minute or so"
-	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "== setting up, 2 of 4: what requirements-dev.txt pins, a minute or two"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@echo "== setting up, 3 of 4: penstock itself"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q src/penstock

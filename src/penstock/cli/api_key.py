@@ -66,7 +66,7 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
 
 @click.command(epilog="JSON: {key, secret, service_account, expires_at, file}. secret: null if it is in a file.")
 @click.argument("owner", metavar="SERVICE_ACCOUNT", shell_complete=complete_accounts)
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", show_default=False, help="What it is for.")
 @click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="How long it is valid.  [default: for ever]")
 @write_options("Write it to FILE, for --client-config and Kafka's --command-config, instead of showing it.")
 @dry_run_option

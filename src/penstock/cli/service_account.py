@@ -60,7 +60,7 @@ def list_accounts(client: Client) -> Result:
 
 @click.command(epilog="JSON: {service_account, created}.")
 @click.argument("name", metavar="NAME")
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", show_default=False, help="What it is for.")
 @dry_run_option
 @asks_cluster
 def create(client: Client, name: str, description: str, dry_run: bool) -> Result:

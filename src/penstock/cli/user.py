@@ -107,8 +107,8 @@ def create(
     The password is typed, read from standard input, or generated and written to a file (--write). Create the first
     user with --data-dir, before `penstock up` is started; it may do everything.
 
-    The file contains the password, the certificate authority, and the address if there is one to be known: it can be
-    used from any machine.
+    The file contains everything that a client needs: the password, the certificate authority and the address. It can be
+    copied to other machines.
 
     \b
     penstock user create admin --data-dir /var/lib/penstock --write admin.properties --ca ca.pem

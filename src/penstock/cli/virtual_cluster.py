@@ -79,7 +79,7 @@ def list_clusters(client: Client) -> Result:
     "--env", "environment", metavar="NAME", default="default", help="The environment it belongs to.",
     shell_complete=complete_environments,
 )  # fmt: skip
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", show_default=False, help="What it is for.")
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="A limit of the cluster. May be repeated.")
 @click.option("--encrypt", is_flag=True, help="Encrypt what it stores. Cannot be undone.")
 @dry_run_option
