@@ -251,6 +251,25 @@ def test_a_database_has_one_directory_and_a_directory_one_place(
     assert end_offsets(server, "t") == [0]
 
 
+def test_a_database_that_is_older_than_the_data_is_noticed(
+    server: Server, postgres_dsn: str, running_postgres: Callable[[], PostgresServer]
+) -> None:
+    postgres = running_postgres()
+    create(server, "t", 1)
+    with Load(server, "t", threads=1) as load:
+        load.await_more(100)
+    assert server.stop() == 0
+    ((epoch,),) = asyncio.run(postgres.run("UPDATE shard SET epoch = epoch - 1 RETURNING epoch"))
+    for _ in range(2):
+        assert f"it ends with start {epoch}, the data with start {epoch + 1}" in refused(server.data_dir, postgres_dsn)
+    asyncio.run(postgres.run("UPDATE shard SET epoch = epoch + 1"))
+    server.start()
+    check_everything_is_there(server, "t", load)
+    assert server.stop() == 0
+    asyncio.run(postgres.empty_database())
+    assert "the metadata is empty, but the data directory has data" in refused(server.data_dir, postgres_dsn)
+
+
 def refused(data_dir: Path, dsn: str | None) -> str:
     """What a start is refused with."""
     kafka, http = free_ports(2)

@@ -159,6 +159,78 @@ def test_damage_is_named(server: Server) -> None:
     assert "has data but no format file" in refusal(server.data_dir)
 
 
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Server]:
+    """A stopped server whose directory has one record in topic `t`, which survives a power cut."""
+    server = Server(tmp_path, durability="disk")
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        wire.create_topic("t")
+        wire.produce("t", batch(b"kept"))
+    assert server.stop() == 0
+    yield server
+    server.kill()
+
+
+def test_metadata_that_is_gone_is_not_replaced(durable: Server) -> None:
+    """With new metadata, everything in the directory would be deleted."""
+    file = durable.data_dir / "metadata.db"
+    content = file.read_bytes()
+    file.unlink()
+    assert f"has data, but {file} is missing. Restore" in refusal(durable.data_dir)
+    assert not file.exists()
+    file.touch()
+    assert f"has data, but {file} is empty. Restore" in refusal(durable.data_dir)
+    file.write_bytes(content)
+    durable.start()
+    check_kept(durable)
+
+
+@pytest.mark.parametrize("left", [4096, -4096])
+def test_metadata_that_was_cut_off_is_noticed(durable: Server, left: int) -> None:
+    file = durable.data_dir / "metadata.db"
+    os.truncate(file, left if left > 0 else file.stat().st_size + left)
+    assert "Restore it from a backup" in refusal(durable.data_dir)
+
+
+def test_metadata_whose_log_is_lost_is_noticed(tmp_path: Path) -> None:
+    """Until the first stop, all of the metadata is in the log of SQLite."""
+    server = Server(tmp_path, durability="disk")
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        wire.create_topic("t")
+        wire.produce("t", batch(b"lost"))
+    server.kill()
+    (server.data_dir / "metadata.db-wal").unlink()
+    assert "the metadata is empty, but the data directory has data" in refusal(server.data_dir)
+
+
+def test_metadata_of_an_earlier_start_is_noticed(durable: Server) -> None:
+    file = durable.data_dir / "metadata.db"
+    earlier = file.read_bytes()
+    durable.start()
+    with Wire(durable.bootstrap) as wire:
+        wire.produce("t", batch(b"later"))
+    assert durable.stop() == 0
+    latest = file.read_bytes()
+    file.write_bytes(earlier)
+    assert "is older than its data: it ends with start 1, the data with start 2" in refusal(durable.data_dir)
+    file.write_bytes(latest)
+    durable.start()
+    with Wire(durable.bootstrap) as wire:
+        assert [record.value for record in wire.fetch_records("t")] == [b"kept", b"later"]
+
+
+def test_a_lock_that_somebody_has_deleted_still_locks(server: Server) -> None:
+    server.start()
+    (server.data_dir / "lock").unlink()
+    assert "in use by another process (pid unknown)" in refusal(server.data_dir)
+    check_kept(server)
+    server.kill()
+    server.start()
+    check_kept(server)
+
+
 def test_a_lost_slab_is_noticed(server: Server) -> None:
     for slab in (server.data_dir / "slabs").iterdir():
         slab.unlink()

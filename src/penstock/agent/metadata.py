@@ -3,6 +3,9 @@
 A database on a server outlives data directories and can be reached from many machines, so two things are made sure
 of. It belongs to one data directory, by the cluster id that both have. And taking it begins a new epoch: whatever a
 former process has still under way there will not happen.
+
+A database that is older than the data, because only one of the two came from a backup say, is refused: starts are
+numbered, by the life of commit records or the epoch, and the directory remembers the newest.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
@@ -25,7 +27,7 @@ from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.registry import Registry
-from penstock.log.roll_forward import roll_forward
+from penstock.log.roll_forward import last_life, roll_forward, start_of
 from penstock.log.trailing_rows import TrailingRows
 from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
@@ -36,6 +38,7 @@ from penstock.transactions.store import redo
 if TYPE_CHECKING:
     from penstock.log import commit_sql, follow, shared_commit_path
     from penstock.metadata.postgres import PostgresDatabase
+    from penstock.storage.directory import DataDirectory
 else:  # Of several agents.
     commit_sql, follow = later("penstock.log.commit_sql"), later("penstock.log.follow")
     shared_commit_path = later("penstock.log.shared_commit_path")
@@ -66,6 +69,8 @@ class Metadata:
     """Of the shard, where the database could have had another user before."""
     life: int = 0
     """Which start this is, where commits are made by their WAL objects."""
+    directory: DataDirectory | None = None
+    """Where the newest start is noted; None in memory, and where a power cut may undo starts."""
     lost_commits: int = 0
     """How many that were acknowledged the start could not bring in, because the disk has lost the record of one."""
 
@@ -75,17 +80,24 @@ class Metadata:
 
 
 async def open_metadata(
-    options: UpOptions, path: Path | None, kafka_cluster_id: str, *, clock: Clock, randomness: Randomness, shard_id: int
-) -> Metadata:
+    options: UpOptions, directory: DataDirectory | None, kafka_cluster_id: str, *, clock: Clock,
+    randomness: Randomness, shard_id: int,
+) -> Metadata:  # fmt: skip
     """Open the database, bring it to this version, and take it."""
-    opened = Metadata(_database(options, path, clock, randomness))
+    opened = Metadata(_database(options, directory, clock, randomness))
+    if directory is not None and options.durability == "disk":
+        opened.directory = directory
     await opened.database.open()
     try:
-        await migrate(opened.database, clock)
         place = place_of(options)
+        await migrate(opened.database, clock, holds_data=directory is not None and directory.has_data)
         if place is not None:
             now_ms = clock.now_ms()
-            opened.epoch = await opened.database.transaction(lambda: _take(kafka_cluster_id, place, now_ms, shard_id))
+            opened.epoch = await opened.database.transaction(
+                lambda: _take(kafka_cluster_id, place, now_ms, shard_id, opened.directory)
+            )
+            if opened.directory is not None:
+                opened.directory.note_start(opened.epoch)
             if options.durability == "disk":
                 await _warn_of_losses(opened.database, place)
     except BaseException:
@@ -95,17 +107,20 @@ async def open_metadata(
 
 
 def _database(
-    options: UpOptions, path: Path | None, clock: Clock, randomness: Randomness
+    options: UpOptions, directory: DataDirectory | None, clock: Clock, randomness: Randomness
 ) -> SqliteDatabase | PostgresDatabase:
     if options.metadata_url is None:
-        durability = "process" if path is None else options.durability
-        return SqliteDatabase(path, durability=durability, now=clock.monotonic)
+        if directory is None:
+            return SqliteDatabase(None, durability="process", now=clock.monotonic)
+        return SqliteDatabase(directory.database, durability=options.durability, now=clock.monotonic)
     from penstock.metadata.postgres import PostgresDatabase  # It costs a tenth of a second that most have no use for.
 
     return PostgresDatabase(options.metadata_url, randomness=randomness, now=clock.monotonic)
 
 
-def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Script[int]:
+def _take(
+    kafka_cluster_id: str, place: str, now_ms: int, shard_id: int, directory: DataDirectory | None
+) -> Script[int]:
     yield (
         "INSERT INTO cluster (cluster_id, name, shard_id, kafka_id, created_ms) VALUES ($1, 'default', $2, $3, $4)"
         " ON CONFLICT DO NOTHING",
@@ -117,7 +132,10 @@ def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Scri
             f"the metadata in {place} belongs to another data directory (cluster {rows[0][0]}; this one is"
             f" {kafka_cluster_id}). Start with that directory, or with an empty database"
         )
-    return (yield from commit_sql.take_over(shard_id))
+    epoch = yield from commit_sql.take_over(shard_id)
+    if directory is not None:
+        directory.check_start(epoch - 1)
+    return epoch
 
 
 async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: str) -> None:
@@ -131,6 +149,9 @@ async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: st
 async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Randomness, shard_id: int) -> None:
     """Let the database have everything that was committed, before anything is read from it."""
     if isinstance(metadata.database, SqliteDatabase):
+        directory = metadata.directory
+        if directory is not None:
+            directory.check_start(start_of(await metadata.database.read(last_life)))
 
         def on_lost(commits: int) -> None:
             metadata.lost_commits = commits
@@ -138,6 +159,8 @@ async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Ran
         metadata.life = await roll_forward(
             metadata.database, wal, randomness=randomness, shard_id=shard_id, on_lost=on_lost, redo=redo
         )
+        if directory is not None:
+            directory.note_start(start_of(metadata.life))
 
 
 def commit_path_of(

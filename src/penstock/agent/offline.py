@@ -103,7 +103,7 @@ async def _database(options: UpOptions) -> AsyncIterator[Database]:
     directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
     try:
         metadata = await open_metadata(
-            options, directory.database, directory.cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
+            options, directory, directory.cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
         )
         try:
             yield metadata.database

@@ -136,12 +136,23 @@ def _walk(wal: WalStore, key: str) -> Iterator[tuple[int, RecordHead]]:
         offset = _end_of(offset, head)
 
 
+def last_life() -> Script[int]:
+    """The last life that the database knows of; 0 if there was none."""
+    lives = yield "SELECT value FROM counter WHERE name = $1", (_LIFE,)
+    return int(lives[0][0]) if lives else 0
+
+
+def start_of(life: int) -> int:
+    """The part of a life's number that counts lives."""
+    return life // _ONE_LIFE
+
+
 def _known(shard_id: int) -> Script[tuple[int, int]]:
     """The last life, and the last commit that the database has."""
-    lives = yield "SELECT value FROM counter WHERE name = $1", (_LIFE,)
+    life = yield from last_life()
     rows = yield "SELECT MAX(seq) FROM wal_commit WHERE shard_id = $1", (shard_id,)
     shard = yield "SELECT commit_seq, wal_floor FROM shard WHERE shard_id = $1", (shard_id,)
-    return int(lives[0][0]) if lives else 0, max(rows[0][0] or 0, *map(int, shard[0]))
+    return life, max(rows[0][0] or 0, *map(int, shard[0]))
 
 
 def secret_of(life: int) -> int:

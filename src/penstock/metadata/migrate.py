@@ -17,7 +17,7 @@ from pathlib import Path
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
-from penstock.base.errors import Conflict, InvalidRequest
+from penstock.base.errors import Conflict, CorruptData, InvalidRequest
 from penstock.metadata.database import Database, Script
 
 _HOT_ON_POSTGRES = (
@@ -91,15 +91,21 @@ def version_in_file(file: Path) -> int | None:
         return None
 
 
-async def migrate(database: Database, clock: Clock) -> int:
+async def migrate(database: Database, clock: Clock, *, holds_data: bool = False) -> int:
     """Bring a database to the version of this program, which is the answer.
 
-    Raises `InvalidRequest` when a newer program has migrated it already.
+    Raises `InvalidRequest` when a newer program has migrated it already, and `CorruptData` when it is new although it
+    `holds_data`.
     """
     migrations = known_migrations()
     newest = migrations[-1].version
     await _create_table(database)
     present = await database.read(_version)
+    if present == 0 and holds_data:
+        raise CorruptData(
+            "the metadata is empty, but the data directory has data: everything in it would be deleted. Start it with"
+            " its own metadata, or restore all of it from a backup"
+        )
     for steps in [migrations] if present == 0 else [[migration] for migration in migrations[present:]]:
         present = await database.transaction(partial(_apply, steps, database.dialect, clock.now_ms()))
     if present > newest:

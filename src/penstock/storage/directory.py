@@ -3,12 +3,16 @@
     lock          held with flock for the life of the process; its text is the owner's process id
     format        JSON: the version of this layout, the cluster id, and where the metadata is if it is not here;
                   written once, atomically
+    starts        the number of the newest start that the metadata knows of
     slabs/        the write-ahead log
     segments/     compacted data
     metadata.db   topics, groups, commits
 
 A directory with a format newer than this program is refused, and so is one that has data but no format file: with a new
-cluster id every client would believe that it talks to another cluster.
+cluster id every client would believe that it talks to another cluster. The same goes for data whose metadata is
+missing, or older than the last start: whatever the metadata does not name would be taken for leftovers, and deleted.
+
+Two files are locked, because whoever believes a lock to be stale deletes the file that is called so.
 """
 
 from __future__ import annotations
@@ -46,8 +50,8 @@ class Format(NamedTuple):
 class DataDirectory:
     """An open data directory: its paths, and the lock that keeps other processes out."""
 
-    def __init__(self, path: Path, lock: int, cluster_id: str) -> None:
-        self._lock: int | None = lock
+    def __init__(self, path: Path, locks: list[int], cluster_id: str) -> None:
+        self._locks = locks
         self.path = path
         self.slabs, self.segments, self.database = path / "slabs", path / "segments", path / "metadata.db"
         self.cluster_id = cluster_id
@@ -68,28 +72,74 @@ class DataDirectory:
             for folder in fresh:
                 with suppress(PermissionError):  # Folders may be writable without being readable.
                     sync_directory(folder.parent)
-            lock = _take_lock(path)
+            locks = [_take_lock(path)]
             try:
                 _check_free_space(path, MIN_FREE_TO_GO_ON_BYTES if (path / "format").exists() else MIN_FREE_BYTES)
                 cluster_id = _check_format(path, metadata)
                 cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
-                directory = cls(path, lock, cluster_id)
+                locks.append(_locked(path / "format", path))
+                directory = cls(path, locks, cluster_id)
+                if metadata == METADATA_HERE:
+                    directory._check_database()
                 # Even in an existing directory that is readable for others.
                 directory.slabs.mkdir(mode=0o700, exist_ok=True)
                 directory.segments.mkdir(mode=0o700, exist_ok=True)
                 sync_directory(path)
             except BaseException:
-                os.close(lock)
+                for lock in locks:
+                    os.close(lock)
                 raise
         return directory
 
     def close(self) -> None:
         """Unlock the directory."""
-        if self._lock is not None:
+        for lock in self._locks:
             with suppress(OSError):  # A forked process may have the same file open.
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
-            os.close(self._lock)
-            self._lock = None
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+        self._locks = []
+
+    @property
+    def has_data(self) -> bool:
+        """Whether anything was ever appended, so that the metadata cannot be new."""
+        # Either may be a file system of its own, with a folder like lost+found.
+        return any(self.slabs.glob("*.slab")) or any(self.segments.glob("[0-9a-f][0-9a-f]"))
+
+    @property
+    def newest_start(self) -> int:
+        """The number of the newest start, which the metadata must know of; 0 if none was noted."""
+        file = self.path / "starts"
+        try:
+            return int(file.read_bytes())
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            raise CorruptData(f"The file {file} is damaged. Restore the data directory from a backup.") from None
+
+    def note_start(self, number: int) -> None:
+        """Remember a start that the metadata has durably."""
+        with _explained(self.path):
+            _write_durably(self.path / "starts", b"%d\n" % number)
+            sync_directory(self.path)
+
+    def check_start(self, known: int) -> None:
+        """Raise `CorruptData` if the metadata knows of no start as new as the newest."""
+        newest = self.newest_start
+        if known < newest:
+            raise CorruptData(
+                f"The metadata of the data directory {self.path} is older than its data: it ends with start {known},"
+                f" the data with start {newest}. Restore all of the directory, and its metadata, from the same backup."
+                f" (Without the file {self.path / 'starts'} it starts, and deletes what the metadata does not know of.)"
+            )
+
+    def _check_database(self) -> None:
+        """Raise `CorruptData` where SQLite would begin a new database for old data."""
+        file = self.database
+        if self.has_data and not (file.exists() and file.stat().st_size):
+            raise CorruptData(
+                f"The data directory {self.path} has data, but {file} is {'empty' if file.exists() else 'missing'}."
+                " Restore all of the directory from a backup."
+            )
 
 
 @contextmanager
@@ -129,21 +179,31 @@ def _owner(lock: int) -> str:
 
 
 def _take_lock(path: Path) -> int:
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = _locked(path / "lock", path)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _locked(file: Path, directory: Path) -> int:
+    """Open a file and lock it until it is closed."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = _owner(lock)
         os.close(lock)
         raise Unavailable(
-            f"The data directory {path} is in use by another process (pid {owner}). "
-            "Stop that process, or choose another directory."
+            f"The data directory {directory} is in use by another process"
+            f" (pid {owner if owner.isdigit() else 'unknown'}). Stop that process, or choose another directory."
         ) from None
     except OSError:
         os.close(lock)
         raise
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 
@@ -198,13 +258,18 @@ def _check_format(path: Path, metadata: str) -> str | None:
 def _write_format(path: Path, metadata: str, randomness: Randomness) -> str:
     """Choose a cluster id and make it durable before anything can refer to it."""
     cluster_id = uuid_text(new_uuid(randomness))
-    temporary = path / "format.tmp"
+    stored: dict[str, int | str] = {"version": FORMAT_VERSION, "cluster_id": cluster_id}
+    if metadata != METADATA_HERE:
+        stored["metadata"] = metadata
+    _write_durably(path / "format", json.dumps(stored).encode() + b"\n")
+    return cluster_id
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Replace a file as a whole. Its name is durable once the directory is synced."""
+    temporary = path.with_name(f"{path.name}.tmp")
     with temporary.open("wb") as file:
-        stored: dict[str, int | str] = {"version": FORMAT_VERSION, "cluster_id": cluster_id}
-        if metadata != METADATA_HERE:
-            stored["metadata"] = metadata
-        file.write(json.dumps(stored).encode() + b"\n")
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path / "format")
-    return cluster_id
+    temporary.rename(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.agent.metadata import Metadata, kind_of, open_metadata
@@ -53,7 +52,7 @@ async def open_stores(runtime: Runtime) -> Stores:
     wal_writes = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
     wal: WalStore
     kernel_writes: kernel.KernelWrites | None = None
-    path: Path | None = None
+    directory: directories.DataDirectory | None = None
     objects: local.LocalObjectStore | MemoryObjectStore
     if options.data_dir is None:
         kafka_cluster_id = uuid_text(new_uuid(randomness))
@@ -62,7 +61,6 @@ async def open_stores(runtime: Runtime) -> Stores:
         directory = directories.DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
         closing.callback(directory.close)
         kafka_cluster_id = directory.cluster_id
-        path = directory.database
         kernel_writes = kernel.KernelWrites.open()
         wal = slabs.SlabWal(
             directory.slabs, durability=options.durability, slab_bytes=runtime.tuning.slab_bytes,
@@ -75,7 +73,7 @@ async def open_stores(runtime: Runtime) -> Stores:
     if kernel_writes is not None:
         _attend(kernel_writes, closing)
     metadata = await open_metadata(
-        options, path, kafka_cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
+        options, directory, kafka_cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
     )
     closing.push_async_callback(metadata.close)
     return Stores(
