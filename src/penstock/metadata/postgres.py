@@ -53,7 +53,8 @@ _SERIALIZABLE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _LOCKING = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_START_OVER = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_START_OVER = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
+"""(The last: another agent has migrated the tables meanwhile.)"""
 _BROKEN = (
     OSError,
     asyncio.TimeoutError,
@@ -62,14 +63,24 @@ _BROKEN = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.StatementCompletionUnknownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InternalClientError,
 )
 """The server is gone or did not answer. (The last: asyncpg when it is told so between two calls.)"""
-_REFUSED = (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.ReadOnlySQLTransactionError)
-"""The server answered that it cannot."""
+_REFUSED = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""The server answered that it cannot, or may not."""
 _DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError)
 """`CREATE TABLE IF NOT EXISTS` by two at once."""
 _CORRUPT = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
+_SICK = (asyncpg.PostgresSystemError, asyncpg.InternalServerError)
+"""The server's disk has failed, or something that must not happen did."""
 
 _ESCAPE, _NUL, _ITSELF = "\x10", "\x100", "\x101"
 """Text has no NUL here, but names that clients choose may have one: it is written as two characters, and so is what
@@ -198,7 +209,7 @@ async def _attempt(connection: Connection, begin: str, script: Callable[[], Scri
         _drop(connection)
         raise OutcomeUnknown("the connection was lost during a commit, which may have happened") from error
     except asyncpg.PostgresError as error:
-        known = _failure(error, connection)
+        known = _last_failure(error, connection)
         if known is error:
             raise
         raise known from error
@@ -216,7 +227,7 @@ async def _attempt_one(connection: Connection, sql: str, args: Sequence[Any]) ->
             raise
         raise OutcomeUnknown("the connection was lost during a statement, which may have happened") from error
     except asyncpg.PostgresError as error:
-        known = _failure(error, connection)
+        known = _last_failure(error, connection)
         if known is error:
             raise
         raise known from error
@@ -263,11 +274,18 @@ def _failure(error: BaseException, connection: Connection) -> BaseException:
         return CorruptData(f"PostgreSQL reports damaged data: {error}. Restore it from a backup")
     if isinstance(error, asyncpg.DiskFullError):
         return Unavailable("the disk of the PostgreSQL server is full; nothing was stored")
-    if isinstance(error, (*_BROKEN, *_REFUSED)):
+    if isinstance(error, (*_BROKEN, *_REFUSED, *_SICK)):
         return Unavailable(f"PostgreSQL failed before the commit, nothing was stored: {error or 'no answer in time'}")
     if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError) and connection.is_closed():
         return Unavailable("the connection to PostgreSQL was lost before the commit; nothing was stored")
     return error
+
+
+def _last_failure(error: asyncpg.PostgresError, connection: Connection) -> BaseException:
+    """The same for an error of the commit itself. A server in trouble is not believed that nothing happened."""
+    if isinstance(error, _SICK) and not isinstance(error, _CORRUPT):
+        return OutcomeUnknown(f"PostgreSQL failed during a commit, which may have happened: {error}")
+    return _failure(error, connection)
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record] | Connection) -> None:
