@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from penstock.base.clock import SystemClock
 from penstock.base.durations import Durations
-from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.metadata import sqlite_engine as engine
 from penstock.metadata.database import Rows, Script
 from penstock.metadata.jobs import Job
@@ -73,18 +73,29 @@ def _run_within(connection: sqlite3.Connection, job: Job) -> None:
     connection.execute("SAVEPOINT job")
     try:
         job.answer = job.work(connection)
+        connection.execute("RELEASE job")
     except BaseException:
         if connection.in_transaction:
-            connection.execute("ROLLBACK TO job")
-            connection.execute("RELEASE job")
+            _undo(connection)
         raise
-    connection.execute("RELEASE job")
+
+
+def _undo(connection: sqlite3.Connection) -> None:
+    """Undo one job. Where that fails nothing is kept of those before it either: half of it must not be committed."""
+    try:
+        connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+    except (sqlite3.Error, MemoryError):
+        try:
+            engine.roll_back(connection)
+        except (sqlite3.Error, MemoryError):
+            connection.close()  # Nothing works from now on. The next flush ends the process.
 
 
 def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
     try:
         engine.commit(connection)
-    except (PlatformError, sqlite3.Error) as error:
+    except (PlatformError, sqlite3.Error, MemoryError) as error:
         _fail(jobs, error)
 
 
@@ -109,7 +120,10 @@ class _Worker:
         while (job := self._queue.get()) is not None:
             jobs = [job]
             is_last = self._take_waiting(jobs)
-            _run_batch(self.connection, jobs)
+            try:
+                _run_batch(self.connection, jobs)
+            except Exception as bug:  # noqa: BLE001  # the thread must go on: nobody would ever be answered again
+                _fail([job for job in jobs if job.error is None], OutcomeUnknown(f"the database failed: {bug!r}"))
             self._deliver(jobs)
             if is_last:
                 return

@@ -95,7 +95,7 @@ def run_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
     try:
         connection.execute("BEGIN IMMEDIATE")
         answer = work(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, MemoryError) as error:
         roll_back(connection)
         raise failure(error) from error
     except BaseException:
@@ -120,7 +120,7 @@ def commit(connection: sqlite3.Connection) -> None:
     """Commit, or raise what is known about a commit that failed."""
     try:
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, MemoryError) as error:
         still_open = connection.in_transaction
         roll_back(connection)
         known = failure(error)
@@ -137,12 +137,14 @@ def roll_back(connection: sqlite3.Connection) -> None:
 
 def failure(error: BaseException, what: str = "the database refused") -> BaseException:
     """What an error asks of the caller: SQLite's become ours, others (and those that are bugs of ours) stay."""
+    if isinstance(error, MemoryError):
+        return Unavailable(f"{what}: there is not enough memory; nothing was stored")
     match _code(error):
         case sqlite3.SQLITE_FULL:
             return Unavailable(f"{what}: the disk is full; nothing was stored. Free some space and try again")
         case sqlite3.SQLITE_IOERR:
             return Unavailable(f"{what}: the disk failed ({error}); nothing was stored")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return Unavailable(f"{what}: another process has it locked")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return Unavailable(f"{what}: {error}. Check that the directory exists and may be written to")
