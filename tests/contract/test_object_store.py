@@ -16,10 +16,10 @@ import pytest
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import InvalidRequest, Unavailable
-from penstock.storage.local import PATHS_MAX, LocalObjectStore
+from penstock.storage.local import PATHS_MAX, SENDING_MAX_FILES, LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore
 from penstock.storage.object_store import ObjectStore, Piece
-from penstock.storage.pieces import FilePiece
+from penstock.storage.pieces import PIECE_MIN_BYTES, FilePiece
 from penstock.storage.timed import TimedObjectStore
 
 MIB = 1024 * 1024
@@ -282,6 +282,37 @@ def test_pieces_of_many_objects(tmp_path: Path) -> None:
     assert len(store._sent_lately) <= PATHS_MAX
 
 
+def test_clients_that_take_nothing_hold_few_files(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path, sync=False)
+    for number in range(SENDING_MAX_FILES + 2):
+        store.put(f"{number}", [pattern(PIECE_MIN_BYTES)])
+    held, before = [], len(os.listdir("/dev/fd"))
+    for number in range(SENDING_MAX_FILES + 2):
+        read(store, f"{number}")
+        held.append([store.piece(f"{number}", 0, PIECE_MIN_BYTES) for _ in range(10)])
+    if held[0][0] is None:
+        pytest.skip("this file system cannot be asked for what is in memory")
+    assert [None not in pieces for pieces in held] == [True] * SENDING_MAX_FILES + [False] * 2
+    assert len(os.listdir("/dev/fd")) <= before + 64 + SENDING_MAX_FILES  # Readers keep some open as well.
+    del held[:2]
+    assert store.piece(f"{SENDING_MAX_FILES + 1}", 0, PIECE_MIN_BYTES) is not None
+    store.close()
+
+
+def test_a_piece_of_what_was_replaced_has_the_old_bytes(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path, sync=False)
+    for content in (b"old", b"new"):
+        store.put("k", [content[:1] * PIECE_MIN_BYTES])
+        read(store, "k")
+        piece = store.piece("k", 0, PIECE_MIN_BYTES)
+        if piece is None:
+            pytest.skip("this file system cannot be asked for what is in memory")
+        assert bytes_of(piece) == content[:1] * PIECE_MIN_BYTES
+        if content == b"old":
+            old = piece
+    assert bytes_of(old) == b"o" * PIECE_MIN_BYTES
+
+
 def test_an_unusable_directory_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable):
@@ -328,7 +359,7 @@ def test_full_tmpfs(tiny_disk: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from penstock.storage.local import PATHS_MAX, LocalObjectStore
+from penstock.storage.local import PATHS_MAX, SENDING_MAX_FILES, LocalObjectStore
 store = LocalObjectStore(Path(sys.argv[1]), sync=True)
 for number in range(10**6):
     store.put(f"d{number % 7}/{number}", [b"%d" % number * 50_000])

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.storage.arena import ALIGNMENT
@@ -32,7 +33,7 @@ from penstock.storage.disk import (
     write_fully,
 )
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
-from penstock.storage.pieces import PIECE_MIN_BYTES, FilePiece
+from penstock.storage.pieces import PIECE_MIN_BYTES, Descriptor, FilePiece
 from penstock.storage.removing import Remover
 from penstock.storage.wal import Buffer, Shared
 
@@ -43,6 +44,9 @@ DIRECT_MIN_BYTES = STAGING_BYTES
 """Objects that fill the staging buffer bypass the page cache."""
 ALLOCATION_BYTES = 16 * 1024 * 1024
 PATHS_MAX = 256
+SENDING_MAX_FILES = 64
+"""How many files may be open for responses that clients have not taken yet. Ranges of others are read into memory,
+which is bounded as well."""
 _IDLE_STAGINGS = 2
 _TEMPORARY = ".tmp"
 
@@ -61,6 +65,7 @@ class LocalObjectStore:
         self._temporary = root / _TEMPORARY
         self._numbers = itertools.count(1)
         self._readers = DescriptorTable()
+        self._sending: WeakValueDictionary[Path, Descriptor] = WeakValueDictionary()
         self._remover = Remover()
         self._stagings: list[mmap.mmap] = []
         try:
@@ -123,13 +128,27 @@ class LocalObjectStore:
                 self._sent_lately.clear()
             path = self._sent_lately[key] = self._path(key)
         with contextlib.suppress(OSError):  # E.g. too many open files: then it is read normally.
-            fd = self._readers.duplicate(path)
-            if fd is not None:
-                piece = FilePiece.of(fd, start, length)
+            descriptor = self._sending.get(path) or self._begin_sending(path)
+            if descriptor is not None:
+                piece = FilePiece(descriptor, start, length)
                 if piece.is_cached():
                     piece.seen_cached_at = None if self._now is None else self._now()
                     return piece
         return None
+
+    def _begin_sending(self, path: Path) -> Descriptor | None:
+        if len(self._sending) >= SENDING_MAX_FILES:
+            return None
+        fd = self._readers.duplicate(path)
+        if fd is None:
+            return None
+        descriptor = self._sending[path] = Descriptor(fd)
+        return descriptor
+
+    def _forget(self, path: Path) -> None:
+        """Nothing more is read from the file of that name as it was."""
+        self._readers.discard(path)
+        self._sending.pop(path, None)
 
     def size(self, key: str) -> int:
         """Bytes in an object."""
@@ -158,7 +177,7 @@ class LocalObjectStore:
         """Remove files. A file that a power failure brings back is found by the next listing."""
         paths = [self._path(key) for key in keys]
         for key, path in zip(keys, paths, strict=True):
-            self._readers.discard(path)
+            self._forget(path)
             with self._explained("deleting", key), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._remover.remove(path)
 
@@ -184,7 +203,7 @@ class LocalObjectStore:
         fresh = [folder for folder in path.parents if folder.is_relative_to(self._root) and not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
-        self._readers.discard(path)
+        self._forget(path)
         if self._sync:
             for folder in (path.parent, *(folder.parent for folder in fresh)):
                 sync_directory(folder)

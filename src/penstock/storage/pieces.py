@@ -4,8 +4,9 @@ The kernel sends them from its page cache. That is the cheapest way to serve an 
 event loop when the bytes are not in the cache; so that is tested first (`page_cache`). Where it cannot be tested
 nothing counts as cached, and files are read into memory by worker threads.
 
-A piece has a descriptor of its own, so its bytes stay valid when the file is deleted meanwhile, and closes it when
-nothing refers to the piece any more. As with `arena`, Python does the reference counting.
+The pieces of a file share a descriptor, so their bytes stay valid when the file is deleted meanwhile. It is closed when
+nothing refers to any of them any more; as with `arena`, Python does the reference counting. How many files may be open
+like this is bounded: a client that takes nothing must not use up the descriptors of the process.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ PIECE_MIN_BYTES = 64 * 1024
 """Shorter ranges are read into memory: a piece costs some system calls of its own."""
 
 
-class _Descriptor:
+class Descriptor:
     """A file descriptor that is closed with the last piece that uses it."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("__weakref__", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -44,7 +45,7 @@ class FilePiece:
 
     __slots__ = ("_descriptor", "_length", "_start", "prefetches", "seen_cached_at")
 
-    def __init__(self, descriptor: _Descriptor, start: int, length: int, seen_cached_at: float | None = None) -> None:
+    def __init__(self, descriptor: Descriptor, start: int, length: int, seen_cached_at: float | None = None) -> None:
         self._descriptor, self._start, self._length = descriptor, start, length
         self.prefetches = 0
         """How often the kernel was asked to read it ahead."""
@@ -54,7 +55,7 @@ class FilePiece:
     @classmethod
     def of(cls, fd: int, start: int, length: int) -> FilePiece:
         """A piece of a file; takes ownership of the descriptor."""
-        return cls(_Descriptor(fd), start, length)
+        return cls(Descriptor(fd), start, length)
 
     def __len__(self) -> int:
         return self._length
