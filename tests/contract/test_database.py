@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -35,10 +32,6 @@ def insert(name: str, value: int = 0) -> Script[None]:
 def value_of(name: str) -> Script[int | None]:
     rows = yield READ, (name,)
     return rows[0][0] if rows else None
-
-
-def run(sql: str) -> Script[None]:
-    yield sql, ()
 
 
 def add_one(name: str) -> Script[int]:
@@ -342,49 +335,6 @@ async def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         SqliteDatabase(None, durability="perhaps")
 
 
-async def test_half_of_a_job_is_not_committed_with_others(tmp_path: Path) -> None:
-    """Where a job cannot be undone alone, those that would have shared its commit are told that nothing happened."""
-
-    def half(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO counter (name, value) VALUES ('half', 0)")
-        connection.execute("RELEASE job")  # So there is nothing to go back to.
-        raise Conflict("the other half is missing")
-
-    database = SqliteDatabase(tmp_path / "db")
-    await database.open()
-    await migrate(database, SystemClock())
-    before, failed = await at_once(database, inserting("first"), half)
-    assert (type(before), type(failed)) == (Unavailable, Conflict)
-    assert await database.read(lambda: value_of("half")) is None
-    assert await database.read(lambda: value_of("first")) is None
-    await database.submit(inserting("first"))
-    await database.close()
-
-
-async def test_nobody_waits_for_ever_for_a_connection_that_is_gone(tmp_path: Path) -> None:
-    database = SqliteDatabase(tmp_path / "db")
-    await database.open()
-    await migrate(database, SystemClock())
-    _, answer = await asyncio.wait_for(at_once(database, sqlite3.Connection.close, inserting("a")), 10)
-    assert isinstance(answer, OutcomeUnknown)
-    with pytest.raises(sqlite3.ProgrammingError):
-        await asyncio.wait_for(database.submit(inserting("b")), 10)
-
-
-def inserting(name: str) -> Callable[[sqlite3.Connection], int]:
-    """Work that inserts a row."""
-    return lambda connection: connection.execute("INSERT INTO counter (name, value) VALUES (?, 0)", (name,)).rowcount
-
-
-async def at_once(database: SqliteDatabase, *works: Callable[[sqlite3.Connection], Any]) -> list[Any]:
-    """What became of jobs that share a commit."""
-    may_begin = threading.Event()
-    jobs = [database.submit(lambda connection: may_begin.wait(10)), *map(database.submit, works)]
-    may_begin.set()
-    _, *answers = await asyncio.gather(*jobs, return_exceptions=True)
-    return answers
-
-
 async def test_work_beside_the_connection_keeps_the_order_of_calls(tmp_path: Path) -> None:
     for database in (SqliteDatabase(tmp_path / "db"), InlineDatabase()):
         await database.open()
@@ -470,38 +420,6 @@ async def test_server_that_hangs_up_is_found_again(postgres: PostgresDatabase, r
     value = await postgres.read(lambda: value_of("a"))
     assert len(done) <= value <= len(done) + len(perhaps)
     assert done
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "alone"),
-    [
-        ("58030", Unavailable, OutcomeUnknown),  # Its disk returned an error.
-        ("XX000", Unavailable, OutcomeUnknown),  # A bug of the server.
-        ("25P03", Unavailable, OutcomeUnknown),  # idle_in_transaction_session_timeout
-        ("55P03", Unavailable, Unavailable),  # lock_timeout
-        ("57014", Unavailable, Unavailable),  # statement_timeout
-        ("53300", Unavailable, Unavailable),  # Too many connections.
-        ("42501", Unavailable, Unavailable),  # A right was revoked.
-        ("XX001", CorruptData, CorruptData),
-    ],
-)
-async def test_what_ails_a_server_is_no_bug_of_ours(
-    postgres: PostgresDatabase, code: str, kind: type[Exception], alone: type[Exception]
-) -> None:
-    """Whatever is taken for a bug ends the process."""
-    fails = f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{code}'; END $$"
-
-    def script() -> Script[None]:
-        yield INSERT, ("undone", 0)
-        yield fails, ()
-
-    with pytest.raises(kind):
-        await postgres.transaction(script)
-    with pytest.raises(kind):
-        await postgres.read(lambda: run(fails))
-    with pytest.raises(alone):
-        await postgres.statement(fails)
-    assert await postgres.read(lambda: value_of("undone")) is None
 
 
 async def test_deadlock_is_begun_again(postgres: PostgresDatabase) -> None:
