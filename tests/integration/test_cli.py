@@ -414,6 +414,57 @@ def test_a_group_with_a_member(session: Session, topic: str) -> None:
     session.run("group", "delete", group, "--yes")
 
 
+def test_consuming_as_a_member_of_a_group(session: Session, topic: str) -> None:
+    group = f"{topic}-consumers"
+
+    def read(*words: str) -> list[str]:
+        return sorted(session.run("consume", topic, "-g", group, *words).stdout.split())
+
+    session.run("produce", topic, "-p", "0", stdin="a\nb\nc\n")
+    session.run("produce", topic, "-p", "2", stdin="d\n")
+    assert read("-n", "2", "-f", "%v\\n") in (["a", "b"], ["a", "d"])  # What is not printed is not committed.
+    assert session.json("group", "lag", group)["lag"] == 2
+    assert len(read()) == 2
+    assert session.json("group", "lag", group)["lag"] == 0
+    assert read() == [], "all of it has been read"
+    described = session.json("group", "describe", group)
+    assert (described["state"], described["type"], described["members"]) == ("Empty", "consumer", [])
+    assert "--partition does not go" in session.run("consume", topic, "-g", group, "-p", "0", code=2).stderr
+    assert "does not exist" in session.run("consume", f"{topic}-not", "-g", group, code=1).stderr
+    session.run("group", "delete", group, "--yes")
+
+
+def test_members_share_the_partitions(session: Session, topic: str) -> None:
+    group = f"{topic}-shared"
+    first = session.start("consume", topic, "-g", group, "-F")
+    second = session.start("consume", topic, "-g", group, "-F")
+    try:
+        eventually(lambda: _sizes_of_assignments(session, group) == [1, 2], what="a partition for each, and one more")
+        for partition in range(3):
+            session.run("produce", topic, "-p", str(partition), stdin=f"p{partition}\n")
+        eventually(lambda: session.json("group", "lag", group)["lag"] == 0, what="all being committed")
+        first.send_signal(signal.SIGINT)
+        seen, errors = first.communicate(timeout=20)
+        assert (first.returncode, errors.strip()) == (0, b"")
+        eventually(lambda: _sizes_of_assignments(session, group) == [3], what="the other one having all")
+        second.send_signal(signal.SIGINT)
+        others, errors = second.communicate(timeout=20)
+        assert (second.returncode, errors.strip()) == (0, b"")
+        assert sorted((seen + others).split()) == [b"p0", b"p1", b"p2"], "each once"
+        assert seen
+        assert others
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def _sizes_of_assignments(session: Session, group: str) -> list[int]:
+    listed = {row["group"] for row in session.json("group", "list")}
+    members = session.json("group", "describe", group)["members"] if group in listed else []
+    return sorted(sum(len(topic["partitions"]) for topic in member["assignment"]) for member in members)
+
+
 def test_quotas(session: Session) -> None:
     pair = ("--user", "alice", "--client-id", "app")
     (row,) = session.json("quota", "set", *pair, "producer_byte_rate=1MiB", "request_percentage=12.5")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from penstock.base.errors import InvalidRequest
-from penstock.cli.completion import complete_topics
+from penstock.cli.completion import complete_groups, complete_topics
 from penstock.cli.options import Parsed, client_options, output_option, position_of
 from penstock.cli.output import yaml_text
 from penstock.cli.texts.positions import parse_partitions
@@ -18,6 +18,7 @@ from penstock.cli.texts.records import ShownRecord, compile_format, to_document,
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client, TopicPartition
     from penstock.cli.kafka.fetching import Reader
+    from penstock.cli.kafka.group_reading import GroupReader
     from penstock.cli.kafka.offsets import Extent
     from penstock.wire.records import Record
 
@@ -41,6 +42,11 @@ _WAIT_MS = 500
 @click.option("-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'.")
 @click.option("--keys", is_flag=True, help="Also print keys.")
 @click.option("--headers", is_flag=True, help="Also print headers.")
+@click.option(
+    "-g", "--group", metavar="NAME", shell_complete=complete_groups,
+    help="Read as a member of this consumer group, and commit what was printed. --from applies where it has committed"
+    " nothing.",
+)  # fmt: skip
 @click.option("--committed", is_flag=True, help="Leave out records of transactions that are open or aborted.")
 @output_option
 @client_options
@@ -54,6 +60,7 @@ def consume(
     template: str | None,
     keys: bool,
     headers: bool,
+    group: str | None,
     committed: bool,
     output_format: str,
 ) -> None:
@@ -63,13 +70,19 @@ def consume(
     penstock consume orders                            everything, then stop
     penstock consume orders -s -10 -F                  the last ten, then new ones
     penstock consume orders -s @1h -f '%D %k %v\\n'     the last hour
+    penstock consume orders -g billing -F              as a member of a group
 
     In a format: %t topic, %p partition, %o offset, %T timestamp in ms, %D as ISO 8601, %k key, %v or %s value,
     %K %S their sizes, %R size of the value as 4 bytes, %h headers; \\n \\t \\xHH.
     """
     show = _printer(template, output_format, keys=keys, headers=headers)
-    reader, kept = _reader(client, topics, start, numbers, follow=follow, committed=committed)
     out = sys.stdout.buffer
+    if group is not None:
+        if numbers is not None:
+            raise click.UsageError("--partition does not go with --group: the group decides who reads which partitions")
+        _consume_in_group(client, group, topics, start, show, out, follow=follow, committed=committed, count=count)
+        return
+    reader, kept = _reader(client, topics, start, numbers, follow=follow, committed=committed)
     try:
         printed = _print(reader, show, out, count=count)
     except KeyboardInterrupt:
@@ -79,6 +92,32 @@ def consume(
     out.flush()
     if printed == 0 and sys.stderr.isatty():
         click.echo(_nothing(start, kept), err=True)
+
+
+def _consume_in_group(
+    client: Client, group: str, topics: Sequence[str], start: str, show: Callable[[ShownRecord], bytes], out: BinaryIO,
+    *, follow: bool, committed: bool, count: int | None,
+) -> None:  # fmt: skip
+    from penstock.cli.kafka.group_reading import GroupReader
+
+    position = position_of(start, "--from", now_ms=client.clock.now_ms())
+    cluster = client.settled(lambda: client.metadata(topics))
+    for name in topics:
+        cluster.topic(name)
+    member = GroupReader(client, group, topics, position, follow=follow, committed=committed)
+    try:
+        _print(member, show, out, count=count, shown=member.shown, after=member.commit)
+        out.flush()
+    except KeyboardInterrupt:
+        out.flush()
+        member.leave()
+        if not follow:
+            raise
+    except BrokenPipeError:
+        member.leave(commit=False)  # What was printed last has not been read.
+        raise
+    else:
+        member.leave()
 
 
 def _printer(template: str | None, output_format: str, *, keys: bool, headers: bool) -> Callable[[ShownRecord], bytes]:
@@ -114,15 +153,21 @@ def _reader(
     return Reader(client, positions, ends=ends, committed=committed), kept
 
 
-def _print(reader: Reader, show: Callable[[ShownRecord], bytes], out: BinaryIO, *, count: int | None) -> int:
+def _print(
+    reader: Reader | GroupReader, show: Callable[[ShownRecord], bytes], out: BinaryIO, *, count: int | None,
+    shown: Callable[[TopicPartition, int], None] = lambda where, offset: None, after: Callable[[], None] = lambda: None,
+) -> int:  # fmt: skip
+    """Print records as they come; how many. `shown` is called with each, `after` when a round of them is flushed."""
     printed = 0
     while reader.open:
         for where, record in reader.poll(_WAIT_MS):
             out.write(show(_shown(where, record)))
+            shown(where, record.offset)
             printed += 1
             if printed == count:
                 return printed
         out.flush()
+        after()
     return printed
 
 

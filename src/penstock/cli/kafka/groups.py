@@ -292,8 +292,10 @@ def _committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Co
     return dict(sorted(found.items()))
 
 
-def commit_offsets(client: Client, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Commit for a group without members."""
+def commit_offsets(
+    client: Client, group_id: str, offsets: Mapping[TopicPartition, int], *, member_id: str = "", epoch: int = -1
+) -> None:
+    """Commit for a group without members, or as one of them."""
     topics = [
         OffsetCommitRequestTopic(
             name=topic,
@@ -305,7 +307,9 @@ def commit_offsets(client: Client, group_id: str, offsets: Mapping[TopicPartitio
         )
         for topic in sorted({where.topic for where in offsets})
     ]
-    request = OffsetCommitRequest(group_id=group_id, topics=topics)
+    request = OffsetCommitRequest(
+        group_id=group_id, topics=topics, member_id=member_id, generation_id_or_member_epoch=epoch
+    )  # fmt: skip
 
     def attempt() -> None:
         _, connection = coordinator_of(client, group_id)
