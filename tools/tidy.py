@@ -55,7 +55,6 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/conformance/test_wire_transactions.py": Allowed(675, _SUITE),
     "tests/contract/test_commit_paths.py": Allowed(1000, "the contract of three commit paths, PostgreSQL's included"),
     "tests/contract/test_wal.py": Allowed(600, "the contract of the write-ahead logs there are"),
-    "tests/integration/test_cli.py": Allowed(550, _SUITE),
     "tests/simulation/agents.py": Allowed(525, "an agent's parts, put together as in agent.py"),
     "tests/simulation/test_sim_ablations.py": Allowed(850, "a table of safeguards, each with how it is switched off"),
     "tests/unit/audit/test_audit_changes.py": Allowed(600, "a row for each change there is"),
