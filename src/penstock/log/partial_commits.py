@@ -19,7 +19,7 @@ from penstock.log.batches import ABORTABLE, IMPLICIT
 from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
 from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, Unappended, sequence_batch
 from penstock.log.model import ProducerState
-from penstock.log.producers import Refusal, judge, note_marker, remember
+from penstock.log.producers import Refusal, is_fenced, judge, note_marker, remember
 from penstock.wire.error_codes import ErrorCode
 
 _PREFIX_BYTES = 12
@@ -141,8 +141,10 @@ def _verdict(
     state: ProducerState | None, batch: ProducerBatch, member: Membership | None, owners: Mapping[int, Owner]
 ) -> Unappended:
     if batch.flags & CONTROL:
-        return Refusal.FENCED if state is not None and batch.epoch < state.epoch else None
+        return Refusal.FENCED if is_fenced(state, batch.epoch) else None
     if member is not None:
+        if is_fenced(state, batch.epoch):
+            return Refusal.FENCED
         owner = owners.get(batch.producer_id)
         if owner is None:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING

@@ -27,6 +27,7 @@ from penstock.log.batches import (
     look_quickly,
 )
 from penstock.log.model import NO_PRODUCER_ID, Partition
+from penstock.log.producers import is_fenced
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
 from penstock.wire.api_keys import ApiKey
@@ -308,7 +309,8 @@ class Judged:
         if outcome.flags and outcome.producer_id != self._owner:
             error = self._owned(outcome)
             if error is not ErrorCode.NONE:
-                return Appended(error)
+                fenced = is_fenced(partition.producers.get(outcome.producer_id), outcome.producer_epoch)
+                return Appended(ErrorCode.INVALID_PRODUCER_EPOCH if fenced else error)
             self._owner = outcome.producer_id
         return partition, outcome
 

@@ -40,6 +40,11 @@ def goes_on(state: ProducerState, epoch: int, first_sequence: int) -> bool:
     return first_sequence == ((batches[-1].last_sequence + 1) % SEQUENCES if batches else 0)
 
 
+def is_fenced(state: ProducerState | None, epoch: int) -> bool:
+    """Whether a partition knows a newer epoch of a producer. That is looked at before anything else."""
+    return state is not None and epoch < state.epoch
+
+
 def judge(
     state: ProducerState | None, epoch: int, first_sequence: int, record_count: int
 ) -> Refusal | SequenceBatch | None:

@@ -1,14 +1,19 @@
-"""The in-memory state of a transactional id."""
+"""The in-memory state of a transactional id, and the rules as applied to it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.transactions import transitions
-from penstock.transactions.model import NEVER_MS, Transaction, TransactionState
+from penstock.transactions.model import NEVER_MS, Decision, End, Transaction, TransactionState
+from penstock.wire.error_codes import ErrorCode
+
+Decide = Callable[["Cell | None", int, "int | None"], Decision]
+"""A rule: what it decides on a cell at a time, with a new producer id if one was needed."""
 
 
 @dataclass(slots=True)
@@ -55,3 +60,40 @@ class Cell:
         if self.txn.started_ms != NEVER_MS:
             times.append(self.txn.started_ms)
         return min(times, default=NEVER_MS)
+
+
+# ---- rules, applied to a cell ------------------------------------------------------------------------------------
+
+
+def ending(request: End) -> Decide:
+    """The rule of an EndTxn."""
+
+    def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
+        txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
+        return transitions.end(txn, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
+
+    return decide
+
+
+def time_out(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
+    """Abort a transaction if its time is up."""
+    began_ms = NEVER_MS if cell is None else cell.began_ms
+    if cell is None or began_ms == NEVER_MS:
+        return transitions.refused(ErrorCode.NONE)
+    return transitions.time_out(
+        cell.txn, now_ms, has_batches=cell.has_writes, began_ms=began_ms, fresh_id=fresh_id
+    )  # fmt: skip
+
+
+def abort(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
+    """Abort a transaction, if there is one."""
+    if cell is None:
+        return transitions.refused(ErrorCode.NONE)
+    return transitions.abort(cell.txn, now_ms, has_batches=cell.has_writes, fresh_id=fresh_id)
+
+
+def keep_open(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
+    """Store a transaction that only its partitions' logs show."""
+    if cell is None or not cell.open:
+        return transitions.refused(ErrorCode.NONE)
+    return transitions.keep_open(cell.txn, now_ms, began_ms=cell.began_ms)

@@ -22,7 +22,7 @@ from penstock.log.model import Partition
 from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.metadata.database import Script
 from penstock.transactions import store
-from penstock.transactions.cells import Cell
+from penstock.transactions.cells import Cell, Decide
 from penstock.transactions.model import Decision, Producer, Transaction, TransactionState
 from penstock.transactions.slots import Slots
 from penstock.wire.error_codes import ErrorCode
@@ -30,7 +30,6 @@ from penstock.wire.error_codes import ErrorCode
 if TYPE_CHECKING:
     from penstock.transactions.service import TransactionService
 
-Decide = Callable[["Cell | None", int, "int | None"], Decision]
 Hear = Callable[["Decision | Exception"], None]
 T = TypeVar("T")
 

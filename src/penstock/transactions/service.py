@@ -35,12 +35,13 @@ from penstock.log.commit_path import Outdated
 from penstock.log.flush import Flush
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
+from penstock.log.producers import is_fenced
 from penstock.log.registry import Registry
 from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.log.writer import Writer
 from penstock.metadata.database import Database, read_by_statement
-from penstock.transactions import store, transitions
-from penstock.transactions.cells import Cell
+from penstock.transactions import cells, store, transitions
+from penstock.transactions.cells import Cell, Decide
 from penstock.transactions.elsewhere import Elsewhere
 from penstock.transactions.model import (
     EPOCH_MAX,
@@ -55,7 +56,7 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.passengers import Decide, Forgetting, HeardRequest, Marker, Offsets, Request
+from penstock.transactions.passengers import Forgetting, HeardRequest, Marker, Offsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -89,6 +90,8 @@ class TransactionService:
         self._late: dict[Key, None] = {}
         """Timed-out transactions to be aborted, and (below) those whose abort is in a flush."""
         self._aborting: set[Key] = set()
+        self._replacing: set[asyncio.Task[None]] = set()
+        """Aborts for which a producer id has to be taken first."""
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there may be a transaction that can time out."""
 
@@ -124,7 +127,8 @@ class TransactionService:
             fenced = is_old or batch.producer_epoch == EPOCH_MAX
             return ErrorCode.INVALID_PRODUCER_EPOCH if fenced else ErrorCode.NONE
         if cell is None or cell.txn.key[0] != partition.topic.cluster_id:
-            return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+            fenced = is_fenced(partition.producers.get(batch.producer_id), batch.producer_epoch)
+            return ErrorCode.INVALID_PRODUCER_EPOCH if fenced else ErrorCode.INVALID_PRODUCER_ID_MAPPING
         if cell.txn.epoch != batch.producer_epoch or batch.producer_epoch == EPOCH_MAX:
             return ErrorCode.INVALID_PRODUCER_EPOCH
         if batch.flags & IMPLICIT or partition.partition_id in cell.txn.partitions or partition in cell.open:
@@ -225,7 +229,7 @@ class TransactionService:
         """EndTxn. It is ordered after all batches of its producer that arrived earlier."""
         if self.slots.is_shared:
             await self._look_around(key)
-        return await self._submit(key, _ending(request), request.producer)
+        return await self._submit(key, cells.ending(request), request.producer)
 
     def end_soon(self, key: Key, request: End, hear: Callable[[Result | PlatformError | None], None]) -> None:
         """The same with a callback, called as soon as it is durable; with None if it takes more than a flush: then use
@@ -245,7 +249,7 @@ class TransactionService:
             else:
                 hear(outcome if isinstance(outcome, PlatformError) else None)
 
-        self._writer.take_along(HeardRequest(self, key, _ending(request), request.producer, on_outcome))
+        self._writer.take_along(HeardRequest(self, key, cells.ending(request), request.producer, on_outcome))
 
     async def _look_around(self, key: Key) -> None:
         """Before a transaction is ended: read what other agents have of it, if they may have anything."""
@@ -407,10 +411,15 @@ class TransactionService:
             key = next(iter(self._late))
             del self._late[key]
             self._aborting.add(key)
-            self._writer.take_along(HeardRequest(self, key, _time_out, None, partial(self._on_aborted, key)))
+            self._writer.take_along(HeardRequest(self, key, cells.time_out, None, partial(self._on_aborted, key)))
 
     def _on_aborted(self, key: Key, outcome: Decision | Exception) -> None:
         """One was aborted, or need not be, or another agent does it. A failed one is found by the next run."""
+        if isinstance(outcome, Decision) and outcome.needs_producer_id:
+            task = asyncio.get_running_loop().create_task(self._abort_and_replace(key))
+            self._replacing.add(task)
+            task.add_done_callback(self._replacing.discard)
+            return
         self._aborting.discard(key)
         if isinstance(outcome, Exception) and not isinstance(outcome, PlatformError):
             _log.error("a transaction of %r is not aborted", key[1], exc_info=outcome)
@@ -418,16 +427,23 @@ class TransactionService:
             self._late.clear()
         self._abort_some()
 
+    async def _abort_and_replace(self, key: Key) -> None:
+        """Abort the timed-out transaction of a producer in its last epoch, which gets another producer id."""
+        try:
+            self._on_aborted(key, Decision(result=await self._submit(key, cells.time_out)))
+        except Exception as problem:  # noqa: BLE001  # reported, like those of the others
+            self._on_aborted(key, problem)
+
     async def keep_open(self, topic: Topic) -> None:
         """A topic is being deleted: store the transactions that have written to it, whose logs will not show them any
         more.
 
         They can be ended as usual, also after a restart, as in Apache Kafka.
         """
-        partitions, cells = frozenset(topic.partitions), self._cells.items()
-        unstored = (key for key, cell in cells if cell.txn.state is not TransactionState.ONGOING and cell.open)
+        partitions, known = frozenset(topic.partitions), self._cells.items()
+        unstored = (key for key, cell in known if cell.txn.state is not TransactionState.ONGOING and cell.open)
         keys = [key for key in unstored if not partitions.isdisjoint(self._cells[key].open)]
-        await together(keys, lambda key: self._submit(key, _keep_open), ENDED_AT_ONCE)
+        await together(keys, lambda key: self._submit(key, cells.keep_open), ENDED_AT_ONCE)
 
     async def expire(self, retention_ms: int) -> int:
         """Delete ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
@@ -445,7 +461,7 @@ class TransactionService:
         be deleted.
         """
         keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
-        await together(keys, lambda key: self._submit(key, _abort))
+        await together(keys, lambda key: self._submit(key, cells.abort))
         await together(keys, lambda key: self._forget(key, HOWEVER_NEW))
         if keys and all(key in self._cells for key in keys):
             raise Unavailable(f"transactional id {keys[0][1]} is in use")
@@ -471,30 +487,3 @@ async def _unless_lost(change: Awaitable[object]) -> None:
     """Wait for a change of an id, unless another agent coordinates that by now: then it is that agent's task."""
     with suppress(Fenced):
         await change
-
-
-def _ending(request: End) -> Decide:
-    def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
-        txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
-        return transitions.end(txn, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
-
-    return decide
-
-
-def _time_out(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
-    began_ms = NEVER_MS if cell is None else cell.began_ms
-    if cell is None or began_ms == NEVER_MS:
-        return transitions.refused(ErrorCode.NONE)
-    return transitions.time_out(cell.txn, now_ms, has_batches=cell.has_writes, began_ms=began_ms)
-
-
-def _abort(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
-    if cell is None:
-        return transitions.refused(ErrorCode.NONE)
-    return transitions.abort(cell.txn, now_ms, has_batches=cell.has_writes)
-
-
-def _keep_open(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
-    if cell is None or not cell.open:
-        return transitions.refused(ErrorCode.NONE)
-    return transitions.keep_open(cell.txn, now_ms, began_ms=cell.began_ms)

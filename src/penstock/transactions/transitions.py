@@ -60,12 +60,12 @@ def init(
     if is_ongoing(txn, has_batches=has_batches):
         if expected is not None and expected.epoch != txn.epoch:
             return refused(ErrorCode.PRODUCER_FENCED)
-        fence = Producer(txn.producer_id, txn.epoch + 1)
-        ending = Ending(fence, commit=False)
-        txn = _fenced(txn, now_ms)
+        if _is_worn(txn) and fresh_id is None:
+            return Decision(result=Result(), needs_producer_id=True)
+        ending, txn = _fence_of(txn), _fenced(txn, now_ms, fresh_id)
     known_epoch = NO_EPOCH if expected is None else expected.epoch
     txn = replace(txn, timeout_ms=request.timeout_ms, updated_ms=now_ms, state=TransactionState.EMPTY)
-    if txn.epoch >= EPOCH_EXHAUSTED and (expected is None or expected.epoch == EPOCH_EXHAUSTED):
+    if _is_worn(txn) and (expected is None or expected.epoch == EPOCH_EXHAUSTED):
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
         txn = replace(
@@ -135,12 +135,12 @@ def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool
     """Commit or abort. Producers of transaction version 2 continue with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
-        if same and txn.epoch > EPOCH_EXHAUSTED:
-            return _replaced(txn, fresh_id)
-        return _told(txn) if same else refused(_of_repetition(txn, request.producer, has_batches=has_batches))
+        return _told(txn) if same else refused(_of_repetition(txn, request, has_batches=has_batches))
     error = owner_error(txn, request.producer)
-    if txn is None or error is not ErrorCode.NONE:
+    if txn is None:
         return refused(error)
+    if error is not ErrorCode.NONE:
+        return refused(_end_error(txn, request, error, has_batches=has_batches))
     if not is_ongoing(txn, has_batches=has_batches):
         return _end_nothing(txn, request, now_ms, fresh_id=fresh_id)
     if not request.raises_epoch:
@@ -160,19 +160,24 @@ def _is_repetition(txn: Transaction, producer: Producer) -> bool:
     )
 
 
-def _of_repetition(txn: Transaction, producer: Producer, *, has_batches: bool) -> ErrorCode:
+def _of_repetition(txn: Transaction, request: End, *, has_batches: bool) -> ErrorCode:
     """Either the request is from a zombie, as the producer has continued; or it wants the other outcome: too late."""
     if not is_ongoing(txn, has_batches=has_batches) and txn.state is not TransactionState.EMPTY:
         return ErrorCode.INVALID_TXN_STATE
-    return owner_error(txn, producer)
+    return _end_error(txn, request, owner_error(txn, request.producer), has_batches=has_batches)
 
 
-def _replaced(txn: Transaction, fresh_id: int | None) -> Decision:
-    """The producer of a transaction that was aborted without its request, after its last epoch: it gets another id."""
-    if fresh_id is None:
-        return Decision(result=Result(), needs_producer_id=True)
-    state = replace(txn, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id)
-    return replace(_told(state), state=state)
+def _end_error(txn: Transaction, request: End, error: ErrorCode, *, has_batches: bool) -> ErrorCode:
+    """The error for who may not end a transaction. Kafka knows a replaced producer, in its last epoch, for as long as
+    the one that replaced it does nothing; in version 2."""
+    is_replaced = (
+        request.raises_epoch
+        and request.producer == Producer(txn.last_producer_id, EPOCH_EXHAUSTED)
+        and txn.epoch == 0
+        and txn.state is TransactionState.EMPTY
+        and not has_batches
+    )
+    return ErrorCode.PRODUCER_FENCED if is_replaced else error
 
 
 def _told(txn: Transaction) -> Decision:
@@ -212,28 +217,47 @@ def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
     )  # fmt: skip
 
 
-def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int) -> Decision:
+def time_out(
+    txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int, fresh_id: int | None
+) -> Decision:
     """Abort a timed-out transaction, and fence its producer."""
     if txn is not None and now_ms - began_ms < txn.timeout_ms:
         return refused(ErrorCode.NONE)
-    return abort(txn, now_ms, has_batches=has_batches)
+    return abort(txn, now_ms, has_batches=has_batches, fresh_id=fresh_id)
 
 
-def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool) -> Decision:
+def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
     """Abort a transaction however long it has run, and fence its producer."""
     if txn is None or not is_ongoing(txn, has_batches=has_batches):
         return refused(ErrorCode.NONE)
-    fence = Producer(txn.producer_id, txn.epoch + 1)
-    return Decision(result=Result(), state=_fenced(txn, now_ms), ending=Ending(fence, commit=False))
+    if _is_worn(txn) and fresh_id is None:
+        return Decision(result=Result(), needs_producer_id=True)
+    return Decision(result=Result(), state=_fenced(txn, now_ms, fresh_id), ending=_fence_of(txn))
 
 
-def _fenced(txn: Transaction, now_ms: int) -> Transaction:
+def _is_worn(txn: Transaction) -> bool:
+    """Whether the producer id has no more epochs to give to a producer."""
+    return txn.epoch >= EPOCH_EXHAUSTED
+
+
+def _fence_of(txn: Transaction) -> Ending:
+    """The markers of an abort that its producer did not request: they fence it."""
+    return Ending(Producer(txn.producer_id, txn.epoch + 1), commit=False)
+
+
+def _fenced(txn: Transaction, now_ms: int, fresh_id: int | None) -> Transaction:
     """The id after an abort that its producer did not request.
 
     The producer may continue with the next epoch, as after an abort in version 2, and gets that epoch when it aborts or
-    initializes again; or with another producer id, if the next epoch is the last one, which belongs to nobody.
+    initializes again; or with another producer id, after its last epoch.
     """
-    return replace(_ended(txn, commit=False, now_ms=now_ms), epoch=txn.epoch + 1, last_epoch=txn.epoch)
+    ended = _ended(txn, commit=False, now_ms=now_ms)
+    if not _is_worn(txn):
+        return replace(ended, epoch=txn.epoch + 1, last_epoch=txn.epoch)
+    assert fresh_id is not None
+    return replace(
+        ended, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id, last_epoch=txn.epoch
+    )  # fmt: skip
 
 
 def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:

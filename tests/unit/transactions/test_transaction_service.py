@@ -20,6 +20,7 @@ from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
 from penstock.log.lines import SHORT
+from penstock.log.produce import Judged
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
@@ -416,6 +417,38 @@ async def test_a_time_out_that_fails_is_tried_at_the_next_look(world: World) -> 
     assert world.service.abort_timed_out()
     await world.writer.drain()
     assert not world.service.abort_timed_out()
+
+
+async def test_a_time_out_in_the_last_epoch_takes_another_producer_id(world: World) -> None:
+    worn = Transaction(
+        key=KEY, producer_id=7, epoch=EPOCH_EXHAUSTED, timeout_ms=-2 * SAME_CLOCK_MS, updated_ms=0
+    )  # fmt: skip
+    await world.database.transaction(lambda: store.put(worn))
+    await world.service.open()
+    last, topic = Producer(7, EPOCH_EXHAUSTED), topic_of(1, 2)
+    world.service._registry.add(topic)
+    known, unknown = topic.partitions
+    made = batch(producer_id=7, epoch=last.epoch, sequence=0)._replace(flags=TRANSACTIONAL | IMPLICIT)
+    assert [one.error for one in await append(world.writer, (known, made))] == [ErrorCode.NONE]
+    assert world.service.abort_timed_out()
+    while not (cell := world.service.cell(KEY)) or cell.is_ongoing:
+        await asyncio.sleep(0)
+        await world.writer.drain()
+    assert (cell.txn.epoch, cell.txn.last_producer_id, known.producers[7].epoch) == (0, 7, EPOCH_MAX)
+    assert not known.transactions
+    assert not world.service.abort_timed_out()
+    # Where its fence is known it is fenced, as in Kafka; elsewhere nobody knows it any more.
+    again = made._replace(base_sequence=1)
+    errors = [one.error for one in await append(world.writer, (known, again), (unknown, made))]
+    assert errors == [ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.INVALID_PRODUCER_ID_MAPPING]
+    judged = Judged(lambda batch: world.service.ownership(KEY, batch.producer_id))
+    for partition in (known, unknown):
+        judged.add(partition, again)
+    told: list[list[ErrorCode]] = []
+    judged.submit(world.writer, lambda results: told.append([one.error for one in results]), None)
+    assert told == [errors]
+    ended = await world.service.end(KEY, End(producer=last, commit=False, raises_epoch=True))
+    assert ended == Result(producer=Producer(cell.txn.producer_id, 0))
 
 
 async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a_rest() -> None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from penstock.transactions import transitions
 from penstock.transactions.model import (
     EPOCH_EXHAUSTED,
+    EPOCH_MAX,
     NEVER_MS,
     NO_EPOCH,
     Add,
@@ -19,7 +21,7 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.transitions import abort, add, end, init, may_expire, time_out
+from penstock.transactions.transitions import add, end, init, may_expire
 from penstock.wire.error_codes import ErrorCode
 
 KEY = (1, "orders")
@@ -50,6 +52,14 @@ def finish(
     """EndTxn."""
     request = End(producer=producer, commit=commit, raises_epoch=raises)
     return end(txn, request, NOW, has_batches=has_batches, fresh_id=fresh_id)
+
+
+def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int) -> Decision:
+    return transitions.time_out(txn, now_ms, has_batches=has_batches, began_ms=began_ms, fresh_id=99)
+
+
+def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool, fresh_id: int | None = 99) -> Decision:
+    return transitions.abort(txn, now_ms, has_batches=has_batches, fresh_id=fresh_id)
 
 
 @pytest.mark.parametrize(
@@ -239,16 +249,48 @@ def test_a_producer_whose_time_was_up_may_abort_and_go_on() -> None:
 
 
 def test_a_producer_whose_time_was_up_in_its_last_epoch_gets_another_id() -> None:
-    worn = abort(replace(ONGOING, epoch=EPOCH_EXHAUSTED), NOW, has_batches=True).state
-    assert worn is not None
-    last = Producer(7, EPOCH_EXHAUSTED)
-    assert finish(worn, last, commit=True).result.error is E.INVALID_TXN_STATE
-    assert finish(worn, last, commit=False, fresh_id=None).needs_producer_id
-    assert start(worn, last).result.producer == Producer(99, 0)
-    aborted = finish(worn, last, commit=False)
-    assert (aborted.result.producer, aborted.ending) == (Producer(99, 0), None)
-    again = finish(aborted.state, last, commit=False, fresh_id=100)
-    assert (again.result.producer, again.state) == (Producer(99, 0), None)
+    worn, last = replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED)
+    assert abort(worn, NOW, has_batches=True, fresh_id=None).needs_producer_id
+    late = abort(worn, NOW, has_batches=True)
+    assert late.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
+    state = late.state
+    assert state is not None
+    assert (state.producer_id, state.epoch, state.state) == (99, 0, S.COMPLETE_ABORT)
+    assert finish(state, last, commit=True).result.error is E.INVALID_TXN_STATE
+    assert finish(state, last, commit=False, raises=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
+    assert start(state, last).result.producer == Producer(99, 0)
+    assert start(state).result.producer == Producer(99, 1)
+    for _ in range(2):
+        aborted = finish(state, last, commit=False, fresh_id=100)
+        assert (aborted.result.producer, aborted.ending, aborted.state) == (Producer(99, 0), None, None)
+
+
+@pytest.mark.parametrize("expected", [None, Producer(7, EPOCH_EXHAUSTED)])
+def test_a_producer_that_was_replaced_is_fenced_while_its_successor_does_nothing(expected: Producer | None) -> None:
+    """Kafka still knows it then, but only where transactions of version 2 are ended."""
+    last, state = Producer(7, EPOCH_EXHAUSTED), start(WORN, expected).state
+    assert state is not None
+    for commit in (True, False):
+        assert finish(state, last, commit=commit).result.error is E.PRODUCER_FENCED
+        assert finish(state, last, commit=commit, raises=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
+        for other in (Producer(7, EPOCH_EXHAUSTED - 1), Producer(7, EPOCH_MAX), Producer(6, EPOCH_EXHAUSTED)):
+            assert finish(state, other, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
+        for later in (replace(state, state=S.ONGOING), replace(state, epoch=1)):
+            assert finish(later, last, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
+        assert finish(state, last, commit=commit, has_batches=True).result.error is E.INVALID_PRODUCER_ID_MAPPING
+    assert add(state, Add(producer=last), NOW, has_batches=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
+
+
+def test_who_leaves_a_transaction_in_its_last_epoch_to_the_next_is_replaced_before_that_begins() -> None:
+    worn = replace(ONGOING, epoch=EPOCH_EXHAUSTED)
+    assert start(worn, fresh_id=None).needs_producer_id
+    decision = start(worn)
+    assert decision.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
+    assert decision.result.producer == Producer(99, 1)
+    assert decision.state is not None
+    assert start(decision.state, Producer(7, EPOCH_EXHAUSTED)).result.error is E.PRODUCER_FENCED
+    last = finish(decision.state, Producer(7, EPOCH_EXHAUSTED))
+    assert last.result.error is E.INVALID_PRODUCER_ID_MAPPING
 
 
 def test_a_producer_that_asks_for_its_id_again_aborts_what_it_has_open() -> None:
