@@ -246,7 +246,7 @@ def guarded(table: Mapping[int, Api], guards: guard_table.Guards) -> Mapping[int
     """The same table for callers who are not trusted. Produce and Fetch see to themselves."""
     return {
         key: api
-        if key in guard_table.OWN or api.handle is None
+        if key in guard_table.SELF_AUTHORIZING or api.handle is None
         else replace(api, handle=guards.guarded(key, api.handle), begin=None)
         for key, api in table.items()
     }

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from penstock.audit.changes import CHANGES, Answered, Asked
 from penstock.audit.details import shortened
 from penstock.audit.model import Json, Resource
-from penstock.authorization.guards.table import PLATFORM
+from penstock.authorization.guards.table import PLATFORM_ADMIN_ONLY
 from penstock.base.acls import Operation, ResourceType
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -36,7 +36,7 @@ DENIED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
 
 JUDGES: Mapping[int, Operation] = MappingProxyType(
     {
-        **dict.fromkeys(PLATFORM, Operation.ALTER),
+        **dict.fromkeys(PLATFORM_ADMIN_ONLY, Operation.ALTER),
         _K.DESCRIBE_CONFIGS: Operation.DESCRIBE_CONFIGS,
         _K.ALTER_CONFIGS: Operation.ALTER_CONFIGS,
         _K.INCREMENTAL_ALTER_CONFIGS: Operation.ALTER_CONFIGS,

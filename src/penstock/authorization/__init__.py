@@ -1,1 +1,1 @@
-"""Who may do what: Kafka's ACLs, kept in the database, decided in memory, enforced around the handlers of APIs."""
+"""Authorization: Kafka's ACLs, stored in the database, evaluated in memory, enforced by guards around API handlers."""

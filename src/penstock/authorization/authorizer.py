@@ -1,9 +1,9 @@
-"""Decides requests: super users, then ACLs; and remembers what it has allowed.
+"""Authorization decisions: super users, then ACLs; with a cache of what was allowed.
 
-A request that is allowed again is found allowed by two look-ups: one for who asks (virtual cluster, principal, host),
-one for what. Everything remembered is forgotten when an ACL changes, so a decision is never older than the ACLs. What
-is denied is decided anew each time, and told to whoever listens each time; of what is allowed they hear when it was
-decided, not when it was remembered. Listeners are called in the middle of requests: they must not wait, nor fail.
+A cached decision takes two look-ups: one by caller (virtual cluster, principal, host), one by operation and resource
+name. The cache is cleared whenever an ACL changes, so a decision is never older than the ACLs. Denials are not cached:
+each is decided, and reported to the listener, every time; allowed operations are reported when they are decided, not
+when they are found in the cache. The listener is called during requests: it must not wait, nor fail.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from penstock.base.dataclasses import dataclass
 
 MAX_CALLERS = 10_000
 MAX_GRANTS = 100_000
-MAX_REMEMBERED_CHARS = 255
-"""Longer names are decided each time; no topic has one."""
+MAX_CACHED_NAME_CHARS = 255
+"""Decisions about longer names are not cached; no topic has one."""
 
 Action = int
-"""An operation on a kind of resource, in one number."""
+"""An operation on a type of resource, in one number."""
 
 
 def action(operation: Operation, resource_type: ResourceType) -> Action:
-    """The number of an operation on a kind of resource."""
+    """The number of an operation on a type of resource."""
     return int(resource_type) << 8 | int(operation)
 
 
@@ -46,7 +46,7 @@ CLUSTER_ACTION = action(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What was decided about one resource of a request."""
+    """The decision about one resource of a request."""
 
     api_key: int
     operation: Operation
@@ -56,21 +56,21 @@ class Decision:
 
 
 class DecisionListener(Protocol):
-    """Hears of decisions."""
+    """Notified of decisions."""
 
     def on_decision(self, context: RequestContext, decision: Decision) -> None:
-        """One was made."""
+        """A decision was made."""
 
 
 class Acls(Protocol):
-    """Where ACLs are."""
+    """The source of ACLs."""
 
     def index(self, cluster_id: int) -> AclIndex:
-        """Those of a virtual cluster."""
+        """The ACLs of a virtual cluster."""
 
 
 class _Caller:
-    """What is remembered of a principal at a host."""
+    """The cached decisions for a principal at a host."""
 
     __slots__ = ("any_of", "granted", "host", "is_super")
 
@@ -81,7 +81,7 @@ class _Caller:
 
 
 class Grant:
-    """What somebody was allowed and asks for again and again: as of which generation of what is remembered."""
+    """A decision that its caller caches itself: valid as long as `generation` is the authorizer's."""
 
     __slots__ = ("generation",)
 
@@ -90,7 +90,7 @@ class Grant:
 
 
 class Authorizer:
-    """Says whether a request may do what it asks for."""
+    """Decides whether a request is allowed."""
 
     def __init__(
         self, acls: Acls, *, super_users: frozenset[str] = frozenset(), allow_everyone: bool = False,
@@ -102,13 +102,13 @@ class Authorizer:
         self._grants = 0
         self._changes = self._all_changed = 0
         self._changed: dict[int, int] = {}
-        """With which change ACLs of a cluster were the last to change, of those since all have."""
+        """The number of the last change of a cluster's ACLs, by cluster; older ones are covered by `_all_changed`."""
         self.generation = 0
-        """Goes up whenever everything remembered is forgotten: whoever remembers a `Grant` of before has to ask."""
+        """Incremented when the cache is cleared: a `Grant` of an earlier generation is not valid any more."""
         self.listener = listener
 
     def forget(self, cluster_id: int | None = None) -> None:
-        """ACLs of a virtual cluster have changed, or of any."""
+        """ACLs of a virtual cluster have changed; None: of any."""
         self._changes += 1
         if cluster_id is None or len(self._changed) >= MAX_CALLERS:
             self._all_changed = self._changes
@@ -118,9 +118,9 @@ class Authorizer:
         self._clear()
 
     def version(self, cluster_id: int) -> int:
-        """Goes up with every change of a cluster's ACLs: what was decided before may be decided otherwise now. Those of
-        other clusters do not count, for what is done about it takes long, and who changes ACLs all the time holds up
-        nobody else."""
+        """Incremented with every change of a cluster's ACLs: earlier decisions may not hold any more. Changes in other
+        clusters do not count: deciding again is expensive, and a tenant that keeps changing ACLs must not cause it for
+        others."""
         return self._changed.get(cluster_id, self._all_changed)
 
     def _clear(self) -> None:
@@ -131,9 +131,9 @@ class Authorizer:
     def allows(
         self, context: RequestContext, api_key: int, asked: Action, name: str, *, is_quiet: bool = False
     ) -> bool:
-        """Whether the caller may do that to the resource of that name.
+        """Whether the caller may do an operation on the resource of that name.
 
-        `is_quiet`: it only decides what is shown, or has an alternative; being denied is nothing to report.
+        `is_quiet`: denials are not reported, because they only filter a response, or another permission would do.
         """
         caller = self._callers.get(
             (context.cluster_id, context.principal, context.client_host, context.is_platform_admin)
@@ -145,8 +145,8 @@ class Authorizer:
         return self._decide(context, api_key, asked, name, is_quiet)
 
     async def allows_any(self, context: RequestContext, asked: Action) -> bool:
-        """Whether there is a name of a resource to which the caller may do that. Others have their turn meanwhile: all
-        ACLs are looked at."""
+        """Whether there is any resource name on which the caller may do an operation. Yields to the event loop: it may
+        have to read all ACLs of the cluster."""
         caller = self._caller(context)
         allowed = caller.any_of.get(asked)
         if allowed is None:
@@ -158,12 +158,12 @@ class Authorizer:
                     default=self._default,
                 )  # fmt: skip
                 allowed = verdict.allowed
-            # If ACLs have changed meanwhile nobody finds this caller any more.
+            # If ACLs have changed meanwhile, this caller is not in the cache any more.
             caller.any_of[asked] = allowed
         return allowed
 
     def operations(self, context: RequestContext, resource_type: ResourceType, name: str) -> int:
-        """What the caller may do to a resource, as Kafka's bit field."""
+        """The operations that the caller may do on a resource, as Kafka's bit field."""
         bits = 0
         for operation in SUPPORTED[resource_type]:
             if self.allows(context, -1, action(operation, resource_type), name, is_quiet=True):
@@ -180,7 +180,7 @@ class Authorizer:
                 self._acls.index(context.cluster_id), context.principal, caller.host, operation, resource_type, name,
                 default=self._default,
             )  # fmt: skip
-        if verdict.allowed and len(name) <= MAX_REMEMBERED_CHARS:
+        if verdict.allowed and len(name) <= MAX_CACHED_NAME_CHARS:
             if self._grants >= MAX_GRANTS:
                 self._clear()
                 caller = self._caller(context)
@@ -202,7 +202,7 @@ class Authorizer:
         if caller is None:
             if len(self._callers) >= MAX_CALLERS:
                 self._clear()
-            # Super users are named by whoever runs the platform; a tenant may call its users what it likes.
+            # `super.users` names principals of the permanent clusters; tenants may use the same names.
             named = is_super_user(context.cluster_id, context.principal, self._super_users)
             is_super = context.is_platform_admin or named
             caller = self._callers[key] = _Caller(canonical_host(context.client_host), is_super=is_super)
@@ -210,7 +210,7 @@ class Authorizer:
 
 
 def is_super_user(cluster_id: int, principal: str, super_users: frozenset[str]) -> bool:
-    """Whether somebody is one of those whom the platform's settings name. Who is in a tenant's cluster is not."""
+    """Whether a principal is one of `super.users`. Principals of tenants' clusters never are."""
     return cluster_id in PERMANENT_CLUSTER_IDS and principal in super_users
 
 

@@ -1,10 +1,10 @@
-"""Kafka's APIs of ACLs, translated to the service and back. Whether the caller may use them is for their guards."""
+"""Kafka's ACL APIs over `AclService`. Their guards check whether the caller may use them."""
 
 from __future__ import annotations
 
 from operator import attrgetter
 
-from penstock.authorization.changes import complaint_about_filter, is_pattern_of_acls
+from penstock.authorization.validation import invalid_filter_reason, has_filter_element
 from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
@@ -37,14 +37,14 @@ DISABLED = "No Authorizer is configured."
 
 
 class AclHandlers:
-    """Answers DescribeAcls, CreateAcls and DeleteAcls."""
+    """DescribeAcls, CreateAcls and DeleteAcls."""
 
     def __init__(self, acls: AclService | None) -> None:
-        """Without a service nobody is asked for permission, and there is nothing to describe."""
+        """Without a service, requests are not authorized, and the APIs answer SECURITY_DISABLED."""
         self._acls = acls
 
     async def describe_acls(self, context: RequestContext, request: DescribeAclsRequest) -> DescribeAclsResponse:
-        """DescribeAcls, key 29, v1-3. v1: prefixes. v2: flexible. v3: users as resources."""
+        """DescribeAcls, key 29, v1-3. v1: prefixed patterns. v2: flexible. v3: users as resources."""
         asked = _filter(
             request.resource_type_filter, request.resource_name_filter, request.pattern_type_filter,
             request.principal_filter, request.host_filter, request.operation, request.permission_type,
@@ -70,7 +70,7 @@ class AclHandlers:
         return DescribeAclsResponse(error_message=None, resources=list(resources.values()))
 
     async def create_acls(self, context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse:
-        """CreateAcls, key 30, v1-3. v1: prefixes. v2: flexible. v3: users as resources. One that exists is no error."""
+        """CreateAcls, key 30, v1-3. v1: prefixed patterns. v2: flexible. v3: users as resources. An existing ACL is no error."""
         if len(request.creations) > MAX_CHANGES:
             return CreateAclsResponse(
                 results=[AclCreationResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
@@ -80,8 +80,8 @@ class AclHandlers:
         if self._acls is None:
             disabled = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return CreateAclsResponse(results=[disabled] * len(acls))
-        if any(is_pattern_of_acls(acl) for acl in acls):
-            # Kafka fails over it, and creates none of the others either.
+        if any(has_filter_element(acl) for acl in acls):
+            # Kafka answers every creation with this error, and creates none.
             failed = AclCreationResult(error_code=ErrorCode.UNKNOWN_SERVER_ERROR, error_message=None)
             return CreateAclsResponse(results=[failed] * len(acls))
         try:
@@ -102,7 +102,7 @@ class AclHandlers:
         )
 
     async def delete_acls(self, context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse:
-        """DeleteAcls, key 31, v1-3. v1: prefixes. v2: flexible. v3: users as resources."""
+        """DeleteAcls, key 31, v1-3. v1: prefixed patterns. v2: flexible. v3: users as resources."""
         if len(request.filters) > MAX_CHANGES:
             return DeleteAclsResponse(
                 filter_results=[DeleteAclsFilterResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
@@ -112,9 +112,9 @@ class AclHandlers:
         if self._acls is None:
             disabled = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return DeleteAclsResponse(filter_results=[disabled] * len(filters))
-        complaints = await each(filters, complaint_about_filter)
+        complaints = await each(filters, invalid_filter_reason)
         try:
-            # Of what is unknown there is none to be found.
+            # An UNKNOWN element matches no ACL.
             picked = await self._acls.delete(context.cluster_id, filters)
         except PlatformError as problem:
             code, message = change_failure(problem, invalid=ErrorCode.POLICY_VIOLATION)
@@ -133,7 +133,7 @@ class AclHandlers:
 
 
 _in_order = attrgetter("resource_type", "resource_name", "pattern_type", "principal", "host", "operation", "permission")
-"""As ACLs compare themselves, which is ten times slower."""
+"""The order of `Acl`, ten times faster than its own comparison."""
 
 
 def _acl(creation: AclCreation) -> Acl:
@@ -150,7 +150,7 @@ def _acl(creation: AclCreation) -> Acl:
 
 
 def _refuse_zero(*numbers: int) -> None:
-    """Kafka's UNKNOWN, said by a client itself, is no request that could be answered."""
+    """Close the connection of a client that sends UNKNOWN, as Kafka does."""
     if 0 in numbers:
         raise Malformed("an ACL, or a filter of ACLs, has an element that is UNKNOWN")
 

@@ -1,17 +1,17 @@
-"""What ACLs decide: Kafka's rules, as pure functions over an index of one virtual cluster's ACLs.
+"""Kafka's rules for evaluating ACLs (KIP-11, KIP-290), over an index of one virtual cluster's ACLs. Pure.
 
-All ACLs whose pattern covers the resource are looked at: the literal name, `*`, and every prefix of the name. Of those
-that name the principal (or everyone) and the host (or all),
+An ACL applies if its pattern covers the resource (the literal name, `*`, or a prefix of the name), and if it is for the
+principal (or `User:*`) and the host (or `*`). Of the ACLs that apply,
 
-- one that denies the operation, or ALL of them, decides: no;
-- else one that allows it, or ALL, or an operation that implies it, decides: yes. READ, WRITE, DELETE and ALTER imply
-  DESCRIBE; ALTER_CONFIGS implies DESCRIBE_CONFIGS. Denying READ does not deny DESCRIBE;
-- else no, unless no ACL at all covers the resource: then it is the default that decides.
+- one that denies the operation, or ALL, decides: denied;
+- else one that allows it, or ALL, or an operation that implies it, decides: allowed. READ, WRITE, DELETE and ALTER
+  imply DESCRIBE; ALTER_CONFIGS implies DESCRIBE_CONFIGS. Denying READ does not deny DESCRIBE;
+- else denied, unless no ACL of any principal covers the resource: then the default decides
+  (`allow.everyone.if.no.acl.found`).
 
-The index finds what covers a resource by name: one look-up for the literal, one for `*`, one for each length of which
-there is a prefix. Below a pattern, ACLs go by principal, so that many principals on one resource cost nothing, and
-where a principal has more than a few, by host and operation: what it takes to decide does not grow with what somebody
-has made of ACLs.
+The index finds the patterns that cover a resource by one look-up for the literal name, one for `*`, and one for each
+length of a prefix. The ACLs of a pattern are grouped by principal, and those of a principal with more than a few also
+by host and operation, so that the time of a decision does not depend on how many ACLs a tenant has created.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _IMPLIED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided, and the ACL that did; without one it was a super user or the default."""
+    """A decision, and the ACL that decided; None if it was a super user or the default."""
 
     allowed: bool
     acl: Acl | None = None
@@ -47,48 +47,48 @@ SUPER_USER = Verdict(True, reason="SuperUser")
 DEFAULT_ALLOW, DEFAULT_DENY = Verdict(True, reason="DefaultAllow"), Verdict(False, reason="DefaultDeny")
 
 _SHORT_IPV4 = r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}"
-"""An address as it is compared: telling that takes a tenth of reading it."""
-FEW = 8
-"""So many ACLs of a principal on one pattern are looked at one by one."""
+"""An IPv4 address in canonical form: matching it takes a tenth of the time of parsing an address."""
+MAX_LINEAR = 8
+"""Up to so many ACLs of a principal on one pattern are searched linearly."""
 
 
-def _kind(operation: Operation, permission: Permission) -> int:
-    """The kind of ACLs that say this of an operation, as a bit."""
+def _bit(operation: Operation, permission: Permission) -> int:
+    """Operation and permission of an ACL, as one bit of a mask."""
     return 1 << 2 * operation + (permission is Permission.ALLOW)
 
 
-def _wanted(operation: Operation, allows: Iterable[Operation]) -> int:
-    """The kinds of ACLs that decide about an operation, which these allow."""
-    wanted = _kind(operation, Permission.DENY) | _kind(Operation.ALL, Permission.DENY)
+def _mask_of(operation: Operation, allows: Iterable[Operation]) -> int:
+    """The mask of ACLs that decide about an operation: those that deny it, and those that allow one of `allows`."""
+    mask = _bit(operation, Permission.DENY) | _bit(Operation.ALL, Permission.DENY)
     for one in allows:
-        wanted |= _kind(one, Permission.ALLOW)
-    return wanted
+        mask |= _bit(one, Permission.ALLOW)
+    return mask
 
 
-_WANTED = {one: _wanted(one, _IMPLIED_BY.get(one) or (one, Operation.ALL)) for one in Operation}
-"""The kinds that decide about each operation."""
+_MASKS = {one: _mask_of(one, _IMPLIED_BY.get(one) or (one, Operation.ALL)) for one in Operation}
+"""The mask for each operation."""
 _Rule = tuple[str, int, Acl]
-"""An ACL, with the host it is for as hosts are compared, and its kind."""
+"""An ACL with its host in canonical form, and its bit."""
 _Resource = tuple[ResourceType, str]
 
 
 def _rule(acl: Acl) -> _Rule:
     host = acl.host if acl.host == WILDCARD else canonical_host(acl.host)
-    return host, _kind(acl.operation, acl.permission), acl
+    return host, _bit(acl.operation, acl.permission), acl
 
 
-class _Many:
-    """More than a few ACLs of one principal on one pattern. Of those that only differ in how they spell a host one is
-    looked at."""
+class _IndexedRules:
+    """The ACLs of one principal on one pattern, if they are more than a few, by host and bit. Of ACLs that differ only in
+    the spelling of a host, one is evaluated."""
 
-    __slots__ = ("_alike", "_kinds", "_rules")
+    __slots__ = ("_by_host_and_bit", "_masks", "_rules")
 
     def __init__(self, rules: Iterable[_Rule]) -> None:
         self._rules: dict[Acl, _Rule] = {}
-        self._kinds: dict[str, int] = {}
-        """Which there are, by host."""
-        self._alike: dict[tuple[str, int], dict[Acl, None]] = {}
-        """By host and kind."""
+        self._masks: dict[str, int] = {}
+        """The mask of existing ACLs, by host."""
+        self._by_host_and_bit: dict[tuple[str, int], dict[Acl, None]] = {}
+        """ACLs by host and bit."""
         for rule in rules:
             self.append(rule)
 
@@ -99,42 +99,42 @@ class _Many:
         return iter(self._rules.values())
 
     def append(self, rule: _Rule) -> None:
-        host, kind, acl = rule
+        host, bit, acl = rule
         self._rules[acl] = rule
-        self._kinds[host] = self._kinds.get(host, 0) | kind
-        self._alike.setdefault((host, kind), {})[acl] = None
+        self._masks[host] = self._masks.get(host, 0) | bit
+        self._by_host_and_bit.setdefault((host, bit), {})[acl] = None
 
     def remove(self, rule: _Rule) -> None:
-        host, kind, acl = rule
+        host, bit, acl = rule
         del self._rules[acl]
-        alike = self._alike[host, kind]
-        del alike[acl]
-        if alike:
+        same = self._by_host_and_bit[host, bit]
+        del same[acl]
+        if same:
             return
-        del self._alike[host, kind]
-        self._kinds[host] &= ~kind
-        if not self._kinds[host]:
-            del self._kinds[host]
+        del self._by_host_and_bit[host, bit]
+        self._masks[host] &= ~bit
+        if not self._masks[host]:
+            del self._masks[host]
 
-    def of(self, host: str, wanted: int) -> Iterator[Acl]:
-        """Those that count for a host, of these kinds."""
+    def of(self, host: str, mask: int) -> Iterator[Acl]:
+        """The ACLs that apply to a host, of a mask."""
         for one in (host, WILDCARD):
-            found = self._kinds.get(one, 0) & wanted
+            found = self._masks.get(one, 0) & mask
             while found:
-                kind = found & -found
-                found ^= kind
-                yield next(iter(self._alike[one, kind]))
+                bit = found & -found
+                found ^= bit
+                yield next(iter(self._by_host_and_bit[one, bit]))
 
 
-class _ByPrincipal(dict[str, list[_Rule] | _Many]):
-    """The ACLs on one pattern."""
+class _ByPrincipal(dict[str, list[_Rule] | _IndexedRules]):
+    """The ACLs of one pattern, by principal."""
 
     __slots__ = ("count",)
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        """How many there are of all principals."""
+        """Number of ACLs of all principals."""
 
 
 _NOTHING = _ByPrincipal()
@@ -150,7 +150,7 @@ class AclIndex:
         self._literal: dict[_Resource, _ByPrincipal] = {}
         self._prefixed: dict[_Resource, _ByPrincipal] = {}
         self._lengths: dict[ResourceType, dict[int, int]] = {}
-        """By type: of how many patterns the prefix has that length."""
+        """Number of prefixed patterns by length, by resource type."""
         for acl in acls:
             self.add(acl)
 
@@ -164,7 +164,7 @@ class AclIndex:
         return iter(self._acls)
 
     def add(self, acl: Acl) -> None:
-        """Let an ACL count. Again for one that does: nothing happens."""
+        """Add an ACL, unless it is there already."""
         if acl in self._acls:
             return
         self._acls[acl] = None
@@ -178,11 +178,11 @@ class AclIndex:
         by_principal.count += 1
         rules = by_principal.setdefault(acl.principal, [])
         rules.append(_rule(acl))
-        if isinstance(rules, list) and len(rules) > FEW:
-            by_principal[acl.principal] = _Many(rules)
+        if isinstance(rules, list) and len(rules) > MAX_LINEAR:
+            by_principal[acl.principal] = _IndexedRules(rules)
 
     def remove(self, acl: Acl) -> None:
-        """Let an ACL not count any more; nothing happens where it did not."""
+        """Remove an ACL, if it is there."""
         if acl not in self._acls:
             return
         del self._acls[acl]
@@ -203,19 +203,19 @@ class AclIndex:
                 del lengths[length]
 
     def matching(self, asked: AclFilter) -> list[Acl]:
-        """The ACLs that a filter picks."""
+        """The ACLs that a filter matches."""
         by_principal = self._named(asked)
         if by_principal is None:
             return [acl for acl in self._acls if asked.matches(acl)]
         return [acl for rules in by_principal.values() for _, _, acl in rules if asked.matches(acl)]
 
     def cost(self, asked: AclFilter) -> int:
-        """How many ACLs are compared with a filter for that."""
+        """How many ACLs `matching` has to compare with a filter."""
         by_principal = self._named(asked)
         return 1 + (len(self._acls) if by_principal is None else by_principal.count)
 
     def _named(self, asked: AclFilter) -> _ByPrincipal | None:
-        """The only pattern that a filter can pick, if it says which."""
+        """The only pattern that a filter can match; None if it may match several."""
         if asked.resource_type is ResourceType.ANY or asked.resource_name is None:
             return None
         resource = asked.resource_type, asked.resource_name
@@ -239,7 +239,7 @@ class AclIndex:
                 yield found
 
     def patterns(self, resource_type: ResourceType) -> list[_ByPrincipal]:
-        """All patterns of a kind of resource."""
+        """All patterns of a resource type."""
         both = chain(self._literal.items(), self._prefixed.items())
         return [by_principal for (kind, _), by_principal in both if kind is resource_type]
 
@@ -251,13 +251,13 @@ def decide(
     index: AclIndex, principal: str, host: str, operation: Operation, resource_type: ResourceType, name: str,
     *, default: Verdict = DEFAULT_DENY,
 ) -> Verdict:  # fmt: skip
-    """Whether a principal, coming from a host, may do this to the resource of that name."""
-    wanted = _WANTED[operation]
+    """Decide an operation of a principal, connected from a host, on the resource of that name."""
+    mask = _MASKS[operation]
     allowed: Acl | None = None
     covered = False
     for by_principal in index.covering(resource_type, name):
         covered = True
-        for acl in _of(by_principal, principal, host, wanted):
+        for acl in _of(by_principal, principal, host, mask):
             if acl.permission is Permission.DENY:
                 return Verdict(False, acl)
             allowed = allowed or acl
@@ -270,19 +270,20 @@ async def decide_for_any(
     index: AclIndex, principal: str, host: str, operation: Operation, resource_type: ResourceType,
     *, default: Verdict = DEFAULT_DENY,
 ) -> Verdict:  # fmt: skip
-    """Whether the principal may do this to at least one resource of a kind, whether it exists or not.
+    """Decide whether the principal may do an operation on at least one resource of a type, existing or not.
 
-    Implied operations do not count. An allowed pattern is of no use where a denied one covers all of it.
+    Kafka's `authorizeByResourceType`: implied operations do not count, and an allowed pattern does not count if a denied
+    one covers all of it.
     """
     verdict = decide(index, principal, host, operation, resource_type, "hardcode", default=default)
     if verdict.allowed:
         return verdict
-    wanted = _wanted(operation, (operation, Operation.ALL))
+    mask = _mask_of(operation, (operation, Operation.ALL))
     allowed: list[Acl] = []
     denied: dict[PatternType, dict[str, Acl]] = {PatternType.LITERAL: {}, PatternType.PREFIXED: {}}
     for number, by_principal in enumerate(index.patterns(resource_type)):
         await breathe(number)
-        for acl in _of(by_principal, principal, host, wanted):
+        for acl in _of(by_principal, principal, host, mask):
             if acl.permission is Permission.ALLOW:
                 allowed.append(acl)
             else:
@@ -300,7 +301,7 @@ async def decide_for_any(
 
 
 async def _shortest(prefixes: Iterable[str]) -> list[str]:
-    """These prefixes in order, without those of which another one is a prefix."""
+    """These prefixes in order, without those that begin with another one."""
     shortest = list[str]()
     for number, prefix in enumerate(await in_order(list(prefixes), str)):
         await breathe(number)
@@ -310,27 +311,27 @@ async def _shortest(prefixes: Iterable[str]) -> list[str]:
 
 
 def _begins(name: str, shortest: Sequence[str]) -> bool:
-    """Whether a name begins with one of these. Only the last one that does not come behind it can be that: whatever is
-    between a prefix and a name begins with the prefix, too."""
+    """Whether a name begins with one of these sorted prefixes. Only the last one that is not greater than the name can
+    match: everything between a prefix of the name and the name begins with that prefix, too."""
     at = bisect_right(shortest, name)
     return at > 0 and name.startswith(shortest[at - 1])
 
 
-def _of(by_principal: _ByPrincipal, principal: str, host: str, wanted: int) -> Iterator[Acl]:
+def _of(by_principal: _ByPrincipal, principal: str, host: str, mask: int) -> Iterator[Acl]:
     for who in (principal, ANYONE):
         rules = by_principal.get(who, ())
-        if isinstance(rules, _Many):
-            yield from rules.of(host, wanted)
+        if isinstance(rules, _IndexedRules):
+            yield from rules.of(host, mask)
         else:
-            for known, kind, acl in rules:
-                if kind & wanted and known in (WILDCARD, host):
+            for known, bit, acl in rules:
+                if bit & mask and known in (WILDCARD, host):
                     yield acl
         if principal == ANYONE:
             return
 
 
 def canonical_host(text: str) -> str:
-    """An address in the one way it is compared in: short, and IPv4 where it is an IPv4 address in an IPv6 one."""
+    """An address in canonical form: shortest notation, IPv4-mapped IPv6 addresses as IPv4. Other text is unchanged."""
     if re.fullmatch(_SHORT_IPV4, text):
         return text
     try:

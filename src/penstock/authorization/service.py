@@ -1,8 +1,8 @@
-"""The ACLs of all virtual clusters: in memory to decide by, in the database to last.
+"""The ACLs of all virtual clusters: stored in the database, indexed in memory for decisions.
 
-A change is decided on what is in memory, made durable, and then applied; one at a time. Where another agent has changed
-something before, or meanwhile, and where it is not known whether a change happened, everything is read anew. A caller
-who goes away stops no change.
+A change is decided on the index, made durable, and then applied to the index; one at a time. If another agent has
+changed something before, or meanwhile, or if the outcome of a change is unknown, all ACLs are loaded again. A cancelled
+caller does not interrupt a change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from penstock.authorization import store
-from penstock.authorization.changes import complaint_about
+from penstock.authorization.validation import invalid_acl_reason
 from penstock.authorization.rules import AclIndex
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.errors import InvalidRequest, PlatformError
@@ -21,22 +21,22 @@ from penstock.base.undivided import Undivided
 from penstock.metadata.database import Database, Script
 
 MAX_ACLS = 100_000
-"""ACLs of one virtual cluster: each takes some 500 bytes here."""
+"""The most ACLs of one virtual cluster: each takes some 500 bytes of memory."""
 MAX_CHANGES = 10_000
-"""ACLs that one request may add or remove, as in Kafka."""
+"""The most ACLs that one request may add or remove, as in Kafka."""
 
 _NONE = AclIndex()
 
 MAX_COMPARED = 1_000_000
-"""ACLs that are compared with filters of one request: half a second."""
+"""The most comparisons of ACLs with the filters of one request: half a second."""
 COMPARED_AT_ONCE = 5_000
 CHANGED_AT_ONCE = 1_000
 EXCESSIVE = "Unable to perform excessively large batch operation."
-"""Kafka's sentence, by 44."""
+"""Kafka's message with POLICY_VIOLATION."""
 
 
 class AclService:
-    """Keeps ACLs."""
+    """The only writer of ACLs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -47,25 +47,25 @@ class AclService:
         self._listeners: list[Callable[[int | None], None]] = []
 
     def listen(self, on_change: Callable[[int | None], None]) -> None:
-        """Have this called after every change, with the virtual cluster whose ACLs have changed; None: all may have."""
+        """Call this after every change, with the virtual cluster whose ACLs have changed; None: any may have."""
         self._listeners.append(on_change)
 
     async def open(self) -> None:
-        """Read everything."""
+        """Load all ACLs."""
         async with self._lock:
             await self._load()
 
     async def refresh(self) -> None:
-        """Read everything again, if another agent has changed something."""
+        """Load all ACLs again, if another agent has changed some."""
         async with self._lock:
             await self._catch_up()
 
     def index(self, cluster_id: int) -> AclIndex:
-        """The ACLs of a virtual cluster. Not to be changed, and not to be kept."""
+        """The ACLs of a virtual cluster. The caller must neither change the index nor keep it."""
         return self._clusters.get(cluster_id, _NONE)
 
     async def matching(self, cluster_id: int, asked: AclFilter) -> list[Acl]:
-        """The ACLs that a filter picks."""
+        """The ACLs that a filter matches."""
         index = self.index(cluster_id)
         if index.cost(asked) <= COMPARED_AT_ONCE:
             return index.matching(asked)
@@ -77,11 +77,11 @@ class AclService:
         return found
 
     async def close(self) -> None:
-        """Wait for the changes that are under way; their callers may be gone."""
+        """Wait for changes in flight, whose callers may be gone."""
         await self._changes.close()
 
     async def create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
-        """Add ACLs: for each the complaint about it, or None. One that is there already is as good as added."""
+        """Add ACLs; for each why it is invalid, or None. An existing ACL counts as added."""
         return await self._changes.run(self._create(cluster_id, acls))
 
     async def _create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
@@ -91,7 +91,7 @@ class AclService:
             complaints, fresh = list[str | None](), dict[Acl, None]()
             for number, acl in enumerate(acls):
                 await breathe(number)
-                complaint = complaint_about(acl)
+                complaint = invalid_acl_reason(acl)
                 complaints.append(complaint)
                 if complaint is None and acl not in present:
                     fresh[acl] = None
@@ -108,14 +108,14 @@ class AclService:
         return complaints
 
     async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
-        """Remove the ACLs that filters pick: those each of them picked. Raises `InvalidRequest` for too many."""
+        """Remove the ACLs that filters match; returns the matches of each. Raises `InvalidRequest` if they are too many."""
         return await self._changes.run(self._delete(cluster_id, list(filters)))
 
     async def _delete(self, cluster_id: int, filters: Sequence[AclFilter]) -> list[list[Acl]]:
         async with self._lock:
             await self._catch_up()
             index = self.index(cluster_id)
-            # All wait for the lock, those of other clusters too.
+            # Bounded because changes of all clusters wait for the lock.
             if len(filters) > MAX_CHANGES or sum(map(index.cost, filters)) > max(MAX_COMPARED, len(index)):
                 raise _too_large()
             picked, found, compared = list[list[Acl]](), 0, 0
@@ -132,7 +132,7 @@ class AclService:
         return picked
 
     async def remove_some(self, cluster_id: int) -> bool:
-        """Remove some ACLs of a cluster that is going; whether none is left."""
+        """Remove some ACLs of a cluster that is being deleted; whether none is left."""
         return await self._changes.run(self._remove_some(cluster_id))
 
     async def _remove_some(self, cluster_id: int) -> bool:
@@ -157,7 +157,7 @@ class AclService:
             await self._load()
 
     async def _change(self, script: Callable[[], Script[int]]) -> bool:
-        """Make a change durable; whether it is left to be applied to what is in memory."""
+        """Make a change durable; whether the caller has to apply it to the index, which was not loaded anew."""
         try:
             version = await self._database.transaction(script)
         except PlatformError:
@@ -166,7 +166,7 @@ class AclService:
         if version == self._version + 1:
             self._version = version
             return True
-        # Another agent's change came between. It must not be missed: it may be what forbids something.
+        # Another agent's change came between. It must not be missed: it may be a denial.
         self._is_stale = True
         await self._load()
         return False

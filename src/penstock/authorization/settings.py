@@ -1,19 +1,28 @@
-"""How the process is told whether, and how, to authorize."""
+"""Settings of authorization, under Kafka's names."""
 
 from __future__ import annotations
 
-from penstock.authorization.changes import parse_super_users
 from penstock.base.config_values import BOOLEAN, STRING, ConfigValue
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import BrokerSettings, declare, setting
 
 STANDARD_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
-"""What Apache Kafka calls an authorizer that keeps ACLs with the rest of the metadata."""
+"""Apache Kafka's authorizer that stores ACLs with the other metadata."""
+
+
+def parse_super_users(text: str) -> frozenset[str]:
+    """The principals in `super.users`, such as `User:alice;User:bob`. Raises `InvalidRequest`."""
+    users = frozenset(part.strip() for part in text.split(";") if part.strip())
+    for user in users:
+        kind, colon, name = user.partition(":")
+        if not (kind and colon and name):
+            raise InvalidRequest(f"super.users: a principal is written Type:name, as in User:alice, not {user!r}")
+    return users
 
 
 def _principals(value: ConfigValue) -> str | None:
-    """The complaint about `super.users`, or None."""
+    """What is wrong with `super.users`, or None."""
     try:
         parse_super_users(str(value))
     except InvalidRequest as problem:
@@ -41,7 +50,7 @@ SETTINGS = declare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationSettings:
-    """What was decided about deciding."""
+    """Whether and how requests are authorized."""
 
     is_on: bool
     super_users: frozenset[str] = frozenset()
@@ -49,7 +58,7 @@ class AuthorizationSettings:
 
     @classmethod
     def of(cls, settings: BrokerSettings, *, asks_for_credentials: bool) -> AuthorizationSettings:
-        """Those of a process: where nothing is said, on when clients have to prove who they are."""
+        """From the settings of a process: by default on if any listener asks for credentials."""
         asked = settings.text("authorizer.class.name") or ""
         return cls(
             is_on=asked == STANDARD_AUTHORIZER or (not asked and asks_for_credentials),

@@ -1,6 +1,7 @@
-"""The SQL of ACLs: scripts for the metadata port. Which ACLs there may be is decided elsewhere.
+"""The SQL of ACLs. Every script is idempotent when it is run again at once.
 
-Every script may run twice. Each change moves the counter `acl`, whose value goes with what `load` returns.
+Each change increments the counter `acl`, whose value `load` returns as well: agents that cache ACLs poll it to know when
+to load them again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from penstock.metadata.database import Script
 from penstock.metadata.statements import parameter_rows, parameters
 
 AT_ONCE = 100
-"""ACLs of one statement: ten thousand of them are a hundred round trips, and no statement is long."""
+"""ACLs per statement: ten thousand take a hundred round trips, and statements stay short."""
 _INSERT = (
     "INSERT INTO acl (cluster_id, acl_key, resource_type, pattern_type, resource_name, principal, host, operation,"
     " permission)"
@@ -22,7 +23,7 @@ _CHANGED = "UPDATE counter SET value = value + 1 WHERE name = 'acl' RETURNING va
 
 
 def load() -> Script[tuple[int, list[tuple[int, Acl]]]]:
-    """The counter, and every ACL with its virtual cluster."""
+    """The counter, and all ACLs with their virtual clusters."""
     version = yield "SELECT value FROM counter WHERE name = 'acl'", ()
     rows = yield (
         "SELECT cluster_id, resource_type, pattern_type, resource_name, principal, host, operation, permission FROM acl"
@@ -53,8 +54,8 @@ def version() -> Script[int]:
 
 
 def create(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
-    """Write ACLs; those that are there stay. The counter after it."""
-    # The counter first: whoever else changes ACLs waits for its turn.
+    """Store ACLs, except those that exist; returns the new counter."""
+    # The counter first: its row serializes concurrent changes.
     rows = yield _CHANGED, ()
     for start in range(0, len(acls), AT_ONCE):
         some = acls[start : start + AT_ONCE]
@@ -64,7 +65,7 @@ def create(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
 
 
 def delete(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
-    """Remove ACLs; the counter after it."""
+    """Delete ACLs; returns the new counter."""
     rows = yield _CHANGED, ()
     for start in range(0, len(acls), AT_ONCE):
         keys = [key_of(acl) for acl in acls[start : start + AT_ONCE]]
@@ -80,7 +81,7 @@ def _row(cluster_id: int, acl: Acl) -> tuple[int | bytes, ...]:
 
 
 def key_of(acl: Acl) -> bytes:
-    """What tells ACLs of a virtual cluster apart."""
+    """The key of an ACL in its virtual cluster: a hash of all its fields, which may be long."""
     digest = sha256()
     for number in (acl.resource_type, acl.pattern_type, acl.operation, acl.permission):
         digest.update(bytes((number,)))

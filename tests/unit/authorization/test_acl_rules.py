@@ -73,11 +73,11 @@ def oracle(
 
 def index_of(given_acls: list[Acl], few: int) -> AclIndex:
     """An index that looks at so many ACLs one by one."""
-    before, rules.FEW = rules.FEW, few
+    before, rules.MAX_LINEAR = rules.MAX_LINEAR, few
     try:
         return AclIndex(given_acls)
     finally:
-        rules.FEW = before
+        rules.MAX_LINEAR = before
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -90,7 +90,7 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(acls, max_size=8), st.booleans(), st.sampled_from((0, rules.FEW)))
+@given(st.lists(acls, max_size=8), st.booleans(), st.sampled_from((0, rules.MAX_LINEAR)))
 def test_decisions_are_those_of_the_oracle(given_acls, allow_everyone, few):
     index = index_of(given_acls, few)
     default = DEFAULT_ALLOW if allow_everyone else DEFAULT_DENY
@@ -129,7 +129,7 @@ def any_oracle(given_acls: list[Acl], principal: str, host: str, operation: Oper
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(acls, max_size=8), st.sampled_from((0, rules.FEW)))
+@given(st.lists(acls, max_size=8), st.sampled_from((0, rules.MAX_LINEAR)))
 def test_any_resource_is_found_as_the_oracle_finds_one(given_acls, few):
     index = index_of(given_acls, few)
     for principal, host, operation, kind in itertools.product((ALICE, BOB), (HERE, THERE), (Operation.WRITE,), TYPES):

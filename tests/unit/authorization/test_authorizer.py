@@ -7,10 +7,9 @@ import pytest
 from penstock.agent.settings import SETTINGS
 from penstock.authorization import authorizer as module
 from penstock.authorization.authorizer import READ_TOPIC, WRITE_TOPIC, Authorizer, Decision, action
-from penstock.authorization.changes import parse_super_users
 from penstock.authorization.guards.table import GUARDS, OPEN, OWN
 from penstock.authorization.rules import AclIndex
-from penstock.authorization.settings import STANDARD_AUTHORIZER, AuthorizationSettings
+from penstock.authorization.settings import STANDARD_AUTHORIZER, AuthorizationSettings, parse_super_users
 from penstock.base.acls import Acl, Operation, Permission, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from penstock.authorization.changes import complaint_about
+from penstock.authorization.validation import invalid_acl_reason
 from penstock.authorization.rules import AclIndex, decide
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
 from penstock.base.errors import InvalidRequest
@@ -23,7 +23,7 @@ def may(role: str, scope: Scope, operation: Operation, kind: ResourceType, name:
 
 def test_every_rule_of_every_role_can_be_created() -> None:
     for role, scope in product(ROLES.values(), (Scope(), Scope(prefix="p-"), Scope(host="10.0.0.1"))):
-        assert [complaint_about(acl) for acl in acls_of(role, ALICE, scope)] == [None] * len(
+        assert [invalid_acl_reason(acl) for acl in acls_of(role, ALICE, scope)] == [None] * len(
             acls_of(role, ALICE, scope)
         )
 

@@ -1,7 +1,10 @@
-"""Enforcement: for every API a guard, which stands before its handler and decides what the handler gets to see.
+"""Enforcement: a guard for every API, wrapped around its handler.
 
-A guard takes from a request what the caller may not do, lets the handler answer the rest, and adds the refusals; or it
-takes from the answer what the caller may not see. Which operation on what each API needs, and with which code it is
-refused, is Kafka's. Handlers know nothing of it. An API without a guard is not served (`table.py`). Produce and Fetch
-are the exception: they ask for themselves, where they find their topics.
+A guard removes from a request what the caller may not do, passes the rest to the handler, and adds a denial for each
+removed item to the response; or it removes from the response what the caller may not see. The operations that each API
+needs, and the error codes of its denials, are Kafka's. Handlers contain no authorization. An API without a guard is not
+served (`table.py`). Produce and Fetch are the exception: they call the authorizer where they look up their topics.
+
+Docstrings of guards name the error codes by number: 29 TOPIC_, 30 GROUP_, 31 CLUSTER_, 53 TRANSACTIONAL_ID_ and
+65 DELEGATION_TOKEN_AUTHORIZATION_FAILED.
 """

@@ -1,11 +1,12 @@
-"""Guards of service accounts, their keys and the caller's own cluster, which are Penstock's own.
+"""Guards of service accounts, API keys and the caller's own virtual cluster; these APIs are Penstock's own.
 
-DESCRIBE on the cluster to look at them, ALTER to change them, else 31: who makes a key for an account can be it.
+DESCRIBE on the cluster to list them, ALTER to change them, else 31. Creating a key for an account needs ALTER because
+whoever has the key can act as the account.
 """
 
 from __future__ import annotations
 
-from penstock.authorization.guards.access import NO_CLUSTER
+from penstock.authorization.guards.access import CLUSTER_DENIED
 from penstock.authorization.guards.cluster import needs, needs_for_each
 from penstock.base.acls import Operation
 from penstock.base.portions import each
@@ -15,7 +16,7 @@ from penstock.wire.messages import delete_api_keys as deleting
 from penstock.wire.messages import describe_service_accounts as describing
 from penstock.wire.messages import describe_virtual_clusters as describing_clusters
 
-CODE, MESSAGE = NO_CLUSTER
+CODE, MESSAGE = CLUSTER_DENIED
 
 
 def _described(request: describing.DescribeServiceAccountsRequest) -> describing.DescribeServiceAccountsResponse:

@@ -1,4 +1,4 @@
-"""Guards of the cluster as a whole: one operation on it decides about all of a request, else 31."""
+"""Guards of cluster-wide APIs: one operation on the cluster allows or denies (31) the whole request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import Any
 
-from penstock.authorization.guards.access import NO_CLUSTER, Access, Ask, Guard
+from penstock.authorization.guards.access import CLUSTER_DENIED, RequestAccess, Handler, Guard
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, distinct, each, in_order, nested
 from penstock.wire.messages import (
@@ -37,32 +37,32 @@ from penstock.wire.messages import read_share_group_state as reading_state
 from penstock.wire.messages import read_share_group_state_summary as summarizing_state
 from penstock.wire.messages import write_share_group_state as writing_state
 
-CODE, MESSAGE = NO_CLUSTER
+CODE, MESSAGE = CLUSTER_DENIED
 
 
 def needs(operation: Operation, refused: Callable[[Any], Any]) -> Guard:
-    """A guard that lets a request pass whole, or answers with `refused`."""
+    """A guard that passes the whole request, or answers with `refused`."""
 
-    async def guard(access: Access, request: Any, ask: Ask) -> Any:
-        return await ask(request) if access.may_cluster(operation) else refused(request)
+    async def guard(access: RequestAccess, request: Any, handle: Handler) -> Any:
+        return await handle(request) if access.may_on_cluster(operation) else refused(request)
 
     return guard
 
 
 def needs_for_each(operation: Operation, refused: Callable[[Any], Awaitable[Any]]) -> Guard:
-    """The same where an answer tells of each thing that is asked for."""
+    """The same for a response that has a result for each requested item, which is built cooperatively."""
 
-    async def guard(access: Access, request: Any, ask: Ask) -> Any:
-        return await (ask(request) if access.may_cluster(operation) else refused(request))
+    async def guard(access: RequestAccess, request: Any, handle: Handler) -> Any:
+        return await (handle(request) if access.may_on_cluster(operation) else refused(request))
 
     return guard
 
 
 async def describe_cluster(
-    access: Access, request: describing.DescribeClusterRequest, ask: Ask
+    access: RequestAccess, request: describing.DescribeClusterRequest, handle: Handler
 ) -> describing.DescribeClusterResponse:
-    """For all; what one may do to the cluster is told to whom may DESCRIBE it."""
-    response: describing.DescribeClusterResponse = await ask(request)
+    """Allowed for everyone. The authorized operations on the cluster need DESCRIBE on it."""
+    response: describing.DescribeClusterResponse = await handle(request)
     if request.include_cluster_authorized_operations and not response.error_code:
         response.cluster_authorized_operations = access.cluster_operations()
     return response
@@ -160,7 +160,7 @@ async def _quotas_altered(
 async def _scram_described(
     request: describing_scram.DescribeUserScramCredentialsRequest,
 ) -> describing_scram.DescribeUserScramCredentialsResponse:
-    # As in Kafka, one refusal for each user, none of which says whom it is about.
+    # As in Kafka: one result for each user, without its name.
     results = await each(
         request.users or (),
         lambda user: describing_scram.DescribeUserScramCredentialsResult(error_code=CODE, error_message=MESSAGE),
@@ -183,7 +183,7 @@ async def _scram_altered(
 
 
 def _top_level(response_type: Callable[..., Any]) -> Callable[[Any], Any]:
-    """A refusal that is one code and one sentence."""
+    """Build denials that are one top-level error code and message."""
     return lambda request: response_type(error_code=CODE, error_message=MESSAGE)
 
 
@@ -192,7 +192,7 @@ def _resources(request: list_config_resources.ListConfigResourcesRequest) -> Any
 
 
 def _state(module: Any, kind: str) -> Callable[[Any], Any]:
-    """Refusals of the APIs by which brokers keep the state of share groups: they all look alike."""
+    """Build denials of the share group state APIs (for brokers), whose responses all have the same structure."""
 
     def refused(request: Any) -> Any:
         return getattr(module, f"{kind}ShareGroupStateResponse")(

@@ -1,4 +1,4 @@
-"""Guards of groups of every kind: members READ their group, onlookers DESCRIBE it, else 30."""
+"""Guards of groups of every type: members need READ on the group, describing it needs DESCRIBE, else 30."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 from penstock.authorization.guards.access import (
     GROUP,
-    NO_CLUSTER,
-    NO_GROUP,
-    NO_TOPIC,
-    NO_TRANSACTIONAL_ID,
-    TOLD_AT_ONCE,
+    CLUSTER_DENIED,
+    GROUP_DENIED,
+    TOPIC_DENIED,
+    TRANSACTIONAL_ID_DENIED,
+    OPERATIONS_AT_ONCE,
     TOPIC,
     TRANSACTIONAL_ID,
-    Access,
-    Ask,
-    Refusal,
+    RequestAccess,
+    Handler,
+    Denial,
 )
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each
@@ -34,155 +34,155 @@ HIDDEN_TOPICS = "The group has described topic(s) that the client is not authori
 
 
 async def find_coordinator(
-    access: Access, request: finding.FindCoordinatorRequest, ask: Ask
+    access: RequestAccess, request: finding.FindCoordinatorRequest, handle: Handler
 ) -> finding.FindCoordinatorResponse:
     """DESCRIBE on the group (else 30) or transactional id (else 53); CLUSTER_ACTION for share groups (else 31)."""
     batched = access.context.api_version >= 4
     keys = request.coordinator_keys if batched else [request.key]
-    refusals = {}
+    denials = {}
     for number, key in enumerate(keys):
         await breathe(number)
-        refusal = _unfindable(access, request.key_type, key)
-        if refusal is not None:
-            refusals[key] = refusal
+        denial = _coordinator_denial(access, request.key_type, key)
+        if denial is not None:
+            denials[key] = denial
     response: finding.FindCoordinatorResponse
     if not batched:
-        for refusal in refusals.values():
+        for denial in denials.values():
             return finding.FindCoordinatorResponse(
-                error_code=refusal.code, error_message=refusal.message, node_id=-1, host="", port=-1
+                error_code=denial.code, error_message=denial.message, node_id=-1, host="", port=-1
             )
-        response = await ask(request)
+        response = await handle(request)
         return response
-    request.coordinator_keys = [key for key in keys if key not in refusals]
-    response = await ask(request)
+    request.coordinator_keys = [key for key in keys if key not in denials]
+    response = await handle(request)
     response.coordinators += await each(
-        list(refusals),
-        lambda key: finding.Coordinator(key=key, node_id=-1, host="", port=-1, error_code=refusals[key].code),
+        list(denials),
+        lambda key: finding.Coordinator(key=key, node_id=-1, host="", port=-1, error_code=denials[key].code),
     )
     return response
 
 
-def _unfindable(access: Access, key_type: int, key: str) -> Refusal | None:
+def _coordinator_denial(access: RequestAccess, key_type: int, key: str) -> Denial | None:
     if key_type == GROUP_KEY and not access.may(Operation.DESCRIBE, GROUP, key):
-        return NO_GROUP
+        return GROUP_DENIED
     if key_type == TRANSACTION_KEY and not access.may(Operation.DESCRIBE, TRANSACTIONAL_ID, key):
-        return NO_TRANSACTIONAL_ID
-    if key_type == SHARE_KEY and not access.may_cluster(Operation.CLUSTER_ACTION):
-        return NO_CLUSTER
+        return TRANSACTIONAL_ID_DENIED
+    if key_type == SHARE_KEY and not access.may_on_cluster(Operation.CLUSTER_ACTION):
+        return CLUSTER_DENIED
     return None
 
 
-async def join_group(access: Access, request: joining.JoinGroupRequest, ask: Ask) -> joining.JoinGroupResponse:
+async def join_group(access: RequestAccess, request: joining.JoinGroupRequest, handle: Handler) -> joining.JoinGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         name = None if access.context.api_version >= NULL_PROTOCOL_SINCE else ""
         return joining.JoinGroupResponse(
-            error_code=NO_GROUP.code, generation_id=-1, protocol_name=name, leader="", member_id=""
+            error_code=GROUP_DENIED.code, generation_id=-1, protocol_name=name, leader="", member_id=""
         )
-    response: joining.JoinGroupResponse = await ask(request)
+    response: joining.JoinGroupResponse = await handle(request)
     return response
 
 
-async def sync_group(access: Access, request: syncing.SyncGroupRequest, ask: Ask) -> syncing.SyncGroupResponse:
+async def sync_group(access: RequestAccess, request: syncing.SyncGroupRequest, handle: Handler) -> syncing.SyncGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return syncing.SyncGroupResponse(error_code=NO_GROUP.code)
-    response: syncing.SyncGroupResponse = await ask(request)
+        return syncing.SyncGroupResponse(error_code=GROUP_DENIED.code)
+    response: syncing.SyncGroupResponse = await handle(request)
     return response
 
 
-async def heartbeat(access: Access, request: heartbeats.HeartbeatRequest, ask: Ask) -> heartbeats.HeartbeatResponse:
+async def heartbeat(access: RequestAccess, request: heartbeats.HeartbeatRequest, handle: Handler) -> heartbeats.HeartbeatResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return heartbeats.HeartbeatResponse(error_code=NO_GROUP.code)
-    response: heartbeats.HeartbeatResponse = await ask(request)
+        return heartbeats.HeartbeatResponse(error_code=GROUP_DENIED.code)
+    response: heartbeats.HeartbeatResponse = await handle(request)
     return response
 
 
-async def leave_group(access: Access, request: leaving.LeaveGroupRequest, ask: Ask) -> leaving.LeaveGroupResponse:
+async def leave_group(access: RequestAccess, request: leaving.LeaveGroupRequest, handle: Handler) -> leaving.LeaveGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return leaving.LeaveGroupResponse(error_code=NO_GROUP.code)
-    response: leaving.LeaveGroupResponse = await ask(request)
+        return leaving.LeaveGroupResponse(error_code=GROUP_DENIED.code)
+    response: leaving.LeaveGroupResponse = await handle(request)
     return response
 
 
 async def describe(
-    access: Access, request: describe_groups.DescribeGroupsRequest, ask: Ask
+    access: RequestAccess, request: describe_groups.DescribeGroupsRequest, handle: Handler
 ) -> describe_groups.DescribeGroupsResponse:
     """DescribeGroups: DESCRIBE on each group, else 30."""
     request.groups, denied = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group_id: group_id)
-    response: describe_groups.DescribeGroupsResponse = await ask(request)
+    response: describe_groups.DescribeGroupsResponse = await handle(request)
     if request.include_authorized_operations:
         for number, group in enumerate(response.groups):
-            await breathe(number, TOLD_AT_ONCE)
+            await breathe(number, OPERATIONS_AT_ONCE)
             if not group.error_code:
                 group.authorized_operations = access.operations(GROUP, group.group_id)
     response.groups += await each(
         denied,
         lambda group_id: describe_groups.DescribedGroup(
-            error_code=NO_GROUP.code, error_message=None, group_id=group_id, authorized_operations=-(1 << 31)
+            error_code=GROUP_DENIED.code, error_message=None, group_id=group_id, authorized_operations=-(1 << 31)
         ),
     )
     return response
 
 
-async def list_groups(access: Access, request: listing.ListGroupsRequest, ask: Ask) -> listing.ListGroupsResponse:
-    """All groups with DESCRIBE on the cluster, else those that one may describe."""
-    response: listing.ListGroupsResponse = await ask(request)
-    if not access.might_cluster(Operation.DESCRIBE):
+async def list_groups(access: RequestAccess, request: listing.ListGroupsRequest, handle: Handler) -> listing.ListGroupsResponse:
+    """DESCRIBE on the cluster lists all groups; otherwise the list is filtered by DESCRIBE on the group."""
+    response: listing.ListGroupsResponse = await handle(request)
+    if not access.may_quietly_on_cluster(Operation.DESCRIBE):
         response.groups = await access.visible(Operation.DESCRIBE, GROUP, response.groups, lambda group: group.group_id)
     return response
 
 
 async def delete(
-    access: Access, request: delete_groups.DeleteGroupsRequest, ask: Ask
+    access: RequestAccess, request: delete_groups.DeleteGroupsRequest, handle: Handler
 ) -> delete_groups.DeleteGroupsResponse:
     """DeleteGroups: DELETE on each group, else 30."""
     wanted = list(dict.fromkeys(request.groups_names))
     request.groups_names, denied = await access.split(Operation.DELETE, GROUP, wanted, lambda group_id: group_id)
-    response: delete_groups.DeleteGroupsResponse = await ask(request)
+    response: delete_groups.DeleteGroupsResponse = await handle(request)
     response.results += await each(
-        denied, lambda group_id: delete_groups.DeletableGroupResult(group_id=group_id, error_code=NO_GROUP.code)
+        denied, lambda group_id: delete_groups.DeletableGroupResult(group_id=group_id, error_code=GROUP_DENIED.code)
     )
     return response
 
 
-# ---- groups whose members heartbeat (KIP-848) ------------------------------------------------------------------------
+# ---- groups with a heartbeat API (KIP-848) ---------------------------------------------------------------------------
 
 
-async def refused_member(access: Access, group_id: str, topics: Iterable[str] | None) -> Refusal | None:
-    """Why the caller may not be a member that reads these topics: READ on the group, DESCRIBE on all of them."""
+async def member_denial(access: RequestAccess, group_id: str, topics: Iterable[str] | None) -> Denial | None:
+    """Why the caller may not join with these topics; None if it may: READ on the group, DESCRIBE on all topics."""
     if not access.may(Operation.READ, GROUP, group_id):
-        return NO_GROUP
+        return GROUP_DENIED
     if not await access.may_all(Operation.DESCRIBE, TOPIC, topics or ()):
-        return NO_TOPIC
+        return TOPIC_DENIED
     return None
 
 
 async def consumer_heartbeat(
-    access: Access, request: consumer_group_heartbeat.ConsumerGroupHeartbeatRequest, ask: Ask
+    access: RequestAccess, request: consumer_group_heartbeat.ConsumerGroupHeartbeatRequest, handle: Handler
 ) -> consumer_group_heartbeat.ConsumerGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic that is subscribed to by name, else 29."""
-    refusal = await refused_member(access, request.group_id, request.subscribed_topic_names)
-    if refusal is not None:
+    denial = await member_denial(access, request.group_id, request.subscribed_topic_names)
+    if denial is not None:
         return consumer_group_heartbeat.ConsumerGroupHeartbeatResponse(
-            error_code=refusal.code, error_message=refusal.message
+            error_code=denial.code, error_message=denial.message
         )
-    response: consumer_group_heartbeat.ConsumerGroupHeartbeatResponse = await ask(request)
+    response: consumer_group_heartbeat.ConsumerGroupHeartbeatResponse = await handle(request)
     return response
 
 
 async def consumer_describe(
-    access: Access, request: consumer_group_describe.ConsumerGroupDescribeRequest, ask: Ask
+    access: RequestAccess, request: consumer_group_describe.ConsumerGroupDescribeRequest, handle: Handler
 ) -> consumer_group_describe.ConsumerGroupDescribeResponse:
-    """DESCRIBE on each group, else 30, and on each topic its members have, else 29 and no members."""
+    """DESCRIBE on each group, else 30; on each topic assigned to a member, else 29 and an empty member list."""
     request.group_ids, denied = await access.split(
         Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
     )
-    response: consumer_group_describe.ConsumerGroupDescribeResponse = await ask(request)
+    response: consumer_group_describe.ConsumerGroupDescribeResponse = await handle(request)
     for number, group in enumerate(response.groups):
-        await breathe(number, TOLD_AT_ONCE)
+        await breathe(number, OPERATIONS_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {
@@ -192,7 +192,7 @@ async def consumer_describe(
             for topic in assignment.topic_partitions
         }
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
-            group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
+            group.error_code, group.error_message, group.members = TOPIC_DENIED.code, HIDDEN_TOPICS, []
     response.groups += await each(
         denied,
         lambda group_id: consumer_group_describe.DescribedGroup(

@@ -1,8 +1,8 @@
-"""Guards of where logs start and end."""
+"""Guards of log offsets: listing, epoch ends, deleting records."""
 
 from __future__ import annotations
 
-from penstock.authorization.guards.access import NO_TOPIC, TOPIC, Access, Ask
+from penstock.authorization.guards.access import TOPIC_DENIED, TOPIC, RequestAccess, Handler
 from penstock.base.acls import Operation
 from penstock.base.portions import nested
 from penstock.wire.messages import delete_records as deleting
@@ -10,15 +10,15 @@ from penstock.wire.messages import list_offsets as listing
 from penstock.wire.messages import offset_for_leader_epoch as epochs
 
 
-async def list_offsets(access: Access, request: listing.ListOffsetsRequest, ask: Ask) -> listing.ListOffsetsResponse:
+async def list_offsets(access: RequestAccess, request: listing.ListOffsetsRequest, handle: Handler) -> listing.ListOffsetsResponse:
     """DESCRIBE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
-    response: listing.ListOffsetsResponse = await ask(request)
+    response: listing.ListOffsetsResponse = await handle(request)
     response.topics += await nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: listing.ListOffsetsPartitionResponse(
-            partition_index=one.partition_index, error_code=NO_TOPIC.code, timestamp=-1, offset=-1
+            partition_index=one.partition_index, error_code=TOPIC_DENIED.code, timestamp=-1, offset=-1
         ),
         lambda topic, partitions: listing.ListOffsetsTopicResponse(name=topic.name, partitions=partitions),
     )
@@ -26,35 +26,35 @@ async def list_offsets(access: Access, request: listing.ListOffsetsRequest, ask:
 
 
 async def offset_for_leader_epoch(
-    access: Access, request: epochs.OffsetForLeaderEpochRequest, ask: Ask
+    access: RequestAccess, request: epochs.OffsetForLeaderEpochRequest, handle: Handler
 ) -> epochs.OffsetForLeaderEpochResponse:
     """CLUSTER_ACTION, or DESCRIBE on each topic, else 29 for its partitions."""
     denied: list[epochs.OffsetForLeaderTopic] = []
-    if not access.might_cluster(Operation.CLUSTER_ACTION):
+    if not access.may_quietly_on_cluster(Operation.CLUSTER_ACTION):
         request.topics, denied = await access.split(
             Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.topic
         )
-    response: epochs.OffsetForLeaderEpochResponse = await ask(request)
+    response: epochs.OffsetForLeaderEpochResponse = await handle(request)
     response.topics += await nested(
         denied,
         lambda topic: topic.partitions,
-        lambda one: epochs.EpochEndOffset(partition=one.partition, error_code=NO_TOPIC.code),
+        lambda one: epochs.EpochEndOffset(partition=one.partition, error_code=TOPIC_DENIED.code),
         lambda topic, partitions: epochs.OffsetForLeaderTopicResult(topic=topic.topic, partitions=partitions),
     )
     return response
 
 
 async def delete_records(
-    access: Access, request: deleting.DeleteRecordsRequest, ask: Ask
+    access: RequestAccess, request: deleting.DeleteRecordsRequest, handle: Handler
 ) -> deleting.DeleteRecordsResponse:
     """DELETE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DELETE, TOPIC, request.topics, lambda topic: topic.name)
-    response: deleting.DeleteRecordsResponse = await ask(request)
+    response: deleting.DeleteRecordsResponse = await handle(request)
     response.topics += await nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: deleting.DeleteRecordsPartitionResult(
-            partition_index=one.partition_index, low_watermark=-1, error_code=NO_TOPIC.code
+            partition_index=one.partition_index, low_watermark=-1, error_code=TOPIC_DENIED.code
         ),
         lambda topic, partitions: deleting.DeleteRecordsTopicResult(name=topic.name, partitions=partitions),
     )

@@ -1,11 +1,11 @@
-"""Guards of share groups (KIP-932): members READ the group and the topics, onlookers DESCRIBE them."""
+"""Guards of share groups (KIP-932): members need READ on the group and the topics, describing needs DESCRIBE."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOLD_AT_ONCE, TOPIC, Access, Ask
-from penstock.authorization.guards.groups import HIDDEN_TOPICS, refused_member
+from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC_DENIED, OPERATIONS_AT_ONCE, TOPIC, RequestAccess, Handler
+from penstock.authorization.guards.groups import HIDDEN_TOPICS, member_denial
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each, nested
 from penstock.wire.messages import alter_share_group_offsets as altering
@@ -18,51 +18,51 @@ from penstock.wire.messages import share_group_heartbeat as heartbeats
 
 
 async def heartbeat(
-    access: Access, request: heartbeats.ShareGroupHeartbeatRequest, ask: Ask
+    access: RequestAccess, request: heartbeats.ShareGroupHeartbeatRequest, handle: Handler
 ) -> heartbeats.ShareGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic that is subscribed to, else 29."""
-    refusal = await refused_member(access, request.group_id, request.subscribed_topic_names)
-    if refusal is not None:
-        return heartbeats.ShareGroupHeartbeatResponse(error_code=refusal.code, error_message=refusal.message)
-    response: heartbeats.ShareGroupHeartbeatResponse = await ask(request)
+    denial = await member_denial(access, request.group_id, request.subscribed_topic_names)
+    if denial is not None:
+        return heartbeats.ShareGroupHeartbeatResponse(error_code=denial.code, error_message=denial.message)
+    response: heartbeats.ShareGroupHeartbeatResponse = await handle(request)
     return response
 
 
 async def describe(
-    access: Access, request: describing.ShareGroupDescribeRequest, ask: Ask
+    access: RequestAccess, request: describing.ShareGroupDescribeRequest, handle: Handler
 ) -> describing.ShareGroupDescribeResponse:
-    """DESCRIBE on each group, else 30, and on each topic its members have, else 29 and no members."""
+    """DESCRIBE on each group, else 30; on each topic assigned to a member, else 29 and an empty member list."""
     request.group_ids, denied = await access.split(
         Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
     )
-    response: describing.ShareGroupDescribeResponse = await ask(request)
+    response: describing.ShareGroupDescribeResponse = await handle(request)
     for number, group in enumerate(response.groups):
-        await breathe(number, TOLD_AT_ONCE)
+        await breathe(number, OPERATIONS_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
-            group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
+            group.error_code, group.error_message, group.members = TOPIC_DENIED.code, HIDDEN_TOPICS, []
     response.groups += await each(
         denied,
-        lambda group_id: describing.DescribedGroup(error_code=NO_GROUP.code, error_message=None, group_id=group_id),
+        lambda group_id: describing.DescribedGroup(error_code=GROUP_DENIED.code, error_message=None, group_id=group_id),
     )
     return response
 
 
-def _name_of(access: Access, topic_id: bytes) -> str | None:
+def _name_of(access: RequestAccess, topic_id: bytes) -> str | None:
     return access.topics.topic_name(access.context.cluster_id, bytes(topic_id))
 
 
-async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -> fetching.ShareFetchResponse:
-    """READ on the group, else 30; READ on each topic, else 29 for its partitions. Of topics that its session remembers
-    the handler asks, before anything is acquired."""
+async def fetch(access: RequestAccess, request: fetching.ShareFetchRequest, handle: Handler) -> fetching.ShareFetchResponse:
+    """READ on the group, else 30; READ on each topic, else 29 for its partitions. Topics of the session that are not in
+    the request are checked by the handler, before it acquires records."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
-        return fetching.ShareFetchResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+        return fetching.ShareFetchResponse(error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message)
     request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
     )
-    response: fetching.ShareFetchResponse = await ask(request)
+    response: fetching.ShareFetchResponse = await handle(request)
     if response.error_code:
         return response
     response.responses += await nested(
@@ -76,28 +76,28 @@ async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -
 
 def _unfetched(index: int) -> Any:
     return fetching.PartitionData(
-        partition_index=index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message,
+        partition_index=index, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message,
         acknowledge_error_message=None, records=None,
     )  # fmt: skip
 
 
 async def acknowledge(
-    access: Access, request: acknowledging.ShareAcknowledgeRequest, ask: Ask
+    access: RequestAccess, request: acknowledging.ShareAcknowledgeRequest, handle: Handler
 ) -> acknowledging.ShareAcknowledgeResponse:
     """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
-        return acknowledging.ShareAcknowledgeResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+        return acknowledging.ShareAcknowledgeResponse(error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message)
     request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
     )
-    response: acknowledging.ShareAcknowledgeResponse = await ask(request)
+    response: acknowledging.ShareAcknowledgeResponse = await handle(request)
     if response.error_code:
         return response
     response.responses += await nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: acknowledging.PartitionData(
-            partition_index=one.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+            partition_index=one.partition_index, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message
         ),
         lambda topic, partitions: acknowledging.ShareAcknowledgeTopicResponse(
             topic_id=topic.topic_id, partitions=partitions
@@ -107,9 +107,9 @@ async def acknowledge(
 
 
 async def describe_offsets(
-    access: Access, request: offsets.DescribeShareGroupOffsetsRequest, ask: Ask
+    access: RequestAccess, request: offsets.DescribeShareGroupOffsetsRequest, handle: Handler
 ) -> offsets.DescribeShareGroupOffsetsResponse:
-    """DESCRIBE on each group, else 30; on each topic, else 29. Of "all topics" only those one may describe."""
+    """DESCRIBE on each group, else 30; on each topic, else 29. "All topics" are filtered by DESCRIBE."""
     asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     hidden: list[list[offsets.DescribeShareGroupOffsetsRequestTopic]] = []
     for number, group in enumerate(asked):
@@ -121,7 +121,7 @@ async def describe_offsets(
             )
         hidden.append(denied)
     request.groups = asked
-    response: offsets.DescribeShareGroupOffsetsResponse = await ask(request)
+    response: offsets.DescribeShareGroupOffsetsResponse = await handle(request)
     for number, (group, answer, denied) in enumerate(zip(asked, response.groups, hidden, strict=True)):
         await breathe(number)
         if group.topics is None:
@@ -130,7 +130,7 @@ async def describe_offsets(
             denied,
             lambda topic: topic.partitions,
             lambda index: offsets.DescribeShareGroupOffsetsResponsePartition(
-                partition_index=index, start_offset=-1, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+                partition_index=index, start_offset=-1, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message
             ),
             lambda topic, partitions: offsets.DescribeShareGroupOffsetsResponseTopic(
                 topic_name=topic.topic_name, partitions=partitions
@@ -139,27 +139,27 @@ async def describe_offsets(
     response.groups += await each(
         refused,
         lambda group: offsets.DescribeShareGroupOffsetsResponseGroup(
-            group_id=group.group_id, error_code=NO_GROUP.code, error_message=NO_GROUP.message
+            group_id=group.group_id, error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message
         ),
     )
     return response
 
 
 async def alter_offsets(
-    access: Access, request: altering.AlterShareGroupOffsetsRequest, ask: Ask
+    access: RequestAccess, request: altering.AlterShareGroupOffsetsRequest, handle: Handler
 ) -> altering.AlterShareGroupOffsetsResponse:
     """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return altering.AlterShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+        return altering.AlterShareGroupOffsetsResponse(error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message)
     request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
-    response: altering.AlterShareGroupOffsetsResponse = await ask(request)
+    response: altering.AlterShareGroupOffsetsResponse = await handle(request)
     if response.error_code:
         return response
     response.responses += await nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: altering.AlterShareGroupOffsetsResponsePartition(
-            partition_index=one.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+            partition_index=one.partition_index, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message
         ),
         lambda topic, partitions: altering.AlterShareGroupOffsetsResponseTopic(
             topic_name=topic.topic_name, partitions=partitions
@@ -169,19 +169,19 @@ async def alter_offsets(
 
 
 async def delete_offsets(
-    access: Access, request: deleting.DeleteShareGroupOffsetsRequest, ask: Ask
+    access: RequestAccess, request: deleting.DeleteShareGroupOffsetsRequest, handle: Handler
 ) -> deleting.DeleteShareGroupOffsetsResponse:
     """DELETE on the group, else 30; READ on each topic, else 29."""
     if not access.may(Operation.DELETE, GROUP, request.group_id):
-        return deleting.DeleteShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+        return deleting.DeleteShareGroupOffsetsResponse(error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message)
     request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
-    response: deleting.DeleteShareGroupOffsetsResponse = await ask(request)
+    response: deleting.DeleteShareGroupOffsetsResponse = await handle(request)
     if response.error_code:
         return response
     response.responses += await each(
         denied,
         lambda topic: deleting.DeleteShareGroupOffsetsResponseTopic(
-            topic_name=topic.topic_name, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+            topic_name=topic.topic_name, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message
         ),
     )
     return response

@@ -1,4 +1,4 @@
-"""The guard of every API, and how handlers are put behind them. What is missing here cannot be served."""
+"""The guard of every API, and how handlers are wrapped in them. An API that is missing here cannot be served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.authorization.guards import (
     topics,
     transactions,
 )
-from penstock.authorization.guards.access import Access, Ask, Guard, Topics
+from penstock.authorization.guards.access import RequestAccess, Handler, Guard, TopicDirectory
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.settings import BrokerSettings
@@ -29,25 +29,25 @@ from penstock.wire.api_keys import ApiKey
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
 
 
-async def _everyone(access: Access, request: Any, ask: Ask) -> Any:
-    return await ask(request)
+async def _pass_through(access: RequestAccess, request: Any, handle: Handler) -> Any:
+    return await handle(request)
 
 
-OPEN = frozenset(
+UNRESTRICTED = frozenset(
     {
         ApiKey.API_VERSIONS,
         ApiKey.SASL_HANDSHAKE,
         ApiKey.SASL_AUTHENTICATE,
         ApiKey.GET_TELEMETRY_SUBSCRIPTIONS,
         ApiKey.PUSH_TELEMETRY,
-        # Whose token it is decides, which their handlers know.
+        # Decided by the owner and renewers of the token: in the handlers.
         ApiKey.RENEW_DELEGATION_TOKEN,
         ApiKey.EXPIRE_DELEGATION_TOKEN,
     }
 )
-"""APIs that Kafka asks nobody's permission for."""
+"""APIs that need no permission in Kafka."""
 
-PLATFORM = frozenset(
+PLATFORM_ADMIN_ONLY = frozenset(
     {
         ApiKey.ENTER_CLUSTER,
         ApiKey.CREATE_VIRTUAL_CLUSTER,
@@ -59,14 +59,14 @@ PLATFORM = frozenset(
         ApiKey.ALTER_CLUSTER_KEYS,
     }
 )
-"""APIs for administrators of the platform, whom no ACL makes: their handlers know who is one."""
+"""APIs for platform administrators only. ACLs cannot grant them: the handlers check."""
 
-OWN = frozenset({ApiKey.PRODUCE, ApiKey.FETCH})
-"""APIs whose handlers ask for themselves."""
+SELF_AUTHORIZING = frozenset({ApiKey.PRODUCE, ApiKey.FETCH})
+"""APIs whose handlers call the authorizer themselves."""
 
 GUARDS: Mapping[int, Guard] = MappingProxyType(
     {
-        **dict.fromkeys(OPEN | PLATFORM, _everyone),
+        **dict.fromkeys(UNRESTRICTED | PLATFORM_ADMIN_ONLY, _pass_through),
         ApiKey.LIST_OFFSETS: offsets.list_offsets,
         ApiKey.METADATA: topics.metadata,
         ApiKey.OFFSET_COMMIT: group_offsets.offset_commit,
@@ -148,23 +148,23 @@ GUARDS: Mapping[int, Guard] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guards:
-    """Puts handlers behind their guards."""
+    """Wraps handlers in their guards."""
 
     authorizer: Authorizer
-    topics: Topics
+    topics: TopicDirectory
     settings: Callable[[int], BrokerSettings]
-    """What a virtual cluster's settings are now."""
+    """The current settings of a virtual cluster."""
 
     def guarded(self, api_key: int, handle: Handle) -> Handle:
-        """The same API for callers who are not trusted."""
+        """A handler behind the guard of its API."""
         guard = GUARDS[api_key]
         authorizer, topics_of, settings = self.authorizer, self.topics, self.settings
 
         async def answer(context: RequestContext, request: Any) -> Any:
-            access = Access(
+            access = RequestAccess(
                 authorizer=authorizer, topics=topics_of, settings=settings(context.cluster_id), context=context,
                 api_key=api_key,
             )  # fmt: skip
-            return await guard(access, request, lambda asked: handle(context, asked))
+            return await guard(access, request, lambda changed: handle(context, changed))
 
         return answer

@@ -1,4 +1,4 @@
-"""Guards of producers and transactions: WRITE on the transactional id, DESCRIBE to look at it, else 53."""
+"""Guards of producers and transactions: WRITE on the transactional id, DESCRIBE to describe it, else 53."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from penstock.authorization.authorizer import WRITE_TOPIC
 from penstock.authorization.guards.access import (
     GROUP,
-    NO_CLUSTER,
-    NO_GROUP,
-    NO_TOPIC,
-    NO_TRANSACTIONAL_ID,
+    CLUSTER_DENIED,
+    GROUP_DENIED,
+    TOPIC_DENIED,
+    TRANSACTIONAL_ID_DENIED,
     TOPIC,
     TRANSACTIONAL_ID,
-    Access,
-    Ask,
+    RequestAccess,
+    Handler,
 )
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, distinct, each, nested, nested_with
@@ -29,43 +29,43 @@ from penstock.wire.messages import txn_offset_commit as committing
 from penstock.wire.messages import write_txn_markers as marking
 
 SEVERAL_SINCE = 4
-"""The version of AddPartitionsToTxn that is for brokers."""
+"""The first version of AddPartitionsToTxn for brokers, with several transactions."""
 IDS_SINCE = 6
-"""The version of TxnOffsetCommit that names topics by id."""
+"""The first version of TxnOffsetCommit with topic ids."""
 INTERNAL_TOPICS = frozenset(("__consumer_offsets", "__transaction_state", "__share_group_state"))
 
 
 async def init_producer_id(
-    access: Access, request: initializing.InitProducerIdRequest, ask: Ask
+    access: RequestAccess, request: initializing.InitProducerIdRequest, handle: Handler
 ) -> initializing.InitProducerIdResponse:
     """WRITE on the transactional id, else 53. Without one IDEMPOTENT_WRITE, or WRITE on any topic, else 31."""
     code = ErrorCode.NONE
     if request.transactional_id is not None:
         if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.transactional_id):
-            code = NO_TRANSACTIONAL_ID.code
-    elif not access.might_cluster(Operation.IDEMPOTENT_WRITE) and not await access.might_any(WRITE_TOPIC):
-        # Nothing else would do: now it is a denial to report.
-        access.may_cluster(Operation.IDEMPOTENT_WRITE)
-        code = NO_CLUSTER.code
+            code = TRANSACTIONAL_ID_DENIED.code
+    elif not access.may_quietly_on_cluster(Operation.IDEMPOTENT_WRITE) and not await access.may_on_any(WRITE_TOPIC):
+        # Neither permission is there: report one denial.
+        access.may_on_cluster(Operation.IDEMPOTENT_WRITE)
+        code = CLUSTER_DENIED.code
     if code:
         return initializing.InitProducerIdResponse(error_code=code, producer_id=-1, producer_epoch=-1)
-    response: initializing.InitProducerIdResponse = await ask(request)
+    response: initializing.InitProducerIdResponse = await handle(request)
     return response
 
 
 async def add_partitions(
-    access: Access, request: adding.AddPartitionsToTxnRequest, ask: Ask
+    access: RequestAccess, request: adding.AddPartitionsToTxnRequest, handle: Handler
 ) -> adding.AddPartitionsToTxnResponse:
-    """WRITE on the transactional id, else 53, and on each topic, else 29, and then nothing is added. From v4 on it is
-    an API for brokers: CLUSTER_ACTION, else 31."""
+    """WRITE on the transactional id, else 53; on each topic, else 29, and then no partition is added. From v4 on for
+    brokers only: CLUSTER_ACTION, else 31."""
     if access.context.api_version >= SEVERAL_SINCE:
-        if not access.may_cluster(Operation.CLUSTER_ACTION):
-            return adding.AddPartitionsToTxnResponse(error_code=NO_CLUSTER.code)
-        return await _ask(request, ask)
+        if not access.may_on_cluster(Operation.CLUSTER_ACTION):
+            return adding.AddPartitionsToTxnResponse(error_code=CLUSTER_DENIED.code)
+        return await _handled(request, handle)
     topics = request.v3_and_below_topics
     if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.v3_and_below_transactional_id):
         return adding.AddPartitionsToTxnResponse(
-            results_by_topic_v3_and_below=await _results(topics, lambda topic, index: NO_TRANSACTIONAL_ID.code)
+            results_by_topic_v3_and_below=await _results(topics, lambda topic, index: TRANSACTIONAL_ID_DENIED.code)
         )
     names = list(await distinct(topic.name for topic in topics))
     _, unwritable = await access.split(
@@ -73,22 +73,22 @@ async def add_partitions(
     )
     denied = {*unwritable, *INTERNAL_TOPICS.intersection(names)}
     if not denied:
-        return await _ask(request, ask)
+        return await _handled(request, handle)
     return adding.AddPartitionsToTxnResponse(
         results_by_topic_v3_and_below=await _results(
-            topics, lambda topic, index: _why_not(access, topic.name, index, denied)
+            topics, lambda topic, index: _partition_error(access, topic.name, index, denied)
         )
     )
 
 
-async def _ask(request: adding.AddPartitionsToTxnRequest, ask: Ask) -> adding.AddPartitionsToTxnResponse:
-    response: adding.AddPartitionsToTxnResponse = await ask(request)
+async def _handled(request: adding.AddPartitionsToTxnRequest, handle: Handler) -> adding.AddPartitionsToTxnResponse:
+    response: adding.AddPartitionsToTxnResponse = await handle(request)
     return response
 
 
-def _why_not(access: Access, topic: str, index: int, denied: set[str]) -> ErrorCode:
+def _partition_error(access: RequestAccess, topic: str, index: int, denied: set[str]) -> ErrorCode:
     if topic in denied:
-        return NO_TOPIC.code
+        return TOPIC_DENIED.code
     exists = access.has_partition(topic, index)
     return ErrorCode.OPERATION_NOT_ATTEMPTED if exists else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
@@ -97,7 +97,7 @@ async def _results(
     topics: Sequence[adding.AddPartitionsToTxnTopic],
     code_of: Callable[[adding.AddPartitionsToTxnTopic, int], ErrorCode],
 ) -> list[adding.AddPartitionsToTxnTopicResult]:
-    """The answer, in which each partition of a topic is told of once."""
+    """The results; each partition of a topic has one, even if it was requested twice."""
     return await nested_with(
         topics,
         lambda topic: list(dict.fromkeys(topic.partitions)),
@@ -109,42 +109,42 @@ async def _results(
 
 
 async def add_offsets(
-    access: Access, request: adding_offsets.AddOffsetsToTxnRequest, ask: Ask
+    access: RequestAccess, request: adding_offsets.AddOffsetsToTxnRequest, handle: Handler
 ) -> adding_offsets.AddOffsetsToTxnResponse:
     """WRITE on the transactional id, else 53; READ on the group, else 30."""
     if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.transactional_id):
-        return adding_offsets.AddOffsetsToTxnResponse(error_code=NO_TRANSACTIONAL_ID.code)
+        return adding_offsets.AddOffsetsToTxnResponse(error_code=TRANSACTIONAL_ID_DENIED.code)
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return adding_offsets.AddOffsetsToTxnResponse(error_code=NO_GROUP.code)
-    response: adding_offsets.AddOffsetsToTxnResponse = await ask(request)
+        return adding_offsets.AddOffsetsToTxnResponse(error_code=GROUP_DENIED.code)
+    response: adding_offsets.AddOffsetsToTxnResponse = await handle(request)
     return response
 
 
-async def end_txn(access: Access, request: ending.EndTxnRequest, ask: Ask) -> ending.EndTxnResponse:
+async def end_txn(access: RequestAccess, request: ending.EndTxnRequest, handle: Handler) -> ending.EndTxnResponse:
     """WRITE on the transactional id, else 53."""
     if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.transactional_id):
-        return ending.EndTxnResponse(error_code=NO_TRANSACTIONAL_ID.code)
-    response: ending.EndTxnResponse = await ask(request)
+        return ending.EndTxnResponse(error_code=TRANSACTIONAL_ID_DENIED.code)
+    response: ending.EndTxnResponse = await handle(request)
     return response
 
 
 async def txn_offset_commit(
-    access: Access, request: committing.TxnOffsetCommitRequest, ask: Ask
+    access: RequestAccess, request: committing.TxnOffsetCommitRequest, handle: Handler
 ) -> committing.TxnOffsetCommitResponse:
     """WRITE on the transactional id, else 53; READ on the group, else 30; READ on each topic, else 29."""
     code = ErrorCode.NONE
     if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.transactional_id):
-        code = NO_TRANSACTIONAL_ID.code
+        code = TRANSACTIONAL_ID_DENIED.code
     elif not access.may(Operation.READ, GROUP, request.group_id):
-        code = NO_GROUP.code
+        code = GROUP_DENIED.code
     if code:
         return committing.TxnOffsetCommitResponse(topics=await _uncommitted(request.topics, code))
     by_id = access.context.api_version >= IDS_SINCE
     request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id)
     )
-    response: committing.TxnOffsetCommitResponse = await ask(request)
-    response.topics += await _uncommitted(denied, NO_TOPIC.code)
+    response: committing.TxnOffsetCommitResponse = await handle(request)
+    response.topics += await _uncommitted(denied, TOPIC_DENIED.code)
     return response
 
 
@@ -162,13 +162,13 @@ async def _uncommitted(
 
 
 async def write_markers(
-    access: Access, request: marking.WriteTxnMarkersRequest, ask: Ask
+    access: RequestAccess, request: marking.WriteTxnMarkersRequest, handle: Handler
 ) -> marking.WriteTxnMarkersResponse:
     """ALTER or CLUSTER_ACTION on the cluster, else 31 for every partition."""
-    if access.might_cluster(Operation.ALTER) or access.may_cluster(Operation.CLUSTER_ACTION):
-        response: marking.WriteTxnMarkersResponse = await ask(request)
+    if access.may_quietly_on_cluster(Operation.ALTER) or access.may_on_cluster(Operation.CLUSTER_ACTION):
+        response: marking.WriteTxnMarkersResponse = await handle(request)
         return response
-    response, code = marking.WriteTxnMarkersResponse(), NO_CLUSTER.code
+    response, code = marking.WriteTxnMarkersResponse(), CLUSTER_DENIED.code
     for number, marker in enumerate(request.markers):
         await breathe(number)
         topics = await nested(
@@ -182,28 +182,28 @@ async def write_markers(
 
 
 async def describe_transactions(
-    access: Access, request: describing.DescribeTransactionsRequest, ask: Ask
+    access: RequestAccess, request: describing.DescribeTransactionsRequest, handle: Handler
 ) -> describing.DescribeTransactionsResponse:
-    """DESCRIBE on each transactional id, else 53. Of the topics only those one may describe are shown."""
+    """DESCRIBE on each transactional id, else 53. Topics are filtered by DESCRIBE."""
     request.transactional_ids, denied = await access.split(
         Operation.DESCRIBE, TRANSACTIONAL_ID, request.transactional_ids, lambda name: name
     )
-    response: describing.DescribeTransactionsResponse = await ask(request)
+    response: describing.DescribeTransactionsResponse = await handle(request)
     for number, state in enumerate(response.transaction_states):
         await breathe(number)
         state.topics = await access.visible(Operation.DESCRIBE, TOPIC, state.topics, lambda one: one.topic)
     response.transaction_states += await each(
         denied,
-        lambda name: describing.TransactionState(error_code=NO_TRANSACTIONAL_ID.code, transactional_id=name),
+        lambda name: describing.TransactionState(error_code=TRANSACTIONAL_ID_DENIED.code, transactional_id=name),
     )
     return response
 
 
 async def list_transactions(
-    access: Access, request: listing.ListTransactionsRequest, ask: Ask
+    access: RequestAccess, request: listing.ListTransactionsRequest, handle: Handler
 ) -> listing.ListTransactionsResponse:
-    """Those one may describe."""
-    response: listing.ListTransactionsResponse = await ask(request)
+    """Filtered by DESCRIBE on the transactional id."""
+    response: listing.ListTransactionsResponse = await handle(request)
     response.transaction_states = await access.visible(
         Operation.DESCRIBE, TRANSACTIONAL_ID, response.transaction_states, lambda state: state.transactional_id
     )

@@ -1,4 +1,4 @@
-"""What may become an ACL, and what may pick some: Kafka's checks of CreateAcls and DeleteAcls, pure."""
+"""Kafka's validation of the ACLs in CreateAcls and of the filters in DeleteAcls. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from penstock.base.acls import (
     Permission,
     ResourceType,
 )
-from penstock.base.errors import InvalidRequest
 
 MAX_NAME_CHARS = 1024
-"""Of a resource, a principal and a host. Kafka has no limit but a frame's; nothing real is longer."""
+"""The longest name of a resource, principal or host. Kafka limits these by the size of a frame only."""
 
 
-def complaint_about(acl: Acl) -> str | None:
-    """Why this cannot be an ACL, or None."""
+def invalid_acl_reason(acl: Acl) -> str | None:
+    """Why this ACL is invalid, or None."""
     if acl.resource_type is ResourceType.CLUSTER and acl.resource_name != CLUSTER_NAME:
         return f"The only valid name for the CLUSTER resource is {CLUSTER_NAME}"
     if not acl.resource_name:
@@ -40,18 +39,8 @@ def complaint_about(acl: Acl) -> str | None:
     return None
 
 
-def parse_super_users(text: str) -> frozenset[str]:
-    """Principals as `super.users` lists them: `User:alice;User:bob`."""
-    users = frozenset(part.strip() for part in text.split(";") if part.strip())
-    for user in users:
-        kind, colon, name = user.partition(":")
-        if not (kind and colon and name):
-            raise InvalidRequest(f"super.users: a principal is written Type:name, as in User:alice, not {user!r}")
-    return users
-
-
-def is_pattern_of_acls(acl: Acl) -> bool:
-    """Whether this stands for more than one ACL: fit for a filter, and for nothing else."""
+def has_filter_element(acl: Acl) -> bool:
+    """Whether an ACL has an element that is allowed in filters only."""
     return (
         acl.resource_type is ResourceType.ANY
         or acl.pattern_type in (PatternType.ANY, PatternType.MATCH)
@@ -60,8 +49,8 @@ def is_pattern_of_acls(acl: Acl) -> bool:
     )
 
 
-def complaint_about_filter(asked: AclFilter) -> str | None:
-    """Why nothing can be deleted by this, or None."""
+def invalid_filter_reason(asked: AclFilter) -> str | None:
+    """Why this filter is invalid, or None."""
     if asked.resource_type is ResourceType.UNKNOWN or asked.pattern_type is PatternType.UNKNOWN:
         return "Unknown patternFilter."
     if asked.operation is Operation.UNKNOWN or asked.permission is Permission.UNKNOWN:
