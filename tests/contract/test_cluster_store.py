@@ -12,9 +12,9 @@ from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.clusters import store
-from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
 from penstock.clusters.model import Environment
-from penstock.clusters.removal import AGAIN_S, ROWS, ROWS_AT_ONCE, SETTLE_S, Removal, Rows, remove_rows
+from penstock.clusters.removal import RETRY_S, ROWS, ROWS_AT_ONCE, SETTLE_S, ClusterRemoval, ClusterRows, remove_rows
 from penstock.clusters.service import Clusters
 
 
@@ -26,8 +26,8 @@ async def twice(database: Any, script: Any) -> Any:
 
 
 async def test_two_clusters_are_always_there(database: Any) -> None:
-    await twice(database, lambda: store.be_born("platform-id", "default-id", 1, 7))
-    await database.transaction(lambda: store.be_born("another", "another", 1, 8))
+    await twice(database, lambda: store.create_permanent("platform-id", "default-id", 1, 7))
+    await database.transaction(lambda: store.create_permanent("another", "another", 1, 8))
     stored = await database.read(store.load)
     assert [(found.cluster_id, found.name, found.kafka_id, found.created_ms) for found in stored.clusters] == [
         (0, "platform", "platform-id", 7), (1, "default", "default-id", 7),
@@ -36,7 +36,7 @@ async def test_two_clusters_are_always_there(database: Any) -> None:
 
 
 async def test_clusters_come_change_and_go(database: Any) -> None:
-    await database.transaction(lambda: store.be_born("p", "d", 1, 7))
+    await database.transaction(lambda: store.create_permanent("p", "d", 1, 7))
     made = await twice(
         database, lambda: store.create("acme", "id-a", "default", "ours", {"partitions": 9.0}, shard_id=1, now_ms=8)
     )
@@ -53,8 +53,8 @@ async def test_clusters_come_change_and_go(database: Any) -> None:
     acme, zeta = (await database.read(store.load)).clusters[2:]
     assert (acme.description, acme.limits, acme.deleted_ms) == ("theirs", {"groups": 3.0}, None)
     assert zeta.deleted_ms == 11
-    await twice(database, lambda: store.forget(other))
-    await twice(database, lambda: store.forget(made))  # It is not going, and stays.
+    await twice(database, lambda: store.delete(other))
+    await twice(database, lambda: store.delete(made))  # It is not going, and stays.
     assert [found.name for found in (await database.read(store.load)).clusters] == ["platform", "default", "acme"]
     again = store.create("zeta", "id-2", "default", "", {}, shard_id=1, now_ms=13)
     assert await database.transaction(lambda: again) > other
@@ -65,10 +65,10 @@ async def test_an_environment_with_clusters_stays(database: Any) -> None:
     assert not await database.transaction(lambda: store.create_environment(Environment(name="prod", created_ms=2)))
     script = store.create("acme", "id", "prod", "", {}, shard_id=1, now_ms=3)
     cluster_id = await database.transaction(lambda: script)
-    assert await twice(database, lambda: store.forget_environment("prod")) is False
+    assert await twice(database, lambda: store.delete_environment("prod")) is False
     await database.transaction(lambda: store.begin_deletion(cluster_id, 4))
-    await database.transaction(lambda: store.forget(cluster_id))
-    assert await twice(database, lambda: store.forget_environment("prod")) is True
+    await database.transaction(lambda: store.delete(cluster_id))
+    assert await twice(database, lambda: store.delete_environment("prod")) is True
 
 
 async def test_the_service_finds_after_a_start_what_it_was_told(database: Any) -> None:
@@ -76,9 +76,9 @@ async def test_the_service_finds_after_a_start_what_it_was_told(database: Any) -
     await clusters.create_environment("prod")
     made = await clusters.create("acme", "prod", "ours", {"partitions": 5.0})
     await clusters.alter("acme", None, {"partitions": 6.0})
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyExists):
         await clusters.create("acme", "prod")
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         await clusters.alter("nobody", "", {})
     with pytest.raises(Forbidden):
         await clusters.delete_environment("prod")
@@ -98,7 +98,7 @@ async def opened(database: Any, seed: str) -> Clusters:
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=[rows.table for rows in ROWS])
-async def test_rows_of_a_cluster_go_so_many_at_a_time(database: Any, rows: Rows) -> None:
+async def test_rows_of_a_cluster_go_so_many_at_a_time(database: Any, rows: ClusterRows) -> None:
     assert await twice(database, lambda: remove_rows(7, rows)) == 0
 
 
@@ -135,14 +135,14 @@ async def test_a_cluster_that_goes_is_found_again_after_a_start(database: Any) -
         return True
 
     ready, clock = False, ManualClock()
-    chore = Removal(again, database, [step], is_ready=lambda: ready, clock=clock)
-    assert await chore.run() == AGAIN_S
+    chore = ClusterRemoval(again, database, [step], is_ready=lambda: ready, clock=clock)
+    assert await chore.run() == RETRY_S
     assert removed == [], "not before everything has started"
     ready = True
     for tries in (1, 2):
-        assert [await chore.run() for _ in range(3)] == [0, AGAIN_S, AGAIN_S]
+        assert [await chore.run() for _ in range(3)] == [0, RETRY_S, RETRY_S]
         assert len(removed) == tries, "what has to wait is not tried at once"
-        clock.time_ms += int(AGAIN_S * 1000)
+        clock.time_ms += int(RETRY_S * 1000)
     assert [await chore.run() for _ in range(2)] == [0, SETTLE_S]
     assert again.by_id(made.cluster_id) is not None
     clock.time_ms += int(SETTLE_S * 1000)
@@ -162,7 +162,7 @@ async def test_what_was_under_way_when_a_cluster_was_let_go_goes_too(database: A
     async def step(cluster_id: int) -> bool:
         return not left.pop(0)
 
-    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=clock, settle_s=3)
+    chore = ClusterRemoval(clusters, database, [step], is_ready=lambda: True, clock=clock, settle_s=3)
     while clusters.by_name("acme") or clusters.going():
         wait_s = await chore.run()
         assert wait_s in (0, 3)
@@ -184,8 +184,8 @@ async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: 
             raise Unavailable("somebody is still there")
         return steps.count(name) >= {"big": 4, "small": 2}[name]
 
-    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=ManualClock(), settle_s=0)
-    assert [await chore.run() for _ in range(10)] == [*[0] * 9, AGAIN_S]
+    chore = ClusterRemoval(clusters, database, [step], is_ready=lambda: True, clock=ManualClock(), settle_s=0)
+    assert [await chore.run() for _ in range(10)] == [*[0] * 9, RETRY_S]
     assert steps == ["big", "stuck", "small", "big", "small", "big", "small", "big", "big"]
     assert [cluster.name for cluster in clusters.going()] == ["stuck"]
 

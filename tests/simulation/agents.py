@@ -26,8 +26,8 @@ from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, SeededRandomness
 from penstock.base.settings import BrokerSettings, LiveSettings
 from penstock.clusters.handlers import VirtualClusterHandlers
-from penstock.clusters.model import Cluster, State
-from penstock.clusters.removal import Removal
+from penstock.clusters.model import Cluster, ClusterState
+from penstock.clusters.removal import ClusterRemoval
 from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import Alarms
@@ -232,8 +232,8 @@ class SimAgent:
         await self.acls.open()
 
     def _on_cluster(self, cluster: Cluster) -> None:
-        if cluster.state is State.DELETING:
-            self.background.wake(Removal.name)
+        if cluster.state is ClusterState.DELETING:
+            self.background.wake(ClusterRemoval.name)
 
     def _on_erased(self, cluster_id: int) -> None:
         for partition in list(self.registry.partitions()):
@@ -314,7 +314,7 @@ class SimAgent:
         if around.has_tenants:
             steps = removal_steps(self)  # type: ignore[arg-type]  # It has the parts that are asked for.
             chores.append(
-                Removal(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
+                ClusterRemoval(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
             )
         settings = TransactionSettings.of(self.settings)
         time_outs = TimeOuts(self.transactions, settings)

@@ -35,7 +35,7 @@ from simulation.world import World
 
 from penstock.base.errors import Unavailable
 from penstock.clusters import store as clusters_store
-from penstock.clusters.removal import Removal
+from penstock.clusters.removal import ClusterRemoval
 from penstock.coordination import leases
 from penstock.coordination.runner import Runner
 from penstock.groups import reconcile
@@ -693,13 +693,13 @@ def what_a_session_was_told_is_told_of_other_positions(patch: pytest.MonkeyPatch
 
 def clusters_are_forgotten_before_what_they_hold(patch: pytest.MonkeyPatch) -> None:
     """The agent that began goes on; nobody else knows that there is anything to remove."""
-    step = Removal._step
+    step = ClusterRemoval._step
 
     async def hasty(self, cluster):
         await self._database.transaction(lambda: clusters_store.forget(cluster.cluster_id))
         await step(self, cluster)
 
-    patch.setattr(Removal, "_step", hasty)
+    patch.setattr(ClusterRemoval, "_step", hasty)
 
 
 def keys_count_as_erased_when_that_is_asked_for(patch: pytest.MonkeyPatch) -> None:

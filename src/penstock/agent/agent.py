@@ -32,8 +32,8 @@ from penstock.base.durations import Collections
 from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
-from penstock.clusters.model import Cluster, State
-from penstock.clusters.removal import Removal
+from penstock.clusters.model import Cluster, ClusterState
+from penstock.clusters.removal import ClusterRemoval
 from penstock.log.producer_ids import ProducerIds
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ class Agent:
 
     def _on_cluster(self, cluster: Cluster) -> None:
         """A virtual cluster is new, or being deleted, or has other limits."""
-        if cluster.state is State.DELETING:
-            self.maintenance.background.wake(Removal.name)
+        if cluster.state is ClusterState.DELETING:
+            self.maintenance.background.wake(ClusterRemoval.name)
         self.limits.throttles.limit(cluster.cluster_id, cluster.limits)
         self.limits.quotas.on_change()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from penstock.agent.following import FOLLOW_S
-from penstock.clusters.removal import SETTLE_S, Removal, Step
+from penstock.clusters.removal import SETTLE_S, ClusterRemoval, RemovalStep
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
@@ -15,15 +15,15 @@ AT_ONCE = 50
 """Topics, groups, or transactional ids of one step."""
 
 
-def removal_of(agent: Agent) -> Removal:
+def removal_of(agent: Agent) -> ClusterRemoval:
     """The chore."""
-    return Removal(
+    return ClusterRemoval(
         agent.clusters, agent.stores.database, removal_steps(agent), is_ready=agent.runtime.is_ready,
         clock=agent.runtime.clock, settle_s=SETTLE_S if agent.log.commit_path.is_alone else 2 * FOLLOW_S,
     )  # fmt: skip
 
 
-def removal_steps(agent: Agent) -> Sequence[Step]:
+def removal_steps(agent: Agent) -> Sequence[RemovalStep]:
     """What is asked of the parts of an agent, in order, once it has started."""
 
     async def connections(cluster_id: int) -> bool:

@@ -70,7 +70,7 @@ class AclHandlers:
         return DescribeAclsResponse(error_message=None, resources=list(resources.values()))
 
     async def create_acls(self, context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse:
-        """CreateAcls, key 30, v1-3. v1: prefixed patterns. v2: flexible. v3: users as resources. An existing ACL is no error."""
+        """CreateAcls, key 30, v1-3. v1: prefixed patterns. v2: flexible. v3: users as resources. Idempotent."""
         if len(request.creations) > MAX_CHANGES:
             return CreateAclsResponse(
                 results=[AclCreationResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]

@@ -78,8 +78,8 @@ def _rule(acl: Acl) -> _Rule:
 
 
 class _IndexedRules:
-    """The ACLs of one principal on one pattern, if they are more than a few, by host and bit. Of ACLs that differ only in
-    the spelling of a host, one is evaluated."""
+    """The ACLs of one principal on one pattern, if they are more than a few, by host and bit. Of ACLs that differ only
+    in the spelling of a host, one is evaluated."""
 
     __slots__ = ("_by_host_and_bit", "_masks", "_rules")
 
@@ -272,8 +272,8 @@ async def decide_for_any(
 ) -> Verdict:  # fmt: skip
     """Decide whether the principal may do an operation on at least one resource of a type, existing or not.
 
-    Kafka's `authorizeByResourceType`: implied operations do not count, and an allowed pattern does not count if a denied
-    one covers all of it.
+    Kafka's `authorizeByResourceType`: implied operations do not count, nor does an allowed pattern if a denied one
+    covers all of it.
     """
     verdict = decide(index, principal, host, operation, resource_type, "hardcode", default=default)
     if verdict.allowed:

@@ -108,7 +108,7 @@ class AclService:
         return complaints
 
     async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
-        """Remove the ACLs that filters match; returns the matches of each. Raises `InvalidRequest` if they are too many."""
+        """Remove the ACLs that filters match; returns the matches of each. Raises `InvalidRequest` for too many."""
         return await self._changes.run(self._delete(cluster_id, list(filters)))
 
     async def _delete(self, cluster_id: int, filters: Sequence[AclFilter]) -> list[list[Acl]]:

@@ -1,7 +1,7 @@
 """The SQL of ACLs. Every script is idempotent when it is run again at once.
 
-Each change increments the counter `acl`, whose value `load` returns as well: agents that cache ACLs poll it to know when
-to load them again.
+Each change increments the counter `acl`, whose value `load` returns as well: agents that cache ACLs poll it to know
+when to load them again.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Virtual clusters: which there are, in which environments, within which limits."""
+"""Virtual clusters: their environments, limits, creation and deletion."""

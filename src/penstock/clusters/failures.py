@@ -1,17 +1,17 @@
-"""Why something cannot be done to a virtual cluster or an environment."""
+"""Errors of changes to virtual clusters and environments."""
 
 from __future__ import annotations
 
 from penstock.base.errors import InvalidRequest
 
 
-class Missing(InvalidRequest):
-    """There is none of that name."""
+class NotFound(InvalidRequest):
+    """There is no cluster or environment of that name."""
 
 
-class Taken(InvalidRequest):
-    """There is one of that name."""
+class AlreadyExists(InvalidRequest):
+    """A cluster or environment of that name exists."""
 
 
 class Forbidden(InvalidRequest):
-    """It is there, and that may not be done to it."""
+    """The cluster or environment exists, but its state does not allow the change."""

@@ -1,8 +1,8 @@
-"""Virtual clusters and environments over the Kafka protocol. These APIs are ours, and only our command line is told
-of them.
+"""APIs for virtual clusters and environments. They are Penstock's own: Kafka has none for this. ApiVersions lists them
+for our own command line only.
 
-Who administers the platform may do everything. Anybody else sees the cluster they are in, and is told the same of
-every other name, whether there is such a cluster or not.
+Platform administrators may use all of them. Others can describe their own cluster only, and get the same answer for
+every other name, whether such a cluster exists or not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe
-from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
 from penstock.wire.error_codes import ErrorCode
@@ -40,7 +40,7 @@ from penstock.wire.messages.describe_virtual_clusters import (
 from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
 
 Usage = Callable[[int], Awaitable[Mapping[str, float]]]
-"""What a cluster has now, by limit."""
+"""The current usage of a cluster, by limit."""
 Complaint = tuple[ErrorCode, str | None]
 FINE: Complaint = ErrorCode.NONE, None
 NOT_ALLOWED: Complaint = (
@@ -55,7 +55,7 @@ class VirtualClusterHandlers:
         self._clusters, self._is_admin, self._usage = clusters, is_admin, usage
 
     async def enter(self, context: RequestContext, request: EnterClusterRequest) -> EnterClusterResponse:
-        """EnterCluster, key 10004, v0: the connection is in another cluster from here on."""
+        """EnterCluster, key 10004, v0: later requests of the connection are for another cluster."""
         if not self._is_admin(context):
             code, message = NOT_ALLOWED
             return EnterClusterResponse(error_code=code, error_message=message)
@@ -71,8 +71,8 @@ class VirtualClusterHandlers:
     async def describe(
         self, context: RequestContext, request: DescribeVirtualClustersRequest
     ) -> DescribeVirtualClustersResponse:
-        """DescribeVirtualClusters, key 10005, v0: those of these names, or all that the caller may see. Without
-        names, one's own."""
+        """DescribeVirtualClusters, key 10005, v0: the named clusters; names null: all that the caller may see; empty:
+        the caller's own."""
         visible: Iterable[Cluster] = self._clusters.all()
         if not self._is_admin(context) or request.names == []:
             visible = [cluster for cluster in visible if cluster.cluster_id == context.cluster_id]
@@ -112,7 +112,7 @@ class VirtualClusterHandlers:
         return CreateVirtualClusterResponse(error_message=None, kafka_cluster_id=cluster.kafka_id)
 
     async def alter(self, context: RequestContext, request: AlterVirtualClusterRequest) -> AlterVirtualClusterResponse:
-        """AlterVirtualCluster, key 10007, v0: what is said of it, and its limits."""
+        """AlterVirtualCluster, key 10007, v0: description and limits."""
         if not self._is_admin(context):
             code, message = NOT_ALLOWED
             return AlterVirtualClusterResponse(error_code=code, error_message=message)
@@ -127,8 +127,8 @@ class VirtualClusterHandlers:
     async def delete(
         self, context: RequestContext, request: DeleteVirtualClusterRequest
     ) -> DeleteVirtualClusterResponse:
-        """DeleteVirtualCluster, key 10008, v0: from now on nobody reaches it. What it holds goes bit by bit, and then
-        its name is free."""
+        """DeleteVirtualCluster, key 10008, v0: the cluster is inaccessible at once. Its contents are deleted in the
+        background; after that its name can be used again."""
         if not self._is_admin(context):
             code, message = NOT_ALLOWED
             return DeleteVirtualClusterResponse(error_code=code, error_message=message)
@@ -164,7 +164,7 @@ class VirtualClusterHandlers:
     async def alter_environments(
         self, context: RequestContext, request: AlterEnvironmentsRequest
     ) -> AlterEnvironmentsResponse:
-        """AlterEnvironments, key 10010, v0: makes and removes them one by one."""
+        """AlterEnvironments, key 10010, v0: creates and deletes environments one by one."""
         response = AlterEnvironmentsResponse()
         for number, name in enumerate(request.creations):
             await breathe(number)
@@ -188,9 +188,9 @@ class VirtualClusterHandlers:
 
 def _complaint(error: PlatformError) -> Complaint:
     match error:
-        case Missing():
+        case NotFound():
             return ErrorCode.RESOURCE_NOT_FOUND, str(error)
-        case Taken():
+        case AlreadyExists():
             return ErrorCode.DUPLICATE_RESOURCE, str(error)
         case Forbidden():
             return ErrorCode.POLICY_VIOLATION, str(error)

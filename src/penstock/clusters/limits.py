@@ -1,7 +1,7 @@
-"""How much a virtual cluster may have and do. Pure.
+"""Limits of virtual clusters: their names, valid values and changes. Pure.
 
-Limits are set by whoever runs the platform and count for all users and clients of a cluster together, before any quota
-that the cluster has given to them. Like quotas, rates and connections are counted by each agent for itself.
+Limits are set by platform administrators and apply to a cluster as a whole, in addition to the quotas that the cluster
+sets for its own users and clients. Like quotas, rates and connections are counted by each agent for itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 
 Limits = Mapping[str, float]
-"""Limits by key; what is not there is not limited."""
+"""Limits by key; a missing key means no limit."""
 
 
 class LimitKey(StrEnum):
-    """What is limited."""
+    """The keys of limits."""
 
     BYTES_IN_RATE = "bytes_in_rate"
     BYTES_OUT_RATE = "bytes_out_rate"
@@ -32,12 +32,12 @@ class LimitKey(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRule:
-    """Which values a limit takes."""
+    """The valid values of a limit."""
 
     doc: str
     minimum: int = 0
     maximum: int = 2**53
-    """The largest whole number that a double keeps."""
+    """The largest integer that a double represents exactly."""
 
 
 RULES: Mapping[str, LimitRule] = {
@@ -49,14 +49,14 @@ RULES: Mapping[str, LimitRule] = {
     LimitKey.PARTITIONS: LimitRule(doc="Partitions of all its topics together."),
     LimitKey.GROUPS: LimitRule(doc="Groups of every kind."),
     LimitKey.PRODUCER_IDS: LimitRule(
-        doc="Producer ids that its partitions remember or transactional ids have; beyond it, none are handed out."
+        doc="Producer ids known to its partitions or owned by transactional ids; beyond it, no new ones are allocated."
     ),
 }
-"""Every limit there is."""
+"""The rules of all limits."""
 
 
 def changed_limits(limits: Limits, changes: Mapping[str, float | None]) -> Limits:
-    """The limits after changes, of which None takes one away. Raises `InvalidRequest`."""
+    """The limits after changes; None removes a limit. Raises `InvalidRequest`."""
     after = dict(limits)
     for key, value in changes.items():
         rule = RULES.get(key)

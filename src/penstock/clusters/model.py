@@ -1,8 +1,8 @@
-"""Virtual clusters and environments as they are kept, and what is to be known of their limits. Pure.
+"""Virtual clusters and environments. Pure.
 
-A virtual cluster is a tenant's own Kafka cluster: everything that has a name has it within one. Its own name is that
-of a host (a DNS label), because TLS clients may say by their server name where they want to. Two are always there: the
-deployment's own, and the one that connections are in which nothing says otherwise of.
+A virtual cluster is a tenant's own Kafka cluster: names of topics, groups, users and everything else are unique within
+it. Its name is a DNS label, because TLS clients may select it by their server name (SNI). Two always exist: `platform`,
+of the deployment itself, and `default`, where connections are unless their credential says otherwise.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from penstock.base.dataclasses import dataclass, field
 DEFAULT_ENVIRONMENT = "default"
 
 
-class State(StrEnum):
-    """What becomes of a cluster."""
+class ClusterState(StrEnum):
+    """The state of a cluster."""
 
     ACTIVE = "active"
     DELETING = "deleting"
@@ -29,20 +29,20 @@ class Cluster:
     cluster_id: int
     name: str
     kafka_id: str
-    """What Kafka's clients are shown as its id."""
+    """The cluster id that Kafka clients see."""
     created_ms: int
     environment: str = DEFAULT_ENVIRONMENT
     description: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
-    """How much it may have and do, by limit; what is not there is not limited."""
+    """Limits by key; a missing key means no limit."""
     encryption: str | None = None
-    """How what it keeps is encrypted; None: it is not."""
+    """The encryption of its data; None: not encrypted."""
     deleted_ms: int | None = None
 
     @property
-    def state(self) -> State:
-        """What becomes of it."""
-        return State.ACTIVE if self.deleted_ms is None else State.DELETING
+    def state(self) -> ClusterState:
+        """Active until its deletion begins."""
+        return ClusterState.ACTIVE if self.deleted_ms is None else ClusterState.DELETING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
-"""What a deleted virtual cluster held goes, a bounded step at a time.
+"""The chore that deletes the contents of deleted virtual clusters, in bounded steps.
 
-That a cluster goes is durable before anything of it is touched, and its row goes last: a start after a crash at any
-instant finds what is left and goes on. Whatever keeps something in memory removes its own, by the steps it is given
-here; what is only in rows is removed by them, so many at a time.
+The deletion of a cluster is durable before any of its contents are removed, and the row of the cluster is removed last:
+after a crash at any point the next start continues. Parts of the agent that cache something of clusters remove it in
+the steps passed in here; what exists only in the database is deleted here, a number of rows at a time.
 
-What was under way when it was let go may leave something behind where nothing was left before, and so may other agents
-until they have heard of it. So a cluster is looked at once more, a while after nothing was found.
+Requests that were in flight when the deletion began may add something after a step found nothing, and so may other
+agents until they notice the deletion. So every cluster is processed once more, some time after nothing was found.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from penstock.clusters.service import Clusters
 from penstock.metadata.database import Database, Script
 
 ROWS_AT_ONCE = 500
-AGAIN_S = 2.0
-"""When a step is looked at again that has to wait: for the key service, say."""
+RETRY_S = 2.0
+"""Delay before a step that failed is retried: the key service may be unavailable, for example."""
 SETTLE_S = 0.5
-"""How long after nothing is left of a cluster that is looked at again, where there is no other agent."""
+"""Delay before an empty cluster is processed once more, if there is no other agent."""
 _log = logging.getLogger(__name__)
 
-Step = Callable[[int], Awaitable[bool]]
-"""Removes some of what a cluster has; whether none is left. Raises a `PlatformError` when there is some, and it could
-remove nothing now: then it has to wait."""
+RemovalStep = Callable[[int], Awaitable[bool]]
+"""Removes some of the contents of a cluster; whether none are left. Raises a `PlatformError` if it could not remove any
+now; then it is retried."""
 
 
-class Rows(NamedTuple):
-    """Rows of a cluster that nobody keeps in memory."""
+class ClusterRows(NamedTuple):
+    """A table with rows of clusters that no part of the agent caches, and its key."""
 
     table: str
     key: str
 
 
 ROWS = (
-    Rows("txn_offset", "producer_id, group_id, topic_id, partition_index"),
-    Rows("group_offset", "group_id, topic_id, partition_index"),
-    Rows("group_member", "group_id, member_id"),
-    Rows("group_", "group_id"),
-    Rows("share_partition", "group_id, topic_id, partition_index"),
-    Rows("scram_credential", "user_name, mechanism"),
-    Rows("api_key", "key_id"),
-    Rows("service_account", "name"),
-    Rows("delegation_token", "token_id"),
-    Rows("revoked_token", "token_id"),
-    Rows("quota", "entity, key"),
-    Rows("config", "kind, name, key"),
+    ClusterRows("txn_offset", "producer_id, group_id, topic_id, partition_index"),
+    ClusterRows("group_offset", "group_id, topic_id, partition_index"),
+    ClusterRows("group_member", "group_id, member_id"),
+    ClusterRows("group_", "group_id"),
+    ClusterRows("share_partition", "group_id, topic_id, partition_index"),
+    ClusterRows("scram_credential", "user_name, mechanism"),
+    ClusterRows("api_key", "key_id"),
+    ClusterRows("service_account", "name"),
+    ClusterRows("delegation_token", "token_id"),
+    ClusterRows("revoked_token", "token_id"),
+    ClusterRows("quota", "entity, key"),
+    ClusterRows("config", "kind, name, key"),
 )
 
 
-def remove_rows(cluster_id: int, rows: Rows) -> Script[int]:
-    """Remove some rows of a cluster; how many."""
+def remove_rows(cluster_id: int, rows: ClusterRows) -> Script[int]:
+    """Delete some rows of a cluster; returns their number."""
     gone = yield (
         f"DELETE FROM {rows.table} WHERE cluster_id = $1 AND ({rows.key}) IN"
         f" (SELECT {rows.key} FROM {rows.table} WHERE cluster_id = $1 LIMIT {ROWS_AT_ONCE}) RETURNING 1",
@@ -66,42 +66,42 @@ def remove_rows(cluster_id: int, rows: Rows) -> Script[int]:
     return len(gone)
 
 
-class Removal:
-    """The chore. It rests while no cluster goes."""
+class ClusterRemoval:
+    """The chore. It is not scheduled while no cluster is being deleted."""
 
     name = "cluster removal"
 
     def __init__(
-        self, clusters: Clusters, database: Database, steps: Sequence[Step], *, is_ready: Callable[[], bool],
+        self, clusters: Clusters, database: Database, steps: Sequence[RemovalStep], *, is_ready: Callable[[], bool],
         clock: Clock, settle_s: float = SETTLE_S,
     ) -> None:  # fmt: skip
         self._clusters, self._database, self._steps, self._clock = clusters, database, steps, clock
         self._settle_s = settle_s
         self._is_ready = is_ready
-        """Whether everything has started that keeps something of clusters."""
+        """Whether the parts of the agent have started that the steps use."""
         self._last = -1
-        """The cluster that had a turn last."""
+        """The cluster of the last step."""
         self._not_before: dict[int, float] = {}
-        """Until when clusters wait."""
+        """The times before which clusters are not processed, by cluster."""
         self._empty: set[int] = set()
-        """Clusters of which nothing was left when they were looked at last."""
+        """Clusters that were found empty once."""
 
     @property
     def backlog(self) -> int:
-        """How many clusters are going."""
-        return len(self._clusters.going())
+        """Number of clusters being deleted."""
+        return len(self._clusters.deleting())
 
     async def run(self) -> float | None:
-        """One step of one cluster. They take turns, but for those that wait."""
-        going = self._clusters.going()
-        if going and not self._is_ready():
-            return AGAIN_S
+        """One step of one cluster, round robin among those that need not wait."""
+        deleting = self._clusters.deleting()
+        if deleting and not self._is_ready():
+            return RETRY_S
         now = self._clock.monotonic()
         self._not_before = {
-            cluster.cluster_id: until for cluster in going if (until := self._until(cluster)) > now
+            cluster.cluster_id: until for cluster in deleting if (until := self._until(cluster)) > now
         }  # fmt: skip
         waiting = self._not_before
-        able = [cluster for cluster in going if cluster.cluster_id not in waiting]
+        able = [cluster for cluster in deleting if cluster.cluster_id not in waiting]
         if not able:
             return min(waiting.values()) - now if waiting else None
         cluster = min(able, key=lambda one: (one.cluster_id <= self._last, one.cluster_id))
@@ -110,14 +110,14 @@ class Removal:
             await self._step(cluster)
         except PlatformError as problem:
             _log.info("cluster %s cannot be removed yet: %s", cluster.name, problem)
-            waiting[cluster.cluster_id] = now + AGAIN_S
+            waiting[cluster.cluster_id] = now + RETRY_S
         return 0
 
     def _until(self, cluster: Cluster) -> float:
         return self._not_before.get(cluster.cluster_id, 0.0)
 
     async def _step(self, cluster: Cluster) -> None:
-        """Remove something, as there always is until the cluster itself is removed."""
+        """Remove some contents; if the cluster was found empty for the second time, the cluster itself."""
         was_empty = cluster.cluster_id in self._empty
         self._empty.discard(cluster.cluster_id)
         for step in self._steps:

@@ -1,7 +1,7 @@
-"""The virtual clusters of a deployment: kept in the database, held in memory.
+"""The virtual clusters of a deployment: stored in the database, cached in memory.
 
-A change is decided on what is in memory, made durable, applied, and only then answered; changes run one after the
-other. A caller who goes away stops none of that.
+A change is decided on the cached state, made durable, applied, and only then answered; changes are serialized, and a
+cancelled caller does not interrupt them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from penstock.base.errors import OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.undivided import Undivided
 from penstock.clusters import store, transitions
-from penstock.clusters.failures import Forbidden, Taken
+from penstock.clusters.failures import Forbidden, AlreadyExists
 from penstock.clusters.limits import LimitKey, Limits, changed_limits
-from penstock.clusters.model import Cluster, Environment, State
+from penstock.clusters.model import Cluster, Environment, ClusterState
 from penstock.metadata.database import Database, Script
 
 T = TypeVar("T")
@@ -33,43 +33,43 @@ class Clusters:
         self._by_name: dict[str, Cluster] = {}
         self._environments: dict[str, Environment] = {}
         self.on_change: Callable[[Cluster], None] = lambda cluster: None
-        """Called after a cluster was made, or was given other limits."""
+        """Called after a cluster was created or changed."""
         self._lock = asyncio.Lock()
         self._changes = Undivided()
 
     async def open(self, kafka_cluster_id: str) -> None:
-        """Have the clusters that are always there, and read all. The id is that of the default one."""
+        """Create the permanent clusters, and load all. The id is that of the default cluster."""
         now_ms, platform_id = self._clock.now_ms(), uuid_text(new_uuid(self._randomness))
-        await self._durably(lambda: store.be_born(platform_id, kafka_cluster_id, self._shard_id, now_ms))
+        await self._commit(lambda: store.create_permanent(platform_id, kafka_cluster_id, self._shard_id, now_ms))
         stored = await self._database.read(store.load)
         self._environments = {environment.name: environment for environment in stored.environments}
         for cluster in stored.clusters:
             self._put(cluster)
 
     async def refresh(self) -> None:
-        """Have in memory what another agent has changed.
+        """Load what another agent has changed.
 
-        What it has removed altogether is removed from this agent's memory by the same steps.
+        A cluster that another agent has removed is treated as being deleted: the same steps clear this agent's caches.
         """
         async with self._lock:
             stored = await self._database.read(store.load)
             self._environments = {environment.name: environment for environment in stored.environments}
             found = {cluster.cluster_id for cluster in stored.clusters}
             for cluster in list(self._by_id.values()):
-                if cluster.cluster_id not in found and cluster.state is State.ACTIVE:
+                if cluster.cluster_id not in found and cluster.state is ClusterState.ACTIVE:
                     self._put(replace(cluster, deleted_ms=self._clock.now_ms()))
             for cluster in stored.clusters:
                 if cluster != self._by_id.get(cluster.cluster_id):
                     self._put(cluster)
 
     async def close(self) -> None:
-        """Wait for the changes that are under way; their callers may be gone."""
+        """Wait for changes in flight, whose callers may be gone."""
         await self._changes.close()
 
-    # ---- what there is --------------------------------------------------------------------------------------------
+    # ---- look-ups -------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Cluster]:
-        """Every cluster, those that go too, by name."""
+        """Every cluster by name, including those being deleted."""
         return [self._by_name[name] for name in sorted(self._by_name)]
 
     def by_id(self, cluster_id: int) -> Cluster | None:
@@ -77,9 +77,9 @@ class Clusters:
         return self._by_id.get(cluster_id)
 
     def by_name(self, name: str) -> Cluster | None:
-        """The cluster of that name, or None; also for one that is being deleted."""
+        """The cluster of that name; None if there is none, or if it is being deleted."""
         cluster = self._by_name.get(name)
-        return cluster if cluster is not None and cluster.state is State.ACTIVE else None
+        return cluster if cluster is not None and cluster.state is ClusterState.ACTIVE else None
 
     def id_of(self, name: str) -> int | None:
         """The id of the cluster of that name, or None."""
@@ -87,26 +87,26 @@ class Clusters:
         return None if cluster is None else cluster.cluster_id
 
     def found(self, name: str) -> Cluster:
-        """The cluster of that name. Raises `Missing`, or `Forbidden` when it is going."""
+        """The cluster of that name. Raises `NotFound`, or `Forbidden` if it is being deleted."""
         return transitions.found(self._by_name, name)
 
     def is_open(self, cluster_id: int) -> bool:
-        """Whether there is such a cluster, and it stays."""
+        """Whether the cluster exists and is not being deleted."""
         cluster = self._by_id.get(cluster_id)
-        return cluster is not None and cluster.state is State.ACTIVE
+        return cluster is not None and cluster.state is ClusterState.ACTIVE
 
     def kafka_id(self, cluster_id: int) -> str:
-        """What a cluster's clients are shown as its id."""
+        """The cluster id that Kafka clients see."""
         cluster = self._by_id.get(cluster_id)
         return "" if cluster is None else cluster.kafka_id
 
     def limits(self, cluster_id: int) -> Limits:
-        """How much a cluster may have and do."""
+        """The limits of a cluster."""
         cluster = self._by_id.get(cluster_id)
         return {} if cluster is None else cluster.limits
 
     def limit(self, key: LimitKey) -> Callable[[int], float | None]:
-        """Tells how much of something a cluster may have; None: any number."""
+        """A function that returns one limit of a cluster; None: no limit."""
         return lambda cluster_id: self.limits(cluster_id).get(key)
 
     def environments(self) -> list[Environment]:
@@ -118,7 +118,7 @@ class Clusters:
     async def create(
         self, name: str, environment: str, description: str = "", limits: Mapping[str, float | None] | None = None
     ) -> Cluster:
-        """Make a cluster. Raises `InvalidRequest` and its kinds."""
+        """Create a cluster. Raises `InvalidRequest` or a subclass."""
         return await self._changes.run(self._create(name, environment, description, limits or {}))
 
     async def _create(
@@ -129,13 +129,13 @@ class Clusters:
             transitions.check_description(description)
             limits = changed_limits({}, changes)
             now_ms, kafka_id = self._clock.now_ms(), uuid_text(new_uuid(self._randomness))
-            cluster_id = await self._durably(
+            cluster_id = await self._commit(
                 lambda: store.create(
                     name, kafka_id, environment, description, limits, shard_id=self._shard_id, now_ms=now_ms
                 )
             )
             if cluster_id is None:
-                raise Taken(f"cluster {name!r} or environment {environment!r} was changed by another agent")
+                raise AlreadyExists(f"cluster {name!r} or environment {environment!r} was changed by another agent")
             cluster = Cluster(
                 cluster_id=cluster_id, name=name, kafka_id=kafka_id, created_ms=now_ms, environment=environment,
                 description=description, limits=limits,
@@ -144,7 +144,7 @@ class Clusters:
             return cluster
 
     async def alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
-        """Change what is said of a cluster, and its limits; None takes one away. Raises `InvalidRequest`."""
+        """Change a cluster's description and limits; None removes a limit. Raises `InvalidRequest`."""
         return await self._changes.run(self._alter(name, description, changes))
 
     async def _alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
@@ -153,7 +153,7 @@ class Clusters:
             if description is not None:
                 transitions.check_description(description)
             limits = changed_limits(cluster.limits, changes)
-            await self._durably(lambda: store.alter(cluster.cluster_id, description, changes))
+            await self._commit(lambda: store.alter(cluster.cluster_id, description, changes))
             after = replace(
                 cluster, limits=limits, description=cluster.description if description is None else description
             )
@@ -161,7 +161,7 @@ class Clusters:
             return after
 
     async def begin_deletion(self, name: str) -> None:
-        """Let a cluster go: from now on it is not reached. Raises `InvalidRequest` and its kinds."""
+        """Begin to delete a cluster: it is inaccessible from now on. Raises `InvalidRequest` or a subclass."""
         await self._changes.run(self._begin_deletion(name))
 
     async def _begin_deletion(self, name: str) -> None:
@@ -169,55 +169,55 @@ class Clusters:
             cluster = self.found(name)
             transitions.check_deletable(cluster)
             now_ms = self._clock.now_ms()
-            await self._durably(lambda: store.begin_deletion(cluster.cluster_id, now_ms))
+            await self._commit(lambda: store.begin_deletion(cluster.cluster_id, now_ms))
             self._put(replace(cluster, deleted_ms=now_ms))
 
-    def going(self) -> list[Cluster]:
-        """Those that are being deleted."""
-        return [cluster for cluster in self._by_id.values() if cluster.state is State.DELETING]
+    def deleting(self) -> list[Cluster]:
+        """The clusters that are being deleted."""
+        return [cluster for cluster in self._by_id.values() if cluster.state is ClusterState.DELETING]
 
     async def forget(self, cluster: Cluster) -> None:
-        """A cluster that was being deleted is gone: nothing it held is left."""
+        """Remove a deleted cluster, nothing of whose contents is left."""
         await self._changes.run(self._forget(cluster))
 
     async def _forget(self, cluster: Cluster) -> None:
         async with self._lock:
-            await self._durably(lambda: store.forget(cluster.cluster_id))
+            await self._commit(lambda: store.delete(cluster.cluster_id))
             self._by_id.pop(cluster.cluster_id, None)
             called = self._by_name.get(cluster.name)
             if called is not None and called.cluster_id == cluster.cluster_id:
-                del self._by_name[cluster.name]  # Else another agent has made one of that name.
+                del self._by_name[cluster.name]  # Otherwise another agent has created a new one of that name.
 
     async def create_environment(self, name: str) -> None:
-        """Make an environment. Raises `InvalidRequest` and its kinds."""
+        """Create an environment. Raises `InvalidRequest` or a subclass."""
         await self._changes.run(self._create_environment(name))
 
     async def _create_environment(self, name: str) -> None:
         async with self._lock:
             transitions.check_new_environment(self._environments, name)
             environment = Environment(name=name, created_ms=self._clock.now_ms())
-            await self._durably(lambda: store.create_environment(environment))
+            await self._commit(lambda: store.create_environment(environment))
             self._environments[name] = environment
 
     async def delete_environment(self, name: str) -> None:
-        """Remove an environment that has no clusters. Raises `InvalidRequest` and its kinds."""
+        """Delete an environment without clusters. Raises `InvalidRequest` or a subclass."""
         await self._changes.run(self._delete_environment(name))
 
     async def _delete_environment(self, name: str) -> None:
         async with self._lock:
             transitions.check_deletable_environment(self._environments, self._by_id.values(), name)
-            if not await self._durably(lambda: store.forget_environment(name)):
+            if not await self._commit(lambda: store.delete_environment(name)):
                 raise Forbidden(f"environment {name!r} has clusters")
             del self._environments[name]
 
-    # ---- how a change is run --------------------------------------------------------------------------------------
+    # ---- applying changes -----------------------------------------------------------------------------------------
 
     def _put(self, cluster: Cluster) -> None:
         self._by_id[cluster.cluster_id] = cluster
         self._by_name[cluster.name] = cluster
         self.on_change(cluster)
 
-    async def _durably(self, script: Callable[[], Script[T]]) -> T:
+    async def _commit(self, script: Callable[[], Script[T]]) -> T:
         try:
             return await self._database.transaction(script)
         except OutcomeUnknown:

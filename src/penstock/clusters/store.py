@@ -1,6 +1,6 @@
-"""The SQL of virtual clusters and environments. Every script leaves the same behind when it is run again at once.
+"""The SQL of virtual clusters and environments. Every script is idempotent when it is run again at once.
 
-Each change moves the counter `clusters`: whoever keeps them in memory knows by it that they have changed.
+Each change increments the counter `clusters`: agents that cache clusters poll it to know when to load them again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CLUSTER = "cluster_id, name, kafka_id, created_ms, environment, description, en
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """Everything there is."""
+    """The stored clusters and environments."""
 
     clusters: list[Cluster]
     environments: list[Environment]
@@ -49,8 +49,8 @@ def load() -> Script[Stored]:
     )
 
 
-def be_born(platform_kafka_id: str, default_kafka_id: str, shard_id: int, now_ms: int) -> Script[None]:
-    """Have the two clusters that are always there. What was written at an earlier start stays."""
+def create_permanent(platform_kafka_id: str, default_kafka_id: str, shard_id: int, now_ms: int) -> Script[None]:
+    """Create the two permanent clusters, unless an earlier start did."""
     yield (
         "INSERT INTO cluster (cluster_id, name, shard_id, kafka_id, created_ms) VALUES ($1, 'default', $2, $3, $4)"
         " ON CONFLICT DO NOTHING",
@@ -67,9 +67,9 @@ def create(
     name: str, kafka_id: str, environment: str, description: str, limits: Mapping[str, float], *, shard_id: int,
     now_ms: int,
 ) -> Script[int | None]:  # fmt: skip
-    """Write a new cluster; its id, or None when the name is another's or the environment is gone."""
+    """Store a new cluster; its id, or None if the name is taken or the environment does not exist."""
     yield _CHANGED, ()
-    # An update, so that the environment is not deleted before this is done.
+    # An update: it locks the row, so that the environment cannot be deleted meanwhile.
     there = yield "UPDATE environment SET name = name WHERE name = $1 RETURNING name", (environment,)
     if not there:
         return None
@@ -88,7 +88,7 @@ def create(
 
 
 def alter(cluster_id: int, description: str | None, limits: Mapping[str, float | None]) -> Script[None]:
-    """Change what is said of a cluster and its limits; None leaves the description, and takes a limit away."""
+    """Change a cluster's description (None: unchanged) and limits (None: remove)."""
     yield _CHANGED, ()
     if description is not None:
         yield "UPDATE cluster SET description = $2 WHERE cluster_id = $1", (cluster_id, description)
@@ -108,22 +108,22 @@ def _set_limits(cluster_id: int, limits: Mapping[str, float]) -> Script[None]:
 
 
 def begin_deletion(cluster_id: int, now_ms: int) -> Script[None]:
-    """A cluster goes; from now on it is not to be reached."""
+    """Begin to delete a cluster."""
     yield _CHANGED, ()
     yield (
         "UPDATE cluster SET deleted_ms = $2 WHERE cluster_id = $1 AND deleted_ms IS NULL", (cluster_id, now_ms)
     )  # fmt: skip
 
 
-def forget(cluster_id: int) -> Script[None]:
-    """A cluster is gone: nothing it held is left."""
+def delete(cluster_id: int) -> Script[None]:
+    """Delete the row of a cluster whose contents are deleted."""
     yield _CHANGED, ()
     yield "DELETE FROM cluster_limit WHERE cluster_id = $1", (cluster_id,)
     yield "DELETE FROM cluster WHERE cluster_id = $1 AND deleted_ms IS NOT NULL", (cluster_id,)
 
 
 def create_environment(environment: Environment) -> Script[bool]:
-    """Write a new environment; False if there is one of that name."""
+    """Store a new environment; False if the name is taken."""
     yield _CHANGED, ()
     rows = yield (
         "INSERT INTO environment (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name",
@@ -132,8 +132,8 @@ def create_environment(environment: Environment) -> Script[bool]:
     return bool(rows)
 
 
-def forget_environment(name: str) -> Script[bool]:
-    """Remove an environment; False if it has clusters."""
+def delete_environment(name: str) -> Script[bool]:
+    """Delete an environment; False if it has clusters."""
     yield _CHANGED, ()
     rows = yield (
         "DELETE FROM environment WHERE name = $1"

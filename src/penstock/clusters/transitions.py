@@ -1,4 +1,4 @@
-"""What virtual clusters and environments may be called and have. Pure."""
+"""The rules for creating and deleting virtual clusters and environments. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from penstock.base.context import PERMANENT_CLUSTER_IDS
 from penstock.base.errors import InvalidRequest
-from penstock.clusters.failures import Forbidden, Missing, Taken
-from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, Environment, State
+from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
+from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, Environment, ClusterState
 
 MAX_DESCRIPTION_CHARS = 512
 MAX_CLUSTERS = 100_000
@@ -17,7 +17,7 @@ _NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def check_name(name: str) -> None:
-    """Raise `InvalidRequest` unless clusters and environments can be called so."""
+    """Raise `InvalidRequest` unless this is a valid name for a cluster or environment."""
     if not re.fullmatch(_NAME, name):
         raise InvalidRequest(
             f"{name[:80]!r} is not a valid name: use up to 63 lower-case letters, digits and hyphens, with a letter"
@@ -26,17 +26,17 @@ def check_name(name: str) -> None:
 
 
 def check_description(text: str) -> None:
-    """Raise `InvalidRequest` unless something can be described so."""
+    """Raise `InvalidRequest` unless this is a valid description."""
     if len(text) > MAX_DESCRIPTION_CHARS or "\0" in text:
-        raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION_CHARS} characters, and no NUL among them")
+        raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION_CHARS} characters, and no NUL characters")
 
 
 def found(clusters: Mapping[str, Cluster], name: str) -> Cluster:
-    """The cluster of that name, which is there and stays. Raises `Missing`, or `Forbidden` when it is going."""
+    """The active cluster of that name. Raises `NotFound`, or `Forbidden` if it is being deleted."""
     cluster = clusters.get(name)
     if cluster is None:
-        raise Missing(f"there is no cluster {name[:80]!r}")
-    if cluster.state is State.DELETING:
+        raise NotFound(f"there is no cluster {name[:80]!r}")
+    if cluster.state is ClusterState.DELETING:
         raise Forbidden(f"cluster {name!r} is being deleted")
     return cluster
 
@@ -44,28 +44,28 @@ def found(clusters: Mapping[str, Cluster], name: str) -> Cluster:
 def check_new(
     clusters: Mapping[str, Cluster], environments: Mapping[str, Environment], name: str, environment: str
 ) -> None:
-    """Raise `InvalidRequest` unless there can be another cluster of that name in that environment."""
+    """Raise `InvalidRequest` unless a cluster of that name can be created in that environment."""
     check_name(name)
     if name in clusters:
-        going = " and is being deleted" if clusters[name].state is State.DELETING else ""
-        raise Taken(f"cluster {name!r} exists already{going}")
+        deleting = " and is being deleted" if clusters[name].state is ClusterState.DELETING else ""
+        raise AlreadyExists(f"cluster {name!r} exists already{deleting}")
     if environment not in environments:
-        raise Missing(f"there is no environment {environment[:80]!r}")
+        raise NotFound(f"there is no environment {environment[:80]!r}")
     if len(clusters) >= MAX_CLUSTERS:
         raise Forbidden(f"there are {MAX_CLUSTERS} clusters already")
 
 
 def check_deletable(cluster: Cluster) -> None:
-    """Raise `Forbidden` for a cluster that is always there."""
+    """Raise `Forbidden` for a permanent cluster."""
     if cluster.cluster_id in PERMANENT_CLUSTER_IDS:
-        raise Forbidden(f"cluster {cluster.name!r} is part of the deployment and stays")
+        raise Forbidden(f"cluster {cluster.name!r} is part of the deployment and cannot be deleted")
 
 
 def check_new_environment(environments: Mapping[str, Environment], name: str) -> None:
-    """Raise `InvalidRequest` unless there can be another environment of that name."""
+    """Raise `InvalidRequest` unless an environment of that name can be created."""
     check_name(name)
     if name in environments:
-        raise Taken(f"environment {name!r} exists already")
+        raise AlreadyExists(f"environment {name!r} exists already")
     if len(environments) >= MAX_ENVIRONMENTS:
         raise Forbidden(f"there are {MAX_ENVIRONMENTS} environments already")
 
@@ -73,11 +73,11 @@ def check_new_environment(environments: Mapping[str, Environment], name: str) ->
 def check_deletable_environment(
     environments: Mapping[str, Environment], clusters: Iterable[Cluster], name: str
 ) -> None:
-    """Raise `InvalidRequest` unless there is an environment of that name without clusters."""
+    """Raise `InvalidRequest` unless an environment of that name exists and has no clusters."""
     if name not in environments:
-        raise Missing(f"there is no environment {name[:80]!r}")
+        raise NotFound(f"there is no environment {name[:80]!r}")
     if name == DEFAULT_ENVIRONMENT:
-        raise Forbidden(f"environment {name!r} is part of the deployment and stays")
+        raise Forbidden(f"environment {name!r} is part of the deployment and cannot be deleted")
     inside = sorted(cluster.name for cluster in clusters if cluster.environment == name)
     if inside:
         more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.base.errors import InvalidRequest
 from penstock.clusters import transitions
-from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
 from penstock.clusters.limits import changed_limits
 from penstock.clusters.model import Cluster, Environment
 
@@ -42,10 +42,10 @@ def test_what_is_no_name(name: str) -> None:
     ("name", "environment", "failure"),
     [
         ("new", "prod", None),
-        ("acme", "prod", Taken),
-        ("platform", "default", Taken),
-        ("going", "default", Taken),  # Its name is free once all of it has gone.
-        ("new", "nowhere", Missing),
+        ("acme", "prod", AlreadyExists),
+        ("platform", "default", AlreadyExists),
+        ("going", "default", AlreadyExists),  # Its name is free once all of it has gone.
+        ("new", "nowhere", NotFound),
         ("New", "prod", InvalidRequest),
     ],
 )
@@ -61,12 +61,12 @@ def test_a_cluster_that_goes_is_not_reached() -> None:
     assert transitions.found(CLUSTERS, "acme").cluster_id == 2
     with pytest.raises(Forbidden):
         transitions.found(CLUSTERS, "going")
-    with pytest.raises(Missing):
+    with pytest.raises(NotFound):
         transitions.found(CLUSTERS, "nobody")
 
 
 @pytest.mark.parametrize(
-    ("name", "failure"), [("empty", None), ("prod", Forbidden), ("default", Forbidden), ("nowhere", Missing)]
+    ("name", "failure"), [("empty", None), ("prod", Forbidden), ("default", Forbidden), ("nowhere", NotFound)]
 )
 def test_an_environment_goes_once_it_is_empty(name: str, failure: type[InvalidRequest] | None) -> None:
     if failure is None:
