@@ -1,8 +1,8 @@
-"""What all virtual clusters share, and there is only so much of, divided fairly. Pure.
+"""Fair division of a bounded resource among virtual clusters. Pure.
 
-While something is left anybody may have it. Once nothing is, a cluster gets more at the cost of those that have more
-than it then has, so that what many want is divided evenly, and nobody, whoever it is, keeps the others from having any.
-Whoever had to give something up does not get it back from whom it went to, however often it asks.
+While some is free, any cluster may take it. After that a cluster gets more only at the expense of clusters that would
+still have more than it: under contention the resource is divided evenly, and no cluster can keep others out. A cluster
+that had to give something up does not get it back from the one that received it, however often it asks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Shared:
-    """So much of something, and how much each cluster has of it."""
+class FairPool:
+    """A number of units, and how many each cluster has."""
 
     __slots__ = ("_of", "_total", "_used")
 
@@ -24,91 +24,93 @@ class Shared:
         self._of: Counter[int] = Counter()
 
     @property
-    def left(self) -> int:
-        """What nobody has."""
+    def free(self) -> int:
+        """Units that no cluster has."""
         return self._total - self._used
 
     def of(self, cluster_id: int) -> int:
-        """What a cluster has."""
+        """The units of a cluster."""
         return self._of[cluster_id]
 
     def take(self, cluster_id: int, count: int) -> None:
-        """A cluster has so much more, or, if that is negative, less."""
+        """Give a cluster units; take them back if `count` is negative."""
         self._used += count
         self._of[cluster_id] += count
         if not self._of[cluster_id]:
             del self._of[cluster_id]
 
     def may_have(self, cluster_id: int, more: int) -> bool:
-        """Whether a cluster gets so much more of what is left and of what those give up who would have more than it."""
-        if self.left >= more:
+        """Whether a cluster may have more units: free ones, and those of clusters that would have more than it."""
+        if self.free >= more:
             return True
         level = self._of[cluster_id] + more
-        beyond = (has - level for other, has in self._of.items() if other != cluster_id and has > level)
-        return self.left + sum(beyond) >= more
+        excess = (count - level for other, count in self._of.items() if other != cluster_id and count > level)
+        return self.free + sum(excess) >= more
 
-    def richest(self, but_not: int) -> int:
-        """Who of the others has most: as long as too little is left for somebody who may have more, that one has more
-        than they would then have."""
-        return max((has, other) for other, has in self._of.items() if other != but_not)[1]
+    def largest_holder(self, but_not: int) -> int:
+        """The other cluster with the most units. While too few are free for a cluster that may have more, this one has
+        more than it would then have."""
+        return max((count, other) for other, count in self._of.items() if other != but_not)[1]
 
 
-class Holdings(Generic[K]):
-    """What clusters have of something that has parts, by keys: there is only so much of it, and of its parts."""
+class FairCapacity(Generic[K]):
+    """Bounded numbers of items, by keys, and of the parts that items consist of: sessions and their partitions, for
+    example. Both are divided fairly among clusters."""
 
-    __slots__ = ("_of", "_parts", "_wholes")
+    __slots__ = ("_items", "_of", "_parts")
 
-    def __init__(self, wholes: int, parts: int) -> None:
-        self._wholes, self._parts = Shared(wholes), Shared(parts)
+    def __init__(self, items: int, parts: int) -> None:
+        self._items, self._parts = FairPool(items), FairPool(parts)
         self._of: dict[int, OrderedDict[K, int]] = {}
-        """How many parts each has, by cluster, the one that was not used for longest first."""
+        """Number of parts of each item, by cluster, least recently used first."""
 
     def add(self, cluster_id: int, key: K, parts: int = 0) -> None:
-        """A cluster has one more."""
+        """Add an item to a cluster."""
         self._of.setdefault(cluster_id, OrderedDict())[key] = parts
-        self._wholes.take(cluster_id, 1)
+        self._items.take(cluster_id, 1)
         self._parts.take(cluster_id, parts)
 
     def grow(self, cluster_id: int, key: K, parts: int) -> None:
-        """One of a cluster's has so many parts more, or, if that is negative, less."""
+        """Add parts to an item; remove them if `parts` is negative."""
         self._of[cluster_id][key] += parts
         self._parts.take(cluster_id, parts)
 
     def use(self, cluster_id: int, key: K) -> None:
-        """It is in use."""
+        """Mark an item as used now."""
         self._of[cluster_id].move_to_end(key)
 
     def remove(self, cluster_id: int, key: K) -> None:
-        """It is gone."""
+        """Remove an item with its parts."""
         of_cluster = self._of[cluster_id]
-        self._wholes.take(cluster_id, -1)
+        self._items.take(cluster_id, -1)
         self._parts.take(cluster_id, -of_cluster.pop(key))
         if not of_cluster:
             del self._of[cluster_id]
 
-    def oldest(self, cluster_id: int) -> K | None:
-        """Which of a cluster's was not used for longest."""
+    def least_recently_used(self, cluster_id: int) -> K | None:
+        """The least recently used item of a cluster; None if it has none."""
         return next(iter(self._of.get(cluster_id, ())), None)
 
     @property
-    def parts_left(self) -> int:
-        """How many parts nobody has."""
-        return self._parts.left
+    def free_parts(self) -> int:
+        """Parts that no cluster has."""
+        return self._parts.free
 
-    def lacks(self, wholes: int, parts: int) -> bool:
-        """Whether there is too little left for so much more."""
-        return self._wholes.left < wholes or self._parts.left < parts
+    def lacks(self, items: int, parts: int) -> bool:
+        """Whether too little is free for these."""
+        return self._items.free < items or self._parts.free < parts
 
-    def may_have(self, cluster_id: int, wholes: int, parts: int) -> bool:
-        """Whether a cluster gets so much more, if others have to give something up for it or not."""
-        return self._wholes.may_have(cluster_id, wholes) and self._parts.may_have(cluster_id, parts)
+    def may_have(self, cluster_id: int, items: int, parts: int) -> bool:
+        """Whether a cluster may have this much more, with or without evictions from other clusters."""
+        return self._items.may_have(cluster_id, items) and self._parts.may_have(cluster_id, parts)
 
-    def given_up(self, cluster_id: int, wholes: int, parts: int) -> K | None:
-        """What has to go next, so that a cluster gets what it may have; None: there is enough. Of whoever has most the
-        one that was not used for longest, and for parts the one with most of them: few have to begin anew."""
-        if self._wholes.left < wholes:
-            return self.oldest(self._wholes.richest(cluster_id))
-        if self._parts.left < parts:
-            of_richest = self._of[self._parts.richest(cluster_id)]
-            return max(of_richest, key=of_richest.__getitem__)
+    def next_eviction(self, cluster_id: int, items: int, parts: int) -> K | None:
+        """The item to evict next so that a cluster gets what it may have; None if enough is free. It belongs to the
+        cluster that has the most: the least recently used one; for parts, the one with most parts, so that few are
+        evicted."""
+        if self._items.free < items:
+            return self.least_recently_used(self._items.largest_holder(cluster_id))
+        if self._parts.free < parts:
+            of_largest = self._of[self._parts.largest_holder(cluster_id)]
+            return max(of_largest, key=of_largest.__getitem__)
         return None

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from penstock.base.clock import Clock, SteadyClock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 from penstock.base.randomness import Randomness
-from penstock.clusters.sharing import Holdings
+from penstock.clusters.sharing import FairCapacity
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -119,7 +119,7 @@ class FetchSessions:
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
         # A monotonic clock: setting the wall clock neither evicts sessions in use nor keeps idle ones.
         self._clock, self._randomness = SteadyClock(clock), randomness
-        self._holdings = Holdings[int](slots, ALL_MAX_PARTITIONS)
+        self._capacity = FairCapacity[int](slots, ALL_MAX_PARTITIONS)
         self._sessions: OrderedDict[int, Session] = OrderedDict()
         """By id, least recently used first."""
 
@@ -145,7 +145,7 @@ class FetchSessions:
             session = self._open(by_id, owner, len(wanted)) if len(wanted) <= SESSION_MAX_PARTITIONS else None
             if session is not None:
                 session.wanted.update(named)
-                self._holdings.grow(owner[0], session.session_id, len(wanted))
+                self._capacity.grow(owner[0], session.session_id, len(wanted))
             return session, wanted, True
         session = self._continue(request, named, by_id, owner)
         if not session.wanted:  # The client has removed everything: the session ends, and id 0 says so.
@@ -166,27 +166,27 @@ class FetchSessions:
             if session_id and session_id not in self._sessions:
                 break
         session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
-        self._holdings.add(owner[0], session_id)
+        self._capacity.add(owner[0], session_id)
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> bool:
         """Whether a cluster may have so many more sessions and partitions. Evicts what has to go for them."""
-        holdings = self._holdings
-        while holdings.lacks(sessions, partitions):
+        capacity = self._capacity
+        while capacity.lacks(sessions, partitions):
             idle = self._idle(cluster_id)
             if idle is None:
                 break
             self.drop(idle.session_id)
-        if not holdings.may_have(cluster_id, sessions, partitions):
+        if not capacity.may_have(cluster_id, sessions, partitions):
             return False
-        while (session_id := holdings.given_up(cluster_id, sessions, partitions)) is not None:
+        while (session_id := capacity.next_eviction(cluster_id, sessions, partitions)) is not None:
             self.drop(session_id)
         return True
 
     def _idle(self, cluster_id: int) -> Session | None:
         """An idle session, preferably of the cluster itself."""
         now_ms = self._clock.now_ms()
-        for session_id in (self._holdings.oldest(cluster_id), next(iter(self._sessions), None)):
+        for session_id in (self._capacity.least_recently_used(cluster_id), next(iter(self._sessions), None)):
             oldest = None if session_id is None else self._sessions[session_id]
             if oldest is not None and now_ms - oldest.last_used_ms >= MIN_EVICTION_MS:
                 return oldest
@@ -207,7 +207,7 @@ class FetchSessions:
         session.epoch = session.epoch % 0x7FFFFFFF + 1
         session.last_used_ms = self._clock.now_ms()
         self._sessions.move_to_end(session.session_id)
-        self._holdings.use(owner[0], session.session_id)
+        self._capacity.use(owner[0], session.session_id)
         before = len(session.wanted)
         for topic in forgotten:
             key: TopicKey = topic.topic_id if by_id else topic.topic
@@ -228,7 +228,7 @@ class FetchSessions:
         if growth:
             is_small = len(session.wanted) <= SESSION_MAX_PARTITIONS
             fits = growth < 0 or (is_small and self._make_room(owner[0], 0, growth))
-            self._holdings.grow(owner[0], session.session_id, growth)
+            self._capacity.grow(owner[0], session.session_id, growth)
             if not fits:
                 self.drop(session.session_id)
                 raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
@@ -238,7 +238,7 @@ class FetchSessions:
         """Forget a session, if it exists."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            self._holdings.remove(session.owner[0], session_id)
+            self._capacity.remove(session.owner[0], session_id)
 
 
 def named_by(request: FetchRequest, *, by_id: bool) -> Named:

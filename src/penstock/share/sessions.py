@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from penstock.base.context import ANONYMOUS
-from penstock.clusters.sharing import Holdings
+from penstock.clusters.sharing import FairCapacity
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -72,7 +72,7 @@ class ShareSessions:
     """The sessions of one agent, at most `max_sessions`."""
 
     def __init__(self, max_sessions: int) -> None:
-        self._holdings = Holdings[SessionKey](max_sessions, ALL_MAX_PARTITIONS)
+        self._capacity = FairCapacity[SessionKey](max_sessions, ALL_MAX_PARTITIONS)
         self._sessions: dict[SessionKey, Session] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
         self.on_evicted: Callable[[Session], None] = lambda session: None
@@ -91,15 +91,15 @@ class ShareSessions:
         self._make_room(key.cluster_id, 1, len(session.partitions))
         self._sessions[key] = session
         self._of_connection.setdefault(connection_id, {})[key] = None
-        self._holdings.add(key.cluster_id, key, len(session.partitions))
+        self._capacity.add(key.cluster_id, key, len(session.partitions))
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> None:
         """Evict sessions of other clusters if a cluster needs their room; raise `Refused` if it may not have it."""
-        holdings = self._holdings
-        if not holdings.may_have(cluster_id, sessions, partitions):
+        capacity = self._capacity
+        if not capacity.may_have(cluster_id, sessions, partitions):
             raise _limit_reached()
-        while (key := holdings.given_up(cluster_id, sessions, partitions)) is not None:
+        while (key := capacity.next_eviction(cluster_id, sessions, partitions)) is not None:
             self._evict(key)
 
     def _evict(self, key: SessionKey) -> None:
@@ -120,7 +120,7 @@ class ShareSessions:
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
         session.next_epoch()
-        self._holdings.use(key.cluster_id, key)
+        self._capacity.use(key.cluster_id, key)
         return session
 
     def change(self, session: Session, added: Iterable[TopicPartition], forgotten: Iterable[TopicPartition]) -> None:
@@ -130,12 +130,12 @@ class ShareSessions:
         key, before = session.key, len(session.partitions)
         for partition in gone:
             session.partitions.pop(partition, None)
-        self._holdings.grow(key.cluster_id, key, len(session.partitions) - before)
+        self._capacity.grow(key.cluster_id, key, len(session.partitions) - before)
         if fresh:
             _check_size(len(session.partitions) + len(fresh))
             self._make_room(key.cluster_id, 0, len(fresh))
             session.partitions.update(dict.fromkeys(fresh, True))
-            self._holdings.grow(key.cluster_id, key, len(fresh))
+            self._capacity.grow(key.cluster_id, key, len(fresh))
 
     def close(self, key: SessionKey) -> Session | None:
         """End a session, if there is one, and return it."""
@@ -145,7 +145,7 @@ class ShareSessions:
             del keys[key]
             if not keys:
                 del self._of_connection[session.connection_id]
-            self._holdings.remove(key.cluster_id, key)
+            self._capacity.remove(key.cluster_id, key)
         return session
 
     def close_connection(self, connection_id: int) -> list[Session]:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
-from penstock.clusters.sharing import Holdings
+from penstock.clusters.sharing import FairCapacity
 from penstock.telemetry.otlp import labelled, points
 from penstock.wire.primitives import Buffer
 
@@ -128,7 +128,7 @@ class MetricsPage:
         self._clock = clock
         self._clients: OrderedDict[ClientKey, tuple[float, list[Series], bool]] = OrderedDict()
         """When a client's numbers are old, the numbers, and whether these are all of its last push."""
-        self._holdings = Holdings[ClientKey](SERIES_MAX, SERIES_MAX)
+        self._capacity = FairCapacity[ClientKey](SERIES_MAX, SERIES_MAX)
         self.dropped = 0
 
     def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
@@ -152,16 +152,16 @@ class MetricsPage:
         self._forget(client)
         self._forget_old()
         series, cluster_id = found, client[0]
-        if not self._holdings.may_have(cluster_id, 1, len(found)):
-            series = found[: self._holdings.parts_left]
+        if not self._capacity.may_have(cluster_id, 1, len(found)):
+            series = found[: self._capacity.free_parts]
         is_whole = not dropped and len(series) == len(found)
         self.dropped += not is_whole
         if not series:  # Who has none there is not remembered: nothing else bounds how many they are.
             return
-        while (given_up := self._holdings.given_up(cluster_id, 1, len(series))) is not None:
-            self.dropped += self._forget(given_up)
+        while (evicted := self._capacity.next_eviction(cluster_id, 1, len(series))) is not None:
+            self.dropped += self._forget(evicted)
         self._clients[client] = self._clock.monotonic() + expires_s, series, is_whole
-        self._holdings.add(cluster_id, client, len(series))
+        self._capacity.add(cluster_id, client, len(series))
 
     def series(self) -> Iterator[Series]:
         """Every number that is not old."""
@@ -174,7 +174,7 @@ class MetricsPage:
         known = self._clients.pop(client, None)
         if known is None:
             return False
-        self._holdings.remove(client[0], client)
+        self._capacity.remove(client[0], client)
         return known[2]
 
     def _forget_old(self) -> None:
