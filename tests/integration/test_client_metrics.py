@@ -13,7 +13,7 @@ from fixtures.wire import Wire
 from penstock.agent.agent import Agent
 from penstock.base.options import UpOptions
 from penstock.telemetry import handlers
-from penstock.telemetry.sinks import Taken
+from penstock.telemetry.sinks import Apply
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.get_telemetry_subscriptions import GetTelemetrySubscriptionsRequest
 from penstock.wire.messages.push_telemetry import PushTelemetryRequest
@@ -32,7 +32,7 @@ class SlowSink:
         self.dropped = self.taken = 0
         self.begun, self.open = threading.Event(), threading.Event()
 
-    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
+    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Apply:
         self.begun.set()
         assert self.open.wait(10), "nobody else was answered meanwhile"
         return self._take

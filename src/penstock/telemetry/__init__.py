@@ -1,1 +1,1 @@
-"""Client telemetry (KIP-714): clients push metrics that somebody subscribed to, and they are handed on."""
+"""Client telemetry (KIP-714): subscriptions to metrics that clients push, and forwarding of these metrics."""

@@ -1,4 +1,4 @@
-"""Subscriptions to clients' metrics, and what is remembered of a client that pushes them. Pure."""
+"""Subscriptions to client metrics, and the state of a client that pushes them. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NEVER_MS = -(2**62)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
-    """Who pushes, by everything that subscriptions can choose by."""
+class TelemetryClient:
+    """A client, with the attributes that subscriptions can match."""
 
     instance_id: bytes
     client_id: str | None = None
@@ -27,7 +27,7 @@ class Client:
 
     @property
     def attributes(self) -> Mapping[str, str | None]:
-        """By Kafka's names."""
+        """The attributes by their names in Kafka."""
         return {
             "client_instance_id": uuid_text(self.instance_id),
             "client_id": self.client_id,
@@ -39,32 +39,32 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed:
-    """What one client is asked for."""
+class Subscription:
+    """All subscriptions of one client, combined."""
 
     metrics: tuple[str, ...]
-    """Prefixes of names; `*` for all of them."""
+    """Prefixes of metric names; `*` for all metrics."""
     interval_ms: int
     subscription_id: int
-    """Another one whenever the client is asked for something else."""
+    """Changes whenever metrics or interval change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """What is remembered of a client."""
+class ClientState:
+    """The state of a client."""
 
     subscription_id: int
     interval_ms: int
     last_get_ms: int = NEVER_MS
     last_push_ms: int = NEVER_MS
     may_push: bool = False
-    """Has asked what it is asked for since it pushed last: its turn at once. No clock tells the order of the two."""
+    """Whether it has got its subscription since its last push, and so may push at once. Timestamps may be equal."""
     terminating: bool = False
     last_error: ErrorCode = ErrorCode.NONE
 
 
-def subscribed(client: Client, subscriptions: Sequence[Mapping[str, str]]) -> Subscribed:
-    """What a client is asked for by all subscriptions that concern it, together; each is given as configured."""
+def combined_subscription(client: TelemetryClient, subscriptions: Sequence[Mapping[str, str]]) -> Subscription:
+    """Combine the subscriptions that match a client; each is given as configured."""
     interval_ms = _interval_ms({})
     metrics: set[str] = set()
     for overrides in subscriptions:
@@ -74,7 +74,7 @@ def subscribed(client: Client, subscriptions: Sequence[Mapping[str, str]]) -> Su
         metrics = {ALL_METRICS}
     ordered = tuple(sorted(metrics))
     number = crc32c(f"{','.join(ordered)} {interval_ms}".encode()) ^ crc32c(client.instance_id)
-    return Subscribed(
+    return Subscription(
         metrics=ordered, interval_ms=interval_ms, subscription_id=int.from_bytes(number.to_bytes(4), signed=True)
     )
 
@@ -92,8 +92,8 @@ def _words(name: str, overrides: Mapping[str, str]) -> tuple[str, ...]:
     return value
 
 
-def concerns(client: Client, overrides: Mapping[str, str]) -> bool:
-    """Whether a subscription, given as configured, is to a client's metrics."""
+def subscription_matches(client: TelemetryClient, overrides: Mapping[str, str]) -> bool:
+    """Whether a subscription, given as configured, matches a client."""
     attributes = client.attributes
     for pair in _words("match", overrides):
         name, _, pattern = pair.partition("=")

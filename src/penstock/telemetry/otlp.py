@@ -1,10 +1,9 @@
-"""Just enough of OTLP's metrics to hand them on and to show them: protocol buffers, field by field. Pure.
+"""The subset of OTLP metrics that is needed to forward and to show them: protocol buffers, field by field. Pure.
 
-What clients push is a `MetricsData`, which on the wire is the same as the request that an OTLP receiver takes. Labels
-are added by appending another `resource` to each `ResourceMetrics`: protocol buffers say that a field which comes
-twice is merged, and its attributes are a list. Attributes of these names that a client has given to its resource itself
-are left out: what receivers do with a name that comes twice is not said, and nobody is to say that they are somebody
-else.
+Clients push a `MetricsData`, which is encoded like the `ExportMetricsServiceRequest` of an OTLP receiver. Labels are
+added by appending a second `resource` to each `ResourceMetrics`: parsers of protocol buffers merge a message field that
+occurs twice, and concatenate its attributes. Attributes with the names of labels that the client has set itself are
+removed: receivers do not define which of two equal names wins, and a client must not be able to forge a label.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ STRING_VALUE, BOOL_VALUE, INT_VALUE, DOUBLE_VALUE = 1, 2, 3, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One number of one metric."""
+    """One data point of a metric."""
 
     name: str
     is_sum: bool
@@ -38,25 +37,25 @@ class Point:
     attributes: tuple[tuple[str, str], ...]
 
 
-def labelled(payload: Buffer, labels: Mapping[str, str]) -> bytes:
-    """The metrics, each resource with these attributes and no others of their names; `Malformed` if they are none."""
+def with_labels(payload: Buffer, labels: Mapping[str, str]) -> bytes:
+    """The metrics with these attributes on each resource, in place of its own of these names. Raises `Malformed`."""
     resource = _field(RESOURCE, b"".join(_field(ATTRIBUTES, _attribute(name, text)) for name, text in labels.items()))
     pieces = []
     for number, value in _fields(memoryview(payload)):
         if number == RESOURCE_METRICS:
             kept = [
                 _field(RESOURCE, _without(labels, _message(part))) if what == RESOURCE else whole
-                for what, part, whole in _wholes(_message(value))
+                for what, part, whole in _raw_fields(_message(value))
             ]
             pieces.append(_field(number, b"".join(kept) + resource))
     return b"".join(pieces)
 
 
 def _without(names: Container[str], resource: memoryview) -> bytes:
-    """A resource without its attributes of these names."""
+    """A resource without attributes of these names."""
     return b"".join(
         whole
-        for number, value, whole in _wholes(resource)
+        for number, value, whole in _raw_fields(resource)
         if number != ATTRIBUTES or _key_of(_message(value)) not in names
     )
 
@@ -70,10 +69,10 @@ def _key_of(attribute: memoryview) -> str:
 
 
 def points(payload: Buffer) -> Iterator[Point]:
-    """Every number of gauges and sums; `Malformed` if the metrics are none."""
-    for of_resource in _each(memoryview(payload), RESOURCE_METRICS):
-        for of_scope in _each(of_resource, SCOPE_METRICS):
-            for metric in _each(of_scope, METRICS):
+    """Every data point of gauges and sums. Raises `Malformed`."""
+    for of_resource in _messages(memoryview(payload), RESOURCE_METRICS):
+        for of_scope in _messages(of_resource, SCOPE_METRICS):
+            for metric in _messages(of_scope, METRICS):
                 yield from _points(metric)
 
 
@@ -83,7 +82,7 @@ def _points(metric: memoryview) -> Iterator[Point]:
         if number == NAME:
             name = _text(value)
         elif number in (GAUGE, SUM):
-            found += [(number == SUM, point) for point in _each(_message(value), DATA_POINTS)]
+            found += [(number == SUM, point) for point in _messages(_message(value), DATA_POINTS)]
     for is_sum, point in found:
         number_value, attributes = 0.0, []
         for number, value in _fields(point):
@@ -105,7 +104,7 @@ def _read_attribute(data: memoryview) -> tuple[str, str]:
 
 
 def _any_text(data: memoryview) -> str:
-    """A value as text; of lists and maps, none."""
+    """A value as text; empty for lists and maps."""
     for number, value in _fields(data):
         if number == STRING_VALUE:
             return _text(value)
@@ -124,12 +123,12 @@ Value = int | memoryview
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    for number, value, _ in _wholes(data):
+    for number, value, _ in _raw_fields(data):
         yield number, value
 
 
-def _wholes(data: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
-    """Fields, each with all the bytes of it."""
+def _raw_fields(data: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """Field number, value, and encoded bytes of each field."""
     position, end = 0, len(data)
     while position < end:
         start = position
@@ -164,7 +163,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise Malformed("metrics end inside a number, or have one that is too long")
 
 
-def _each(data: memoryview, wanted: int) -> Iterator[memoryview]:
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
     for number, value in _fields(data):
         if number == wanted:
             yield _message(value)

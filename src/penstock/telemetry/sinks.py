@@ -1,7 +1,7 @@
-"""Where clients' metrics go: to a receiver that speaks OTLP, or onto this agent's own page of metrics.
+"""Destinations of client metrics: an OTLP receiver, or this agent's own `/metrics` page.
 
-Neither can hold anybody up. What a receiver does not take in time is dropped and counted, and so is what there is no
-room for on the page, which virtual clusters share fairly: a client may say that it is any number of clients.
+Neither can delay clients. Metrics that a receiver does not take in time are dropped and counted, and so are those for
+which the page has no room. Virtual clusters share the page fairly: a client may pretend to be any number of clients.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.clusters.sharing import FairCapacity
-from penstock.telemetry.otlp import labelled, points
+from penstock.telemetry.otlp import with_labels, points
 from penstock.wire.primitives import Buffer
 
 WAITING_MAX_BYTES = 16 * 1024 * 1024
@@ -25,34 +25,34 @@ POST_MAX_BYTES = 4 * 1024 * 1024
 SERIES_MAX = 10_000
 SERIES_MAX_PER_CLIENT = 1_000
 SERIES_MAX_CHARS = 2048
-"""Of a number's name and labels together. Clients choose them, and the page keeps them."""
+"""The longest name and labels of a series: clients choose them, and the page keeps them in memory."""
 COMPLAIN_EVERY_S = 60.0
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$")
 _log = logging.getLogger(__name__)
 
 
 ClientKey = tuple[int, bytes]
-"""A client: its virtual cluster, and the id it goes by there."""
-Taken = Callable[[], None]
-"""Takes metrics that have been read."""
+"""A client: virtual cluster and client instance id."""
+Apply = Callable[[], None]
+"""Hands parsed metrics to their destination."""
 
 
 class Sink(Protocol):
-    """Takes metrics of clients."""
+    """A destination of client metrics."""
 
     deltas: bool
-    """Whether counters should come as what was added since the last push."""
+    """Whether clients should push counters with delta temporality."""
     dropped: int
-    """How many pushes were not handed on, or not completely."""
+    """Number of pushes that were dropped, completely or in part."""
 
-    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
-        """Metrics of a client, which are old after so long; raise `Malformed` if they are none. It takes a third of a
-        second for each megabyte, so it is done on a worker thread, and changes nothing: that what it returns does, on
-        the loop."""
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Apply:
+        """Parse metrics of a client, which expire after `expires_s`; raises `Malformed`. That takes a third of a second
+        per megabyte, so it runs on a worker thread and changes no state; the returned function does, on the event
+        loop."""
 
 
 class OtlpForwarder:
-    """Sends metrics on, as many as there are at once. Runs only while there are any."""
+    """Sends metrics to an OTLP receiver, in batches. Its task runs only while metrics are queued."""
 
     deltas = True
 
@@ -64,9 +64,9 @@ class OtlpForwarder:
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.dropped = 0
 
-    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
-        """Metrics to be sent."""
-        return partial(self._take, labelled(payload, labels))
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Apply:
+        """Parse and label metrics for sending."""
+        return partial(self._take, with_labels(payload, labels))
 
     def _take(self, ready: bytes) -> None:
         if self._waiting_bytes + len(ready) > WAITING_MAX_BYTES:
@@ -85,7 +85,7 @@ class OtlpForwarder:
                 pieces.append(self._waiting.popleft())
                 size += len(pieces[-1])
             try:
-                await self._post(b"".join(pieces))  # Lists of resources, one after the other, are one list.
+                await self._post(b"".join(pieces))  # Concatenated messages are one message with all their resources.
             except OSError as problem:
                 self.dropped += len(pieces)
                 self._complain(problem)
@@ -94,10 +94,10 @@ class OtlpForwarder:
 
     def _complain(self, problem: OSError) -> None:
         if self._complaints.is_due():
-            _log.warning("metrics of clients could not be sent on: %s", problem)
+            _log.warning("client metrics could not be sent to the OTLP receiver: %s", problem)
 
     async def close(self) -> None:
-        """Give up what was not sent."""
+        """Drop what was not sent."""
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -105,13 +105,13 @@ class OtlpForwarder:
 
 
 def _plain(name: str) -> str:
-    """A name as Prometheus allows it."""
+    """A valid Prometheus name."""
     plain = _NOT_IN_NAMES.sub("_", name)
-    return f"x{plain}" if plain.startswith("__") else plain  # Names like that are Prometheus' own.
+    return f"x{plain}" if plain.startswith("__") else plain  # Reserved by Prometheus.
 
 
 class Series(NamedTuple):
-    """One number on the page."""
+    """One sample on the page."""
 
     name: str
     is_sum: bool
@@ -120,19 +120,19 @@ class Series(NamedTuple):
 
 
 class MetricsPage:
-    """The latest numbers of clients, until they are old."""
+    """The latest samples of clients, until they expire."""
 
     deltas = False
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._clients: OrderedDict[ClientKey, tuple[float, list[Series], bool]] = OrderedDict()
-        """When a client's numbers are old, the numbers, and whether these are all of its last push."""
+        """By client: when its samples expire, the samples, and whether they are all of its last push."""
         self._capacity = FairCapacity[ClientKey](SERIES_MAX, SERIES_MAX)
         self.dropped = 0
 
-    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
-        """Numbers in place of the client's last ones."""
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Apply:
+        """Parse samples that replace the client's previous ones."""
         found: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = {}
         dropped = 0
         for point in points(payload):
@@ -156,7 +156,7 @@ class MetricsPage:
             series = found[: self._capacity.free_parts]
         is_whole = not dropped and len(series) == len(found)
         self.dropped += not is_whole
-        if not series:  # Who has none there is not remembered: nothing else bounds how many they are.
+        if not series:  # Clients without samples are not kept: nothing else would bound their number.
             return
         while (evicted := self._capacity.next_eviction(cluster_id, 1, len(series))) is not None:
             self.dropped += self._forget(evicted)
@@ -164,13 +164,13 @@ class MetricsPage:
         self._capacity.add(cluster_id, client, len(series))
 
     def series(self) -> Iterator[Series]:
-        """Every number that is not old."""
+        """Every sample that has not expired."""
         self._forget_old()
         for _, series, _ in self._clients.values():
             yield from series
 
     def _forget(self, client: ClientKey) -> bool:
-        """Show nothing of a client any more; whether all of its last push was shown."""
+        """Drop the samples of a client; whether all of its last push was shown."""
         known = self._clients.pop(client, None)
         if known is None:
             return False

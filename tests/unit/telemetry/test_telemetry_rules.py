@@ -1,4 +1,4 @@
-"""Client telemetry: who is asked for what, who comes too early, and what becomes of it."""
+"""Client telemetry: combined subscriptions, rate limits of clients, and the error codes of pushes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from hypothesis import strategies as st
 
 from penstock.base.randomness import uuid_text
 from penstock.telemetry import transitions
-from penstock.telemetry.model import Client, Instance, concerns, subscribed
+from penstock.telemetry.model import TelemetryClient, ClientState, subscription_matches, combined_subscription
 from penstock.wire.error_codes import ErrorCode
 
 ID = bytes(range(16))
-CLIENT = Client(
+CLIENT = TelemetryClient(
     instance_id=ID, client_id="orders-app", software_name="apache-kafka-java", software_version="4.3.1",
     address="10.0.0.7", port=54321,
 )  # fmt: skip
 LATER = 1_000_000
 
 
-def asked(*subscriptions: dict[str, str], client: Client = CLIENT):
-    return subscribed(client, [one for one in subscriptions if concerns(client, one)])
+def asked(*subscriptions: dict[str, str], client: TelemetryClient = CLIENT):
+    return combined_subscription(client, [one for one in subscriptions if subscription_matches(client, one)])
 
 
-def test_nobody_is_asked_for_anything_without_a_subscription() -> None:
+def test_without_subscriptions_no_metrics_are_requested() -> None:
     found = asked()
     assert (found.metrics, found.interval_ms) == ((), 300_000)
 
 
-def test_subscriptions_add_up() -> None:
+def test_matching_subscriptions_are_combined() -> None:
     found = asked(
         {"metrics": "a.,b.", "interval.ms": "60000"}, {"metrics": "b.,c."}, {"metrics": "z.", "match": "client_id=no"}
     )
@@ -50,22 +50,22 @@ def test_subscriptions_add_up() -> None:
         ("client_source_address=10\\.0\\.0\\..*,client_source_port=54321", True),
     ],
 )
-def test_a_subscription_chooses_its_clients(match: str, matches: bool) -> None:
+def test_a_subscription_matches_client_attributes(match: str, matches: bool) -> None:
     assert bool(asked({"metrics": "a.", "match": match}).metrics) is matches
 
 
-def test_what_a_client_says_at_length_matches_nothing() -> None:
-    """How long it takes to compare it is a product of what two chose."""
+def test_attributes_longer_than_the_limit_match_nothing() -> None:
+    """Matching time grows with pattern and value, which users and clients choose."""
     for length, matches in ((512, True), (513, False)):
-        assert concerns(replace(CLIENT, client_id="x" * length), {"match": "client_id=x*"}) is matches
+        assert subscription_matches(replace(CLIENT, client_id="x" * length), {"match": "client_id=x*"}) is matches
 
 
-def test_what_a_client_does_not_say_matches_nothing() -> None:
-    silent = Client(instance_id=ID)
+def test_a_missing_attribute_matches_nothing() -> None:
+    silent = TelemetryClient(instance_id=ID)
     assert asked({"metrics": "a.", "match": "client_software_name=.*"}, client=silent).metrics == ()
 
 
-def test_the_subscription_id_changes_with_what_is_asked_for_and_by_whom() -> None:
+def test_the_subscription_id_depends_on_metrics_interval_and_client() -> None:
     other = replace(CLIENT, instance_id=bytes(16))
     found = {
         asked({"metrics": "a."}).subscription_id, asked({"metrics": "b."}).subscription_id,
@@ -83,7 +83,7 @@ WANTED = asked({"metrics": "a.", "interval.ms": "1000"})
 NEW = transitions.current(None, WANTED)
 
 
-def push(instance: Instance, now_ms: int, **options: object) -> tuple[Instance, ErrorCode]:
+def push(instance: ClientState, now_ms: int, **options: object) -> tuple[ClientState, ErrorCode]:
     return transitions.push(
         instance, now_ms,
         **{
@@ -93,7 +93,7 @@ def push(instance: Instance, now_ms: int, **options: object) -> tuple[Instance, 
     )  # fmt: skip
 
 
-def test_once_per_interval() -> None:
+def test_a_client_may_get_and_push_once_per_interval() -> None:
     instance, error = transitions.get(NEW, LATER)
     assert error is ErrorCode.NONE
     assert transitions.get(instance, LATER + 999) == (instance, ErrorCode.THROTTLING_QUOTA_EXCEEDED)
@@ -105,7 +105,7 @@ def test_once_per_interval() -> None:
     assert push(instance, LATER + 1001)[1] is ErrorCode.NONE
 
 
-def test_who_goes_may_push_at_once_but_only_once() -> None:
+def test_a_terminating_client_may_push_at_once_but_not_again() -> None:
     instance, _ = push(NEW, LATER)
     instance, error = push(instance, LATER + 1, terminating=True)
     assert error is ErrorCode.NONE
@@ -126,7 +126,7 @@ def test_pushes_that_are_refused(options: dict[str, object], code: ErrorCode) ->
     instance, error = push(NEW, LATER, **options)
     assert error is code
     again = transitions.get(instance, LATER + 1)[1]
-    may_ask = code in transitions.ASK_AGAIN
+    may_ask = code in transitions.MAY_GET_AT_ONCE
     assert again is (ErrorCode.NONE if may_ask else ErrorCode.THROTTLING_QUOTA_EXCEEDED)
 
 

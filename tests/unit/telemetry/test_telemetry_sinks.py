@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.telemetry import otlp, sinks
-from penstock.telemetry.otlp import Point, labelled, points
+from penstock.telemetry.otlp import Point, with_labels, points
 from penstock.telemetry.sinks import MetricsPage, OtlpForwarder
 from penstock.wire.primitives import Malformed
 
@@ -47,11 +47,11 @@ POINTS = st.builds(
 def test_numbers_come_out_as_they_went_in(found: list[Point]) -> None:
     data = metrics(*found)
     assert list(points(data)) == found
-    assert list(points(labelled(data, {"a": "b"}))) == found
+    assert list(points(with_labels(data, {"a": "b"}))) == found
 
 
 def test_labels_are_added_to_the_resource() -> None:
-    data = labelled(metrics(resource=field(1, attribute("mine", "1"))) + metrics(), {"client_id": "ä" * 100})
+    data = with_labels(metrics(resource=field(1, attribute("mine", "1"))) + metrics(), {"client_id": "ä" * 100})
     (first, second) = list(otlp._each(memoryview(data), 1))
     added = [
         otlp._read_attribute(one)
@@ -67,7 +67,7 @@ def test_nobody_says_in_their_own_metrics_that_they_are_somebody_else() -> None:
     forged = [("virtual_cluster", "1"), ("mine", "1"), ("principal", "User:admin"), ("principal", "User:root")]
     resource = b"".join(field(1, attribute(name, text)) for name, text in forged) + b"\x10\x05"
     labels = {"virtual_cluster": "7", "principal": "User:bob"}
-    data = labelled(field(1, field(1, resource) + field(3, b"schema") + field(1, resource)), labels)
+    data = with_labels(field(1, field(1, resource) + field(3, b"schema") + field(1, resource)), labels)
     (only,) = otlp._each(memoryview(data), 1)
     resources = list(otlp._each(only, otlp.RESOURCE))
     added = [otlp._read_attribute(one) for resource in resources for one in otlp._each(resource, otlp.ATTRIBUTES)]
@@ -78,7 +78,7 @@ def test_nobody_says_in_their_own_metrics_that_they_are_somebody_else() -> None:
 
 @given(data=st.binary(max_size=60))
 def test_anything_else_is_malformed_or_harmless(data: bytes) -> None:
-    for read in (lambda: list(points(data)), lambda: labelled(data, {"a": "b"})):
+    for read in (lambda: list(points(data)), lambda: with_labels(data, {"a": "b"})):
         with contextlib.suppress(Malformed):
             read()
 
@@ -87,7 +87,7 @@ def test_anything_else_is_malformed_or_harmless(data: bytes) -> None:
 def test_what_is_cut_off_is_not_handed_on(found: list[Point], cut: int) -> None:
     data = metrics(*found)
     with pytest.raises(Malformed):
-        labelled(data[: max(1, len(data) - cut)], {})
+        with_labels(data[: max(1, len(data) - cut)], {})
 
 
 # ---- forwarding -----------------------------------------------------------------------------------------------------
@@ -139,11 +139,11 @@ async def test_a_receiver_that_is_away_costs_metrics_and_nothing_else(caplog: py
         await settle(forwarder)
         assert forwarder.dropped == dropped
     assert len(receiver.bodies) == 1
-    assert caplog.text.count("could not be sent on") == 1
+    assert caplog.text.count("could not be sent to the OTLP receiver") == 1
 
 
 async def test_what_waits_for_a_slow_receiver_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks, "WAITING_MAX_BYTES", 3 * len(labelled(ONE, {})))
+    monkeypatch.setattr(sinks, "WAITING_MAX_BYTES", 3 * len(with_labels(ONE, {})))
     forwarder = OtlpForwarder(Receiver(), ManualClock())
     for _ in range(10):
         forwarder.read((1, b"c"), {}, ONE, 60)()
