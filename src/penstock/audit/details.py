@@ -23,14 +23,14 @@ ELLIPSIS = "…"
 
 def shortened(details: Mapping[str, Json]) -> Mapping[str, Json]:
     """The details, shortened to the limit."""
-    room = _Room(DETAILS_MAX)
-    fitted = {name: room.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))}
+    shortener = _Shortener(DETAILS_MAX)
+    fitted = {name: shortener.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))}
     kept = {name: fitted[name] for name in details}
-    return {**kept, SHORTENED: True} if room.is_exceeded else kept
+    return {**kept, SHORTENED: True} if shortener.is_exceeded else kept
 
 
-class _Room:
-    """The room that is left."""
+class _Shortener:
+    """The shortener that is left."""
 
     __slots__ = ("_left", "is_exceeded")
 

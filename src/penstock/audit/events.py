@@ -114,7 +114,7 @@ def _event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
             cluster = names(fact.cluster_id)
             return _event(event_id, fact.at_ms, LOSS, cluster, _loss(fact, cluster))
         case Ended():
-            told = {"result": {"status": SUCCESS, "message": "The agent stops; it has told what it heard."}}
+            told = {"result": {"status": SUCCESS, "message": "The agent stops; all captured events are logged."}}
             return _event(event_id, fact.at_ms, END, names(fact.cluster_id), ("audit.End", THE_CLUSTER, told))
         case _:
             assert_never(fact)

@@ -104,8 +104,8 @@ class Ended(NamedTuple):
     number: int
 
 
-Heard = Attempted | Decided | Changed
-Fact = Heard | Lost | Ended
+CapturedFact = Attempted | Decided | Changed
+Fact = CapturedFact | Lost | Ended
 _TUPLES_BYTES = 400
 """Memory of a fact without its texts: its own tuple, its caller's, and their numbers."""
 
@@ -115,7 +115,7 @@ def cut(text: str) -> str:
     return text if len(text) <= TEXT_MAX else text[:TEXT_MAX]
 
 
-def size_of(fact: Heard) -> int:
+def size_of(fact: CapturedFact) -> int:
     """About how many bytes a fact takes. What it shares with others counts for each."""
     caller = fact.caller
     size = _TUPLES_BYTES + getsizeof(caller.principal) + getsizeof(caller.client_id) + getsizeof(caller.client_address)

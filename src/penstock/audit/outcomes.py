@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from penstock.audit.changes import CHANGES, Answered, Asked
+from penstock.audit.changes import CHANGES, ChangeResult, RequestedChange
 from penstock.audit.details import shortened
 from penstock.audit.model import Json, Resource
 from penstock.authorization.guards.table import PLATFORM_ADMIN_ONLY
@@ -34,7 +34,7 @@ DENIALS: Mapping[int, frozenset[ResourceType]] = MappingProxyType(
 DENIED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
 """Errors of denials on the cluster, or on the platform."""
 
-JUDGES: Mapping[int, Operation] = MappingProxyType(
+DENYING_HANDLERS: Mapping[int, Operation] = MappingProxyType(
     {
         **dict.fromkeys(PLATFORM_ADMIN_ONLY, Operation.ALTER),
         _K.DESCRIBE_CONFIGS: Operation.DESCRIBE_CONFIGS,
@@ -42,19 +42,20 @@ JUDGES: Mapping[int, Operation] = MappingProxyType(
         _K.INCREMENTAL_ALTER_CONFIGS: Operation.ALTER_CONFIGS,
     }
 )
-"""APIs whose handlers deny some changes that ACLs allow: those of the platform's resources, log levels for example."""
+"""APIs whose handlers deny some changes that ACLs allow, with the denied operation: those of resources of the platform,
+such as log levels."""
 
 
-def codes_of(api_key: int, response: Any) -> Iterator[int]:
+def error_codes_of(api_key: int, response: Any) -> Iterator[int]:
     """The codes of a response, one by one: `DENIED` where a handler denied something."""
     if api_key in CHANGES:
-        yield from (answer.error for answer in CHANGES[api_key].answered(response))
+        yield from (answer.error for answer in CHANGES[api_key].results(response))
     else:
         yield getattr(response, "error_code", 0)
         yield from (one.error_code for one in getattr(response, "results", ()))
 
 
-class Outcome(NamedTuple):
+class ChangeOutcome(NamedTuple):
     """The outcome of one requested change."""
 
     resource: Resource
@@ -63,13 +64,13 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(
-    asked: Asked, answer: Answered | None, denied: Set[ResourceType] = frozenset()
-) -> Outcome | None:  # fmt: skip
+    asked: RequestedChange, answer: ChangeResult | None, denied: Set[ResourceType] = frozenset()
+) -> ChangeOutcome | None:  # fmt: skip
     """The outcome of one requested change; unknown without an answer. None if a decision has logged it already, on a
     resource type in `denied`."""
     if answer is None:
-        return Outcome(asked.resource, None, shortened(asked.details))
+        return ChangeOutcome(asked.resource, None, shortened(asked.details))
     if denied & DENIALS.get(answer.error, frozenset()):
         return None
     details = {**asked.details, **answer.details} if answer.details else asked.details
-    return Outcome(answer.resource or asked.resource, answer.error, shortened(details))
+    return ChangeOutcome(answer.resource or asked.resource, answer.error, shortened(details))

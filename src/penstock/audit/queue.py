@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
 
-from penstock.audit.model import Attempted, Changed, Decided, Heard, Lost, size_of
+from penstock.audit.model import Attempted, Changed, Decided, CapturedFact, Lost, size_of
 from penstock.base.dataclasses import dataclass, field
 
 OF_DECISIONS, OF_FAILURES = 3 / 4, 7 / 8
@@ -25,7 +25,7 @@ Party = tuple[int, bool]
 """The virtual cluster, and whether the caller was authenticated as belonging to it."""
 
 
-def room_of(fact: Heard) -> float:
+def fill_limit(fact: CapturedFact) -> float:
     """How full the queue may be for this fact to be added."""
     match fact:
         case Decided():
@@ -38,12 +38,12 @@ def room_of(fact: Heard) -> float:
             return 1.0
 
 
-def party_of(fact: Heard) -> Party:
+def party_of(fact: CapturedFact) -> Party:
     """The party whose share of the queue a fact counts against."""
     return fact.caller.cluster_id, bool(fact.caller.principal)
 
 
-Line = deque[tuple[Heard, int]]
+FactList = deque[tuple[CapturedFact, int]]
 """Facts with their sizes, in the order of their numbers."""
 
 
@@ -51,18 +51,18 @@ Line = deque[tuple[Heard, int]]
 class _Share:
     """The queued facts of a party."""
 
-    done: Line = field(default_factory=deque)
+    done: FactList = field(default_factory=deque)
     """Successful changes."""
-    refused: Line = field(default_factory=deque)
+    refused: FactList = field(default_factory=deque)
     facts: int = 0
     size_bytes: int = 0
 
-    def line_of(self, fact: Heard) -> Line:
-        """The list that a fact belongs to."""
-        return self.done if room_of(fact) == 1.0 else self.refused
+    def list_of(self, fact: CapturedFact) -> FactList:
+        """The list for a fact."""
+        return self.done if fill_limit(fact) == 1.0 else self.refused
 
 
-class Waiting:
+class FactQueue:
     """The queue, ordered by number."""
 
     def __init__(self, *, facts_max: int, bytes_max: int) -> None:
@@ -78,21 +78,21 @@ class Waiting:
         """About how much memory the facts take."""
         return self._bytes
 
-    def add(self, fact: Heard) -> Sequence[Heard]:
+    def add(self, fact: CapturedFact) -> Sequence[CapturedFact]:
         """Queue a fact at the end; returns what is dropped for it: others, or itself if there is no room."""
         size = size_of(fact)
-        room = room_of(fact)
-        lost: list[Heard] = []
+        room = fill_limit(fact)
+        lost: list[CapturedFact] = []
         if not self._fits(size, room) and not self._make_room(fact, size, room, lost):
             return (*lost, fact)
-        self._share(party_of(fact)).line_of(fact).append((fact, size))
+        self._share(party_of(fact)).list_of(fact).append((fact, size))
         self._count(fact, 1, size)
         return lost
 
     def _fits(self, size_bytes: int, part: float) -> bool:
         return self._facts + 1 <= self._facts_max * part and self._bytes + size_bytes <= self._bytes_max * part
 
-    def _make_room(self, fact: Heard, size: int, room: float, lost: list[Heard]) -> bool:
+    def _make_room(self, fact: CapturedFact, size: int, room: float, lost: list[CapturedFact]) -> bool:
         """Drop facts of parties that have more, if there are any."""
         own = self._shares.get(party_of(fact), _NOTHING)
         weight = self._weight(own.facts + 1, own.size_bytes + size)
@@ -119,7 +119,7 @@ class Waiting:
             share = self._shares[party] = _Share()
         return share
 
-    def _count(self, fact: Heard, facts: int, size_bytes: int) -> None:
+    def _count(self, fact: CapturedFact, facts: int, size_bytes: int) -> None:
         self._facts += facts
         self._bytes += size_bytes
         party = party_of(fact)
@@ -129,12 +129,12 @@ class Waiting:
         if not share.facts:
             del self._shares[party]
 
-    def take(self, count: int) -> list[Heard]:
+    def take(self, count: int) -> list[CapturedFact]:
         """Remove and return the first facts."""
         lines = [line for share in self._shares.values() for line in (share.done, share.refused) if line]
         first = [(line[0][0].number, which) for which, line in enumerate(lines)]
         heapify(first)
-        taken: list[Heard] = []
+        taken: list[CapturedFact] = []
         while first and len(taken) < count:
             line = lines[first[0][1]]
             fact, size = line.popleft()
@@ -146,11 +146,11 @@ class Waiting:
                 heappop(first)
         return taken
 
-    def put_back(self, facts: Sequence[Heard]) -> None:
+    def put_back(self, facts: Sequence[CapturedFact]) -> None:
         """Return facts to the front of the queue. There is room: it was theirs."""
         for fact in reversed(facts):
             size = size_of(fact)
-            self._share(party_of(fact)).line_of(fact).appendleft((fact, size))
+            self._share(party_of(fact)).list_of(fact).appendleft((fact, size))
             self._count(fact, 1, size)
 
 

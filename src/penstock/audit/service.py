@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 from uuid import UUID
 
-from penstock.audit.changes import CHANGES, Answered, Asked, asked_by
+from penstock.audit.changes import CHANGES, ChangeResult, RequestedChange, requested_changes
 from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, Origin, encoded, event_of
 from penstock.audit.model import (
     TOPIC,
@@ -32,16 +32,16 @@ from penstock.audit.model import (
     Decided,
     Ended,
     Fact,
-    Heard,
+    CapturedFact,
     Json,
     Lost,
     Resource,
     caller_of,
     cut,
 )
-from penstock.audit.outcomes import DENIED, JUDGES, codes_of, outcome_of
+from penstock.audit.outcomes import DENIED, DENYING_HANDLERS, error_codes_of, outcome_of
 from penstock.audit.policy import Policy
-from penstock.audit.queue import Losses, Waiting
+from penstock.audit.queue import Losses, FactQueue
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
@@ -66,9 +66,9 @@ BATCH_LOSSES = 100
 BATCH_BYTES = 512 * 1024
 SLICE = 25
 """Events made without yielding: less than a millisecond."""
-TOLD_AT_ONCE = 50
-"""Changes of one request that are logged before yielding to the event loop. All changes of a request are logged even if
-its client disconnects meanwhile."""
+RECORDED_AT_ONCE = 50
+"""Changes of one request that are recorded before yielding to the event loop. All of them are recorded even if the
+client disconnects meanwhile."""
 GATHER_S = 0.05
 """How long facts are collected. With a full batch each time this also bounds the rate: 10,000 events a second."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
@@ -121,16 +121,16 @@ class AuditLog:
         self._correlation_id = correlation_id
         """The correlation id of the request that a connection is processing."""
         self._names, self._home_cluster_id = names, home_cluster_id
-        self._origin, self._heard = Origin(agent, randomness.token(8).hex()), 0
-        """The run, and the number of facts in it."""
+        self._origin, self._last_number = Origin(agent, randomness.token(8).hex()), 0
+        """The run, and the number of its last fact."""
         self._clock, self._randomness = clock, randomness
         self._gather_s = gather_s
-        self._waiting = Waiting(facts_max=queue_max, bytes_max=queue_bytes)
+        self._queue = FactQueue(facts_max=queue_max, bytes_max=queue_bytes)
         self._losses = Losses()
-        self._told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._logged_once: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._telling = Undivided()
-        self._in_flight: list[Heard] = []
+        self._recording = Undivided()
+        self._in_flight: list[CapturedFact] = []
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
@@ -140,9 +140,9 @@ class AuditLog:
     @property
     def waiting(self) -> int:
         """Facts that are not stored as events yet."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    # ---- hearing -------------------------------------------------------------------------------------------------
+    # ---- capturing -----------------------------------------------------------------------------------------------
 
     def on_attempt(self, attempt: Attempt) -> None:
         """An authentication was attempted."""
@@ -155,11 +155,11 @@ class AuditLog:
                 status = UNKNOWN_USER if attempt.is_unknown else UNAUTHENTICATED
             caller = Caller(cluster_id, cut(principal), None, attempt.client_host, attempt.connection_id)
             claimed = None if attempt.claimed is None else cut(attempt.claimed)
-            self._tell(
+            self._record(
                 Attempted(self._clock.now_ms(), caller, attempt.mechanism, claimed, status, cut(attempt.message))
             )
         except Exception:  # noqa: BLE001  # a bug here may cost an event, never a login
-            self._stumbled()
+            self._on_internal_error()
 
     def on_decision(self, context: RequestContext, decision: Decision) -> None:
         """A request was authorized or denied."""
@@ -170,54 +170,54 @@ class AuditLog:
                 denied.add(decision.resource_type)
             if verdict.allowed and not self._policy.wants(api_key, self._randomness):
                 return
-            self._tell(
+            self._record(
                 Decided(
                     self._clock.now_ms(), self._caller(context), api_key, decision.operation, decision.resource_type,
                     cut(decision.resource_name), verdict,
                 )
             )  # fmt: skip
         except Exception:  # noqa: BLE001  # a bug here may cost an event, never a request
-            self._stumbled()
+            self._on_internal_error()
 
     def audited(self, api_key: int, handle: Handle) -> Handle:
         """Wrap an API so that its changes, and its handler's own denials, are logged."""
-        if api_key not in CHANGES and api_key not in JUDGES:
+        if api_key not in CHANGES and api_key not in DENYING_HANDLERS:
             return handle
 
         async def answer(context: RequestContext, request: Any) -> Any:
-            asked, response = await self._asked(api_key, request), None
-            if not asked and api_key not in JUDGES:
+            asked, response = await self._requested(api_key, request), None
+            if not asked and api_key not in DENYING_HANDLERS:
                 return await handle(context, request)
             denied: set[ResourceType] = set()
             _DENIED.set(denied)
-            # The client may disconnect before the change is done, and it is done nevertheless.
+            # Taken now: the client may disconnect before the change, which is completed nevertheless, is done.
             caller = self._caller(context)
             try:
                 response = await handle(context, request)
             finally:
-                telling = self._tell_of(context, caller, api_key, asked, response, denied)
-                await (telling if len(asked) < TOLD_AT_ONCE else self._telling.run(telling))
+                recording = self._record_outcome(context, caller, api_key, asked, response, denied)
+                await (recording if len(asked) < RECORDED_AT_ONCE else self._recording.run(recording))
             return response
 
         return answer
 
-    async def _tell_of(
-        self, context: RequestContext, caller: Caller, api_key: int, asked: list[Asked], response: Any | None,
+    async def _record_outcome(
+        self, context: RequestContext, caller: Caller, api_key: int, asked: list[RequestedChange], response: Any | None,
         denied: Set[ResourceType],
     ) -> None:  # fmt: skip
         """Log the outcome of a request. Yields in between if the request is large."""
-        if response is not None and api_key in JUDGES:
-            await self._judge(context, api_key, response, denied)
+        if response is not None and api_key in DENYING_HANDLERS:
+            await self._record_handler_denial(context, api_key, response, denied)
         if asked:
             await self._on_change(caller, api_key, asked, response, denied)
             await forget(asked)
 
-    async def _judge(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
+    async def _record_handler_denial(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
         """Log what a handler denied without the authorizer, or although it allowed it."""
         try:
             if ResourceType.CLUSTER in denied:
                 return
-            for number, code in enumerate(codes_of(api_key, response)):
+            for number, code in enumerate(error_codes_of(api_key, response)):
                 await breathe(number, MADE_AT_ONCE)
                 if code == DENIED:
                     break
@@ -226,65 +226,65 @@ class AuditLog:
             self.on_decision(
                 context,
                 Decision(
-                    api_key=api_key, operation=JUDGES[api_key], resource_type=ResourceType.CLUSTER,
+                    api_key=api_key, operation=DENYING_HANDLERS[api_key], resource_type=ResourceType.CLUSTER,
                     resource_name=CLUSTER_NAME, verdict=DEFAULT_DENY,
                 ),
             )  # fmt: skip
         except Exception:  # noqa: BLE001  # as above
-            self._stumbled(context.cluster_id)
+            self._on_internal_error(context.cluster_id)
 
-    async def _asked(self, api_key: int, request: Any) -> list[Asked]:
-        asked: list[Asked] = []
+    async def _requested(self, api_key: int, request: Any) -> list[RequestedChange]:
+        asked: list[RequestedChange] = []
         if api_key not in CHANGES:
             return asked
         try:
-            for number, one in enumerate(asked_by(api_key, request)):
+            for number, one in enumerate(requested_changes(api_key, request)):
                 asked.append(one)
                 await breathe(number)
         except Exception:  # noqa: BLE001  # as above
-            self._stumbled()
+            self._on_internal_error()
             return []
         return asked
 
-    def on_topic_made(self, context: RequestContext, name: str, partition_count: int, *, because: str) -> None:
+    def on_topic_created(self, context: RequestContext, name: str, partition_count: int, *, because: str) -> None:
         """A topic was auto-created, without a request of its own for it."""
         try:
             details: dict[str, Json] = {"num_partitions": partition_count, "automatic": because}
             topic = Resource(TOPIC, cut(name))
-            self._tell(Changed(self._clock.now_ms(), self._caller(context), ApiKey.CREATE_TOPICS, topic, 0, details))
+            self._record(Changed(self._clock.now_ms(), self._caller(context), ApiKey.CREATE_TOPICS, topic, 0, details))
         except Exception:  # noqa: BLE001  # as above
-            self._stumbled(context.cluster_id)
+            self._on_internal_error(context.cluster_id)
 
     async def _on_change(
-        self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None, denied: Set[ResourceType]
+        self, caller: Caller, api_key: int, asked: list[RequestedChange], response: Any | None, denied: Set[ResourceType]
     ) -> None:
         try:
-            now_ms, answers, change = self._clock.now_ms(), dict[Hashable, Answered](), CHANGES[api_key]
-            for number, answer in enumerate(() if response is None else change.answered(response)):
+            now_ms, answers, reader = self._clock.now_ms(), dict[Hashable, ChangeResult](), CHANGES[api_key]
+            for number, answer in enumerate(() if response is None else reader.results(response)):
                 answers[answer.key] = answer
                 await breathe(number)
             for number, one in enumerate(asked):
-                await breathe(number, TOLD_AT_ONCE)
+                await breathe(number, RECORDED_AT_ONCE)
                 outcome = outcome_of(one, answers.get(one.key), denied)
                 if outcome is None:
                     continue
                 resource, error, details = outcome
-                if change.is_repeated and self._was_told((caller.connection_id, api_key, resource, error)):
+                if reader.is_repeated and self._was_logged((caller.connection_id, api_key, resource, error)):
                     continue
-                self._tell(Changed(now_ms, caller, api_key, resource, error, details))
+                self._record(Changed(now_ms, caller, api_key, resource, error, details))
             told = list(answers.values())
             answers.clear()
             await forget(told)
         except Exception:  # noqa: BLE001  # as above
-            self._stumbled()
+            self._on_internal_error()
 
-    def _was_told(self, key: tuple[Any, ...]) -> bool:
-        if key in self._told:
-            self._told.move_to_end(key)
+    def _was_logged(self, key: tuple[Any, ...]) -> bool:
+        if key in self._logged_once:
+            self._logged_once.move_to_end(key)
             return True
-        self._told[key] = None
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
+        self._logged_once[key] = None
+        if len(self._logged_once) > REMEMBERED:
+            self._logged_once.popitem(last=False)
         return False
 
     def _caller(self, context: RequestContext) -> Caller:
@@ -292,61 +292,61 @@ class AuditLog:
 
     # ---- queue ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, fact: Heard) -> None:
-        self._heard += 1
-        fact = fact._replace(number=self._heard)
+    def _record(self, fact: CapturedFact) -> None:
+        self._last_number += 1
+        fact = fact._replace(number=self._last_number)
         if self._stop.is_set():
-            self._lose(fact.caller.cluster_id)
+            self._drop(fact.caller.cluster_id)
             return
-        self._lose_all(self._waiting.add(fact))
-        if self._task is None and self._waiting:
-            self._begin()
+        self._drop_all(self._queue.add(fact))
+        if self._task is None and self._queue:
+            self._start_task()
 
-    def _begin(self) -> None:
+    def _start_task(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(self._on_task_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
-            _log.error("events of the audit log could not be made", exc_info=task.exception())
+            _log.error("audit events could not be written", exc_info=task.exception())
         self._losses.put_back(self._reporting)
-        self._lose_all(self._in_flight)
+        self._drop_all(self._in_flight)
         self._in_flight, self._reporting = [], []
-        if self._waiting and not self._stop.is_set():
-            self._begin()
+        if self._queue and not self._stop.is_set():
+            self._start_task()
 
-    def _lose(self, cluster_id: int) -> None:
+    def _drop(self, cluster_id: int) -> None:
         self._losses.add(cluster_id, 1, self._clock.now_ms())
         lost = self.stats.lost_by_cluster
         lost[cluster_id] = lost.get(cluster_id, 0) + 1
         if self._complaints.is_due():
-            _log.warning("events of the audit log are lost, %d by now", self.stats.lost)
+            _log.warning("audit events were dropped, %d in total", self.stats.lost)
 
-    def _lose_all(self, facts: Sequence[Heard]) -> None:
+    def _drop_all(self, facts: Sequence[CapturedFact]) -> None:
         for fact in facts:
-            self._lose(fact.caller.cluster_id)
+            self._drop(fact.caller.cluster_id)
 
-    def _stumbled(self, cluster_id: int | None = None) -> None:
-        _log.exception("an event of the audit log could not be told")
-        self._lose(self._home_cluster_id if cluster_id is None else cluster_id)
+    def _on_internal_error(self, cluster_id: int | None = None) -> None:
+        _log.exception("an audit event could not be recorded")
+        self._drop(self._home_cluster_id if cluster_id is None else cluster_id)
 
-    # ---- telling -------------------------------------------------------------------------------------------------
+    # ---- writing ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         is_refused = False
-        while self._waiting or (self._losses and not is_refused):
+        while self._queue or (self._losses and not is_refused):
             # Drops caused by a failing log are logged with the next successful batch, not recursively.
             await self._pause(self._gather_s)
             self._reporting = self._losses.take(BATCH_LOSSES, self._clock.now_ms())
-            self._in_flight = self._waiting.take(BATCH_EVENTS)
+            self._in_flight = self._queue.take(BATCH_EVENTS)
             events = await self._events()
             if not events:
                 continue
-            is_refused = not await self._keep(events)
+            is_refused = not await self._append(events)
             if is_refused:
                 self._losses.put_back(self._reporting)
-                self._lose_all(self._in_flight)
+                self._drop_all(self._in_flight)
             else:
                 self._count((*self._reporting, *self._in_flight))
             self._in_flight, self._reporting = [], []
@@ -370,11 +370,11 @@ class AuditLog:
                 event = self._event(fact)
             except Exception:  # noqa: BLE001  # a bug here may cost this event, and not the others
                 del self._in_flight[told]
-                self._stumbled(fact.caller.cluster_id)
+                self._on_internal_error(fact.caller.cluster_id)
                 continue
             size += len(event)
             if told and size > BATCH_BYTES:
-                self._waiting.put_back(self._in_flight[told:])
+                self._queue.put_back(self._in_flight[told:])
                 del self._in_flight[told:]
                 break
             events.append(event)
@@ -387,18 +387,18 @@ class AuditLog:
         event_id = str(UUID(bytes=new_uuid(self._randomness)))
         return encoded(event_of(fact, event_id, self._names, self._origin))
 
-    async def _keep(self, events: list[bytes]) -> bool:
+    async def _append(self, events: list[bytes]) -> bool:
         """Append events; False if that will never work."""
         delay_s = RETRY_S
         while True:
             try:
                 await self._appender.append(events)
             except InvalidRequest as problem:
-                _log.warning("events of the audit log are refused: %s", problem)
+                _log.warning("audit events were refused by the log: %s", problem)
                 return False
             except PlatformError as problem:
                 if self._stop.is_set():
-                    _log.warning("the last events of the audit log could not be kept: %s", problem)
+                    _log.warning("the last audit events could not be stored: %s", problem)
                     return False
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
@@ -407,31 +407,31 @@ class AuditLog:
 
     async def close(self) -> None:
         """Log what is queued, if that does not take long, and stop capturing."""
-        await self._telling.close()
+        await self._recording.close()
         self._stop.set()
         task = self._task
         if task is not None:
             await asyncio.wait((task,), timeout=CLOSE_S)
-            is_away = not task.done()
+            was_running = not task.done()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         else:
-            is_away = False
-        self._lose_all(self._waiting.take(len(self._waiting)))
-        if self._heard and not is_away and not self._has_ended:
+            was_running = False
+        self._drop_all(self._queue.take(len(self._queue)))
+        if self._last_number and not was_running and not self._has_ended:
             await self._end()
         if self._losses:
-            _log.warning("%d events of the audit log are lost, and no event says so", self._losses.number)
+            _log.warning("%d audit events were dropped, and no event in the log says so", self._losses.number)
 
     async def _end(self) -> None:
         """Log the end of the run. If that cannot be stored, the run looks interrupted."""
         self._has_ended = True
-        self._heard += 1
-        end = Ended(self._clock.now_ms(), self._home_cluster_id, self._heard)
+        self._last_number += 1
+        end = Ended(self._clock.now_ms(), self._home_cluster_id, self._last_number)
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._appender.append([self._event(end)])
         except (PlatformError, TimeoutError) as problem:
-            _log.warning("that the audit log ends here could not be kept: %s", problem)
+            _log.warning("the end event of the audit log could not be stored: %s", problem)
         else:
             self._count((end,))

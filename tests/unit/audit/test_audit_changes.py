@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by
+from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, requested_changes
 from penstock.audit.details import DETAILS_MAX, LISTED_MAX
 from penstock.audit.events import Origin, encoded, event_of
 from penstock.audit.model import Caller, Changed
-from penstock.audit.outcomes import DENIED, codes_of, outcome_of
+from penstock.audit.outcomes import DENIED, error_codes_of, outcome_of
 from penstock.base.acls import ResourceType
 from penstock.base.randomness import SeededRandomness
 from penstock.wire.api_keys import ApiKey
@@ -65,8 +65,8 @@ def told(
     """What is told: subject without the cluster, status and message, and what belongs to the request."""
     found = []
     caller = Caller(1, "User:admin", "c", "10.0.0.7", 5, 1)
-    answers = {} if response is None else {answer.key: answer for answer in CHANGES[key].answered(response)}
-    for asked in asked_by(key, request):
+    answers = {} if response is None else {answer.key: answer for answer in CHANGES[key].results(response)}
+    for asked in requested_changes(key, request):
         outcome = outcome_of(asked, answers.get(asked.key), denied)
         if outcome is None:
             continue
@@ -495,14 +495,14 @@ IDS = [f"{key.name}-{number}" for number, (key, *_) in enumerate(CASES)]
 
 
 @pytest.mark.parametrize(("key", "request_", "response", "expected"), CASES, ids=IDS)
-def test_what_is_told_of_each_change(
+def test_each_change_has_its_event(
     key: ApiKey, request_: Any, response: Any, expected: list[tuple[str, str, dict[str, Any]]]
 ) -> None:
     assert told(key, request_, response) == expected
 
 
 @pytest.mark.parametrize(("key", "request_", "response", "expected"), CASES, ids=IDS)
-def test_a_change_that_was_not_answered_is_told_nevertheless(
+def test_a_change_without_a_response_has_an_event_of_unknown_outcome(
     key: ApiKey, request_: Any, response: Any, expected: list[Any]
 ) -> None:
     assert bool(told(key, request_, None)) == bool(expected)
@@ -521,10 +521,10 @@ def test_asking_what_would_happen_changes_nothing() -> None:
         (K.ALTER_CLIENT_QUOTAS, alter_client_quotas.AlterClientQuotasRequest(entries=[])),
     ):
         request.validate_only = True
-        assert not list(asked_by(key, request))
+        assert not list(requested_changes(key, request))
 
 
-def test_a_denial_that_no_decision_has_told_of_is_told() -> None:
+def test_a_denial_without_a_logged_decision_has_an_event() -> None:
     request = create_topics.CreateTopicsRequest(topics=[create_topics.CreatableTopic(name="a")])
     response = create_topics.CreateTopicsResponse(topics=[_topic_result("a", E.TOPIC_AUTHORIZATION_FAILED)])
     assert told(K.CREATE_TOPICS, request, response, {ResourceType.TOPIC}) == []
@@ -555,7 +555,7 @@ def test_answers_that_deny(code: E) -> None:
         (K.ENTER_CLUSTER, enter_cluster.EnterClusterResponse(error_code=code)),
         (K.DESCRIBE_ENVIRONMENTS, describe_environments.DescribeEnvironmentsResponse(error_code=code)),
     ):
-        assert (DENIED in codes_of(key, response)) == (code == E.CLUSTER_AUTHORIZATION_FAILED)
+        assert (DENIED in error_codes_of(key, response)) == (code == E.CLUSTER_AUTHORIZATION_FAILED)
 
 
 def test_what_waits_of_a_change_is_small_however_much_it_asks_for() -> None:

@@ -41,7 +41,7 @@ def told(fact):
     return event
 
 
-def test_a_denial_as_confluent_tells_it() -> None:
+def test_a_denial_has_the_fields_of_confluents_events() -> None:
     acl = Acl(
         resource_type=ResourceType.TOPIC, resource_name="pay", principal="User:*", host="*", operation=Operation.WRITE,
         permission=Permission.DENY,
@@ -136,7 +136,7 @@ def test_changes(error: int | None, status: str, message: str) -> None:
     assert data["result"] == {"status": status, "message": message}
 
 
-def test_a_loss_is_told_of_the_cluster_whose_events_they_were() -> None:
+def test_a_loss_names_the_cluster_of_the_dropped_events() -> None:
     event = told(Lost(AT_MS + 5, AT_MS, 17, 7))
     assert "sequence" not in event  # What was lost has the numbers.
     assert (event["type"], event["source"]) == ("io.penstock.audit/loss", "crn:///kafka=lkc-7")

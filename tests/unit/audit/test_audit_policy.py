@@ -1,4 +1,4 @@
-"""Which decisions that allow something are told."""
+"""Which decisions that allow something are logged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wanted(policy: Policy, key: ApiKey, of: int = 1) -> int:
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "not_told"),
+    ("words", "logged", "not_logged"),
     [
         ("none", (), (K.PRODUCE, K.CREATE_TOPICS, K.METADATA)),
         ("all", (K.PRODUCE, K.CREATE_TOPICS, K.METADATA, K.HEARTBEAT, K.WRITE_TXN_MARKERS), ()),
@@ -31,10 +31,10 @@ def wanted(policy: Policy, key: ApiKey, of: int = 1) -> int:
         ("produce,consume", (K.PRODUCE, K.END_TXN, K.FETCH, K.OFFSET_COMMIT), (K.CREATE_TOPICS, K.HEARTBEAT)),
     ],
 )
-def test_classes(words: str, told: tuple[ApiKey, ...], not_told: tuple[ApiKey, ...]) -> None:
+def test_classes(words: str, logged: tuple[ApiKey, ...], not_logged: tuple[ApiKey, ...]) -> None:
     policy = Policy.of(tuple(words.split(",")), 0.1)
-    assert [wanted(policy, key) for key in told] == [1] * len(told)
-    assert [wanted(policy, key) for key in not_told] == [0] * len(not_told)
+    assert [wanted(policy, key) for key in logged] == [1] * len(logged)
+    assert [wanted(policy, key) for key in not_logged] == [0] * len(not_logged)
 
 
 def test_samples_are_a_part_and_the_same_for_the_same_seed() -> None:

@@ -131,7 +131,7 @@ def names_in(kept: Kept) -> list[str]:
     return [event["subject"].rpartition("=")[2] for event in kept.events if event["type"].endswith("authorization")]
 
 
-async def test_denials_are_told_in_order_and_then_nothing_runs(kept: Kept) -> None:
+async def test_denials_are_written_in_order_and_then_no_task_runs(kept: Kept) -> None:
     log = log_over(kept)
     assert log._task is None
     deny(log, 3)
@@ -145,7 +145,7 @@ async def test_denials_are_told_in_order_and_then_nothing_runs(kept: Kept) -> No
     assert (log.stats.lost, log.waiting) == (0, 0)
 
 
-async def test_what_is_allowed_is_told_if_the_policy_says_so(kept: Kept) -> None:
+async def test_allowed_decisions_are_written_if_the_policy_says_so(kept: Kept) -> None:
     silent = log_over(kept)
     silent.on_decision(CONTEXT, decided("t", SUPER_USER))
     assert (silent.waiting, silent._task) == (0, None)
@@ -170,7 +170,7 @@ async def test_attempts(kept: Kept) -> None:
     ]  # fmt: skip
 
 
-async def test_what_there_is_no_room_for_is_lost_counted_and_said(kept: Kept) -> None:
+async def test_facts_beyond_the_queue_are_dropped_counted_and_reported(kept: Kept) -> None:
     log = log_over(kept, queue_max=16)  # Twelve of them for decisions.
     await held_up(log, kept)
     deny(log, 27, start=1)
@@ -194,7 +194,7 @@ async def held_up(log: AuditLog, kept: Kept) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_who_may_nothing_crowds_out_nobody(kept: Kept) -> None:
+async def test_denials_of_one_principal_do_not_crowd_out_others(kept: Kept) -> None:
     """One request of somebody without rights is refused 20,000 things, and somebody guesses passwords meanwhile."""
     log = log_over(kept, queue_max=10_000, queue_bytes=1 << 24)
     await held_up(log, kept)
@@ -228,7 +228,7 @@ async def test_who_may_nothing_crowds_out_nobody(kept: Kept) -> None:
     assert told["7", "authorization", None] + told["7", "authentication", "UNAUTHENTICATED"] + kept.losses == 40_000
 
 
-async def test_many_clusters_together_leave_room_for_what_is_done(kept: Kept) -> None:
+async def test_floods_of_many_clusters_leave_room_for_successful_changes(kept: Kept) -> None:
     log = log_over(kept, queue_max=1_000)
     await held_up(log, kept)
     for cluster_id in range(2, 12):
@@ -243,7 +243,7 @@ async def test_many_clusters_together_leave_room_for_what_is_done(kept: Kept) ->
     assert kept.losses_of == {f"lkc-{one}": count for one, count in log.stats.lost_by_cluster.items()}
 
 
-async def test_five_tenants_together_cost_a_sixth_none_of_its_denials(kept: Kept) -> None:
+async def test_floods_of_five_tenants_cost_a_sixth_none_of_its_denials(kept: Kept) -> None:
     """Whatever fills the queue, and in which order: who has less waiting than others has room."""
     log = log_over(kept, queue_max=600)
     await held_up(log, kept)
@@ -283,7 +283,7 @@ async def test_longer_texts_do_not_make_a_share_larger(kept: Kept) -> None:
     assert told["7"] >= 20
 
 
-async def test_what_is_missing_is_seen_by_the_numbers(kept: Kept) -> None:
+async def test_missing_events_show_as_gaps_in_the_numbers(kept: Kept) -> None:
     log = log_over(kept, queue_max=16)
     await held_up(log, kept)
     deny(log, 20, start=1)
@@ -299,7 +299,7 @@ async def test_what_is_missing_is_seen_by_the_numbers(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("problem", [InvalidRequest("no"), Unavailable("away")])
-async def test_an_end_that_cannot_be_kept_holds_up_nobody(kept: Kept, problem: PlatformError) -> None:
+async def test_an_end_event_that_cannot_be_stored_does_not_delay_the_stop(kept: Kept, problem: PlatformError) -> None:
     log = log_over(kept)
     deny(log, 1)
     await idle(log)
@@ -309,15 +309,15 @@ async def test_an_end_that_cannot_be_kept_holds_up_nobody(kept: Kept, problem: P
     assert [event["type"].rpartition("/")[2] for event in kept.events] == ["authorization"]
 
 
-async def test_who_has_told_nothing_has_no_end_to_tell(kept: Kept) -> None:
+async def test_a_run_without_events_writes_no_end_event(kept: Kept) -> None:
     log = log_over(kept)
     await log.close()
     assert kept.tried == 0
 
 
-async def test_a_topic_that_was_made_by_itself(kept: Kept) -> None:
+async def test_an_auto_created_topic_is_logged(kept: Kept) -> None:
     log = log_over(kept)
-    log.on_topic_made(CONTEXT, "orders", 3, because="auto.create.topics.enable")
+    log.on_topic_created(CONTEXT, "orders", 3, because="auto.create.topics.enable")
     await idle(log)
     (event,) = kept.events
     data = event["data"]
@@ -327,7 +327,7 @@ async def test_a_topic_that_was_made_by_itself(kept: Kept) -> None:
     assert data["result"]["status"] == "SUCCESS"
 
 
-async def test_losses_of_many_clusters_are_told_a_hundred_at_a_time(
+async def test_losses_of_many_clusters_are_reported_a_hundred_at_a_time(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "BATCH_LOSSES", 10)
@@ -340,7 +340,7 @@ async def test_losses_of_many_clusters_are_told_a_hundred_at_a_time(
     assert kept.losses_of == {f"lkc-{cluster_id}": 1 for cluster_id in range(25)}
 
 
-async def test_what_waits_is_bounded_in_bytes_too(kept: Kept) -> None:
+async def test_the_queue_is_bounded_in_bytes_too(kept: Kept) -> None:
     """A text takes up to four bytes a character, and clients choose several of each fact."""
     log = log_over(kept, queue_max=1_000, queue_bytes=500_000)
     log.on_decision(CONTEXT, decided("😀" * 512))
@@ -357,7 +357,7 @@ async def test_what_waits_is_bounded_in_bytes_too(kept: Kept) -> None:
     assert len(names_in(kept)) + kept.losses == 201
 
 
-async def test_a_log_that_is_away_is_tried_again(kept: Kept) -> None:
+async def test_an_unavailable_log_is_retried(kept: Kept) -> None:
     log = log_over(kept)
     kept.failures = [Unavailable("away")] * 4
     deny(log, 2)
@@ -365,7 +365,7 @@ async def test_a_log_that_is_away_is_tried_again(kept: Kept) -> None:
     assert (kept.tried, names_in(kept), log.stats.lost) == (5, ["t0", "t1"], 0)
 
 
-async def test_what_the_log_refuses_is_lost_and_said_with_what_it_takes_next(kept: Kept) -> None:
+async def test_refused_events_are_dropped_and_reported_with_the_next_batch(kept: Kept) -> None:
     log = log_over(kept)
     kept.failures = [InvalidRequest("too large"), InvalidRequest("too large")]
     deny(log, 2)
@@ -380,7 +380,7 @@ async def test_what_the_log_refuses_is_lost_and_said_with_what_it_takes_next(kep
     assert kept.losses == log.stats.lost == 3
 
 
-async def test_a_bug_costs_events_and_not_the_log(kept: Kept) -> None:
+async def test_an_internal_error_costs_events_and_not_the_log(kept: Kept) -> None:
     log = log_over(kept)
     kept.failures = [ZeroDivisionError()]
     deny(log, 2)
@@ -394,7 +394,7 @@ async def test_a_bug_costs_events_and_not_the_log(kept: Kept) -> None:
     assert (names_in(kept), kept.losses) == (["t0"], 4)
 
 
-async def test_a_fact_that_no_event_can_be_made_of_costs_that_event_only(kept: Kept) -> None:
+async def test_a_fact_that_cannot_be_encoded_costs_that_event_only(kept: Kept) -> None:
     log = log_over(kept)
     deny(log, 1)
     caller = Caller(1, "User:eve", None, "10.0.0.7", 4)
@@ -422,7 +422,7 @@ async def test_batches_are_bounded_by_count_and_by_bytes(kept: Kept, monkeypatch
     assert log.stats.lost == 0
 
 
-async def test_a_stop_tells_what_waits_and_hears_nothing_more(kept: Kept) -> None:
+async def test_a_stop_writes_queued_events_and_captures_no_more(kept: Kept) -> None:
     log = log_over(kept, gather_s=60)
     deny(log, 3)
     await log.close()
@@ -433,7 +433,7 @@ async def test_a_stop_tells_what_waits_and_hears_nothing_more(kept: Kept) -> Non
 
 
 @pytest.mark.parametrize("is_away", [True, False])
-async def test_a_stop_does_not_wait_for_a_log_that_is_away(kept: Kept, is_away: bool) -> None:
+async def test_a_stop_does_not_wait_for_an_unavailable_log(kept: Kept, is_away: bool) -> None:
     log = log_over(kept)
     if is_away:
         kept.failures = [Unavailable("away")] * 1000
@@ -453,7 +453,7 @@ async def _deleted(context: RequestContext, request: Any) -> Any:
     return DeleteTopicsResponse(responses=[DeletableTopicResult(name="a")])
 
 
-async def test_changes_are_told_of_what_was_asked(kept: Kept) -> None:
+async def test_changes_are_logged_as_requested(kept: Kept) -> None:
     log = log_over(kept)
     answer = await log.audited(ApiKey.DELETE_TOPICS, _deleted)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
     assert answer.responses[0].name == "a"
@@ -464,7 +464,7 @@ async def test_changes_are_told_of_what_was_asked(kept: Kept) -> None:
     assert log.audited(ApiKey.METADATA, _deleted) is _deleted
 
 
-async def test_who_may_not_administer_the_platform_is_told_of(kept: Kept) -> None:
+async def test_a_denied_platform_api_is_logged(kept: Kept) -> None:
     log = log_over(kept)
 
     async def refused(context: RequestContext, request: Any) -> Any:
@@ -481,7 +481,7 @@ async def test_who_may_not_administer_the_platform_is_told_of(kept: Kept) -> Non
 
 
 @pytest.mark.parametrize("is_guarded", [True, False])
-async def test_a_denial_by_a_handler_is_told_once(kept: Kept, is_guarded: bool) -> None:
+async def test_a_denial_by_a_handler_is_logged_once(kept: Kept, is_guarded: bool) -> None:
     """Of what no ACL can allow a guard says nothing; where it does say something, that is enough."""
     log = log_over(kept)
 
@@ -513,7 +513,7 @@ async def test_a_denial_by_a_handler_is_told_once(kept: Kept, is_guarded: bool) 
     ]  # fmt: skip
 
 
-async def test_whoever_hangs_up_is_told_of_nevertheless(kept: Kept) -> None:
+async def test_a_change_whose_client_disconnects_is_logged_nevertheless(kept: Kept) -> None:
     log = log_over(kept)
 
     async def endless(context: RequestContext, request: Any) -> Any:
@@ -546,7 +546,7 @@ async def test_a_request_that_cannot_be_read_is_answered(kept: Kept) -> None:
     assert log.stats.lost == 1
 
 
-async def test_offsets_moved_by_nobody_in_particular_are_told_once_per_connection(kept: Kept) -> None:
+async def test_offset_commits_without_a_member_are_logged_once_per_connection(kept: Kept) -> None:
     log = log_over(kept)
     partition = OffsetCommitResponsePartition(partition_index=0, error_code=0)
 

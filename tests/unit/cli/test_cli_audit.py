@@ -50,7 +50,7 @@ def event(name: str) -> Any:
         ("failed", "failed", "User:alice", "topic=t: TOPIC_ALREADY_EXISTS"),
         ("open", "unknown", "User:alice", "topic=t: The request was not answered; it may have been carried out."),
         ("lost", "lost", "", "cluster: 3 events of x were lost."),
-        ("end", "done", "", "cluster: The agent stops; it has told what it heard."),
+        ("end", "done", "", "cluster: The agent stops; all captured events are logged."),
     ],
 )
 def test_lines(name: str, outcome: str, who: str, what: str) -> None:

@@ -71,7 +71,7 @@ def config_kinds() -> Mapping[ConfigResource, ConfigKind]:
 def _cluster(agent: Agent) -> answering.cluster.ClusterHandlers:
     made = answering.cluster.ClusterHandlers(agent.topics, agent.brokers, agent.limits.throttles)
     if agent.audit is not None:
-        made.on_created = partial(agent.audit.on_topic_made, because="auto.create.topics.enable")
+        made.on_created = partial(agent.audit.on_topic_created, because="auto.create.topics.enable")
     return made
 
 
@@ -121,7 +121,7 @@ def _streams_groups(
 ) -> answering.streams_groups.StreamsGroupHandlers:
     internal_topics = answering.internal_topics.InternalTopics(topic_handlers)
     if agent.audit is not None:
-        internal_topics.on_created = partial(agent.audit.on_topic_made, because="streams group")
+        internal_topics.on_created = partial(agent.audit.on_topic_created, because="streams group")
     made = answering.streams_groups.StreamsGroupHandlers(agent.coordinators.groups, internal_topics)
     made.authorizer = agent.access.authorizer
     return made
