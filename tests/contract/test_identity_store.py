@@ -53,7 +53,7 @@ async def test_credentials(database: Any) -> None:
         ("älice", Mechanism.SCRAM_SHA_256, 4096), ("älice", Mechanism.SCRAM_SHA_512, 8192),
     ]  # fmt: skip
     for _ in range(2):
-        await database.transaction(lambda: store.forget_credential(1, "älice", Mechanism.SCRAM_SHA_512))
+        await database.transaction(lambda: store.delete_credential(1, "älice", Mechanism.SCRAM_SHA_512))
     assert await credentials(database, 1, "älice") == [changed]
     assert await credentials(database, 2, "älice") == [ONE]
     assert await credentials(database, 1, "bob") == []
@@ -67,7 +67,7 @@ async def test_users_have_any_names(database: Any) -> None:
     assert {user for user, _, _ in await database.read(lambda: store.all_mechanisms(1))} == names
     for name in names:
         assert await credentials(database, 1, name) == [ONE]
-        await database.transaction(partial(store.forget_credential, 1, name, Mechanism.SCRAM_SHA_256))
+        await database.transaction(partial(store.delete_credential, 1, name, Mechanism.SCRAM_SHA_256))
         assert await credentials(database, 1, name) == []
 
 
@@ -115,8 +115,8 @@ async def test_service_accounts(database: Any) -> None:
     assert await database.read(lambda: store.accounts(2)) == []
     assert await database.read(lambda: store.has_account(1, "billing"))
     assert not await database.read(lambda: store.has_account(2, "billing"))
-    assert await database.transaction(lambda: store.forget_account(1, "billing")) == set()
-    assert await database.transaction(lambda: store.forget_account(1, "billing")) is None
+    assert await database.transaction(lambda: store.delete_account(1, "billing")) == set()
+    assert await database.transaction(lambda: store.delete_account(1, "billing")) is None
 
 
 async def test_api_keys(identities: Identities, database: Any) -> None:
@@ -223,7 +223,7 @@ async def test_an_agent_is_told_which_credentials_in_use_another_one_has_removed
     await identities.delete_keys(1, [first])
     assert (await look(), await counter()) == ([({first}, 0)], 1)
     await identities.delete_keys(1, [first])
-    await database.transaction(lambda: token_store.forget(1, "ended"))
+    await database.transaction(lambda: token_store.delete(1, "ended"))
     assert await counter() == 1, "nothing has changed: a token that is ended by its holder ends no session, as in Kafka"
     await identities.delete_account(1, "billing")
     assert (await look(), await counter()) == ([({first, second, "theirs"}, 0)], 2)

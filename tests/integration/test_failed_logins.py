@@ -15,9 +15,9 @@ from penstock.agent.agent import Agent
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import Unavailable
 from penstock.base.options import ListenerOptions, OAuthOptions, UpOptions
-from penstock.identity import guesses
+from penstock.identity import guess_limits
 from penstock.identity.attempts import Attempt
-from penstock.identity.guesses import Limit
+from penstock.identity.guess_limits import FailureLimit
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
@@ -48,8 +48,8 @@ class Told:
 
 @pytest.fixture
 async def agent(monkeypatch: pytest.MonkeyPatch, issuer: TokenIssuer) -> AsyncIterator[Agent]:
-    monkeypatch.setattr(guesses, "OF_NETWORK", Limit(at_once=FEW, per_s=1 / EVERY_S))
-    monkeypatch.setattr(guesses, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(guess_limits, "NETWORK_LIMIT", FailureLimit(burst=FEW, per_s=1 / EVERY_S))
+    monkeypatch.setattr(guess_limits, "MAX_WAIT_S", PATIENCE_S)
     listener = ListenerOptions(protocol="SASL_PLAINTEXT", host="127.0.0.1", port=0)
     agent = Agent(
         UpOptions(
@@ -153,8 +153,8 @@ async def test_who_has_a_password_guesses_others_no_faster(agent: Agent) -> None
 async def test_a_user_is_guessed_at_a_bounded_number_of_times_whatever_it_is_called(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(guesses, "OF_NETWORK", Limit(at_once=1000, per_s=1000.0))
-    monkeypatch.setattr(guesses, "OF_NAME", Limit(at_once=FEW, per_s=0.001))
+    monkeypatch.setattr(guess_limits, "NETWORK_LIMIT", FailureLimit(burst=1000, per_s=1000.0))
+    monkeypatch.setattr(guess_limits, "NAME_LIMIT", FailureLimit(burst=FEW, per_s=0.001))
     await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, names[0], "right")
     for number in range(FEW):
         await guess(agent, plain("wrong", names[number % len(names)]))

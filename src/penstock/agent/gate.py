@@ -6,7 +6,7 @@ has proven who they are is answered by the dispatcher directly; only a session t
 requests looked at, and may be prolonged on the same connection by the same principal and mechanism.
 
 A failure is answered after a while and then ends the connection. Nothing is looked at before it is its turn
-(`identity/guesses.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and what
+(`identity/guess_limits.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and what
 was claimed, never what was sent as a proof.
 """
 
@@ -25,9 +25,9 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
-from penstock.identity.authenticator import Authenticator, Exchange, Step
+from penstock.identity.authenticator import Authenticator, SaslExchange, SaslStep
 from penstock.identity.failures import Denied, InvalidCredentials
-from penstock.identity.guesses import Guesses, Outcome
+from penstock.identity.guess_limits import GuessLimiter, AttemptOutcome
 from penstock.identity.model import Identity
 from penstock.identity.penalties import Penalties
 from penstock.wire import codec
@@ -74,7 +74,7 @@ class Login:
     version_requests: int = 0
     mechanism: str = ""
     is_wrapped: bool = False
-    exchange: Exchange | None = None
+    exchange: SaslExchange | None = None
     prolongs: bool = False
     """Whether it belongs to somebody already, and only proves so again."""
     spoilt: str | None = None
@@ -108,7 +108,7 @@ class Gate:
 
     def __init__(
         self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
-        guesses: Guesses, max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
+        guesses: GuessLimiter, max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
     ) -> None:  # fmt: skip
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
         self._penalties, self._guesses, self._tenancy = penalties, guesses, tenancy
@@ -246,7 +246,7 @@ class Gate:
                 connection.fill(slot, wrapping.success(step.token, lifetime_ms))
                 connection.release()
 
-    async def _look(self, connection: Connection, login: Login, token: bytes) -> Step:
+    async def _look(self, connection: Connection, login: Login, token: bytes) -> SaslStep:
         """Take a client's message, once it may be looked at. Raises `Denied` if it proves the wrong thing."""
         if login.spoilt is not None:
             raise Denied(login.spoilt)
@@ -257,23 +257,23 @@ class Gate:
             assert step is not None  # What cannot be guessed is not another guess.
             return step
         login.subject = guess.subject
-        turn, outcome = await self._guesses.turn(connection.host, guess), Outcome.FAILED
+        permit, outcome = await self._guesses.acquire(connection.host, guess), AttemptOutcome.FAILED
         try:
             login.looked_s = self._clock.monotonic()
             step = await self._prove(login, login.exchange, token)
             if step is None:
                 step = await self._look(connection, login, token)  # What it costs to fail, it costs twice.
             if step.identity is not None:
-                outcome = Outcome.PROVEN
+                outcome = AttemptOutcome.SUCCEEDED
             return step
         except PlatformError as problem:
             if not isinstance(problem, Denied):
-                outcome = Outcome.UNSEEN
+                outcome = AttemptOutcome.NOT_CHECKED
             raise
         finally:
-            self._guesses.end(turn, outcome)
+            self._guesses.release(permit, outcome)
 
-    async def _prove(self, login: Login, exchange: Exchange, token: bytes) -> Step | None:
+    async def _prove(self, login: Login, exchange: SaslExchange, token: bytes) -> SaslStep | None:
         step = await exchange.step(token)
         if step is not None and step.identity is not None:
             _check_same(login, step.identity)

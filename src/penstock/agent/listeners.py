@@ -18,7 +18,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
 from penstock.clusters.transitions import check_name
-from penstock.identity.placing import EVERY_TENANT
+from penstock.identity.cluster_selection import EVERY_TENANT
 from penstock.identity.principal_mapping import parse_rules
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")

@@ -171,7 +171,7 @@ def _keys(options: UpOptions) -> tuple[str, ...]:
 async def _who_may_come(agent: Agent, options: UpOptions, program: str) -> tuple[str, ...]:
     """What to do where credentials are asked for and nobody has any."""
     asked = any(set(listener.mechanisms) - {"OAUTHBEARER"} for listener in agent.runtime.listeners)
-    if not asked or options.data_dir is None or await agent.access.identities.anybody():
+    if not asked or options.data_dir is None or await agent.access.identities.has_credentials():
         return ()
     return (f"Users   none yet. Stop, then: {program} user create NAME --data-dir {options.data_dir}",)
 

@@ -29,7 +29,7 @@ from penstock.base.clock import Clock
 from penstock.base.memory import MemoryBounds
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
-from penstock.identity.model import NOBODY, Identity
+from penstock.identity.model import ANONYMOUS_IDENTITY, Identity
 from penstock.identity.networks import host_of
 from penstock.storage.arena import CHUNK_BYTES, Arena
 
@@ -185,7 +185,7 @@ class Server:
         self.accepted += 1
         self._per_host[host] = self._per_host.get(host, 0) + 1
         if tls is None:
-            self._connect(sock, host, listener, NOBODY, port)
+            self._connect(sock, host, listener, ANONYMOUS_IDENTITY, port)
         else:
             self._shake_hands(sock, host, listener, tls, port)
 
@@ -243,7 +243,7 @@ class Server:
                     handshake.sock.close()
                 else:
                     self._connect(TlsStream(handshake.sock), host, listener, identity, port)
-                    if identity is not NOBODY and not listener.uses_sasl:
+                    if identity is not ANONYMOUS_IDENTITY and not listener.uses_sasl:
                         self._tell(host, listener, self._last_id, identity)
                     return
             if handshake.is_denied:

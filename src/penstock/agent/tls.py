@@ -29,8 +29,8 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.options import TlsOptions
 from penstock.identity.distinguished_name import distinguished_name, unmistakable_name
 from penstock.identity.failures import Denied
-from penstock.identity.model import NOBODY, NOWHERE, Identity, user
-from penstock.identity.placing import chosen, opened_by_certificate
+from penstock.identity.model import ANONYMOUS_IDENTITY, NO_CLUSTER_ID, Identity, user
+from penstock.identity.cluster_selection import cluster_of_certificate, select_cluster
 from penstock.identity.principal_mapping import mapped, parse_rules
 from penstock.wire.primitives import Buffer
 
@@ -87,9 +87,9 @@ class ServerTls:
         One that does not exist is nowhere, where nobody can prove anything."""
         name = self._asked.get(sock, "")
         if self._suffix is None or not name.endswith(self._suffix):
-            return NOBODY
+            return ANONYMOUS_IDENTITY
         cluster_id = self._cluster_named(name.removesuffix(self._suffix))
-        return Identity(cluster_id=NOWHERE if cluster_id is None else cluster_id, is_bound=True, server_name=name)
+        return Identity(cluster_id=NO_CLUSTER_ID if cluster_id is None else cluster_id, is_bound=True, server_name=name)
 
     def identity_of(self, sock: ssl.SSLSocket) -> Identity:
         """Whom the client's certificate names, in the virtual cluster that it opens; nobody if there is none. Raises
@@ -99,10 +99,10 @@ class ServerTls:
         if not certificate:
             if asked:
                 raise Denied("it requests a cluster and has no certificate")
-            return NOBODY
+            return ANONYMOUS_IDENTITY
         principal = user(mapped(self._rules, distinguished_name(certificate["subject"])))
         cluster_id = self._opened_by(sock, certificate["subject"])
-        if chosen({cluster_id}, asked) is None:
+        if select_cluster({cluster_id}, asked) is None:
             raise Denied(f"its certificate does not open the cluster of the server name {place.server_name!r}")
         return Identity(principal=principal, cluster_id=cluster_id, server_name=place.server_name)
 
@@ -115,8 +115,8 @@ class ServerTls:
                 raise Denied(f"the authority of its certificate belongs to a cluster {name!r}, which does not exist")
             return cluster_id
         if self._cluster_rules is None:
-            return NOBODY.cluster_id
-        return opened_by_certificate(self._cluster_rules, unmistakable_name(subject), self._cluster_named)
+            return ANONYMOUS_IDENTITY.cluster_id
+        return cluster_of_certificate(self._cluster_rules, unmistakable_name(subject), self._cluster_named)
 
     def _look_again(self) -> None:
         now = self._clock.monotonic()

@@ -16,7 +16,7 @@ from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.failures import change_failure
+from penstock.wire.failures import NO_ERROR, ApiError, change_failure
 from penstock.wire.messages.alter_environments import (
     AlterEnvironmentsRequest,
     AlterEnvironmentsResponse,
@@ -41,9 +41,7 @@ from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClust
 
 Usage = Callable[[int], Awaitable[Mapping[str, float]]]
 """The current usage of a cluster, by limit."""
-Complaint = tuple[ErrorCode, str | None]
-FINE: Complaint = ErrorCode.NONE, None
-NOT_ALLOWED: Complaint = (
+NOT_ALLOWED: ApiError = (
     ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Only platform administrators (super.users) may do this."
 )  # fmt: skip
 
@@ -62,7 +60,7 @@ class VirtualClusterHandlers:
         try:
             cluster = self._clusters.found(request.name)
         except InvalidRequest as error:
-            code, message = _complaint(error)
+            code, message = _api_error(error)
             return EnterClusterResponse(error_code=code, error_message=message)
         return EnterClusterResponse(
             error_message=None, cluster_id=cluster.cluster_id, kafka_cluster_id=cluster.kafka_id
@@ -107,7 +105,7 @@ class VirtualClusterHandlers:
         try:
             cluster = await self._clusters.create(request.name, request.environment, request.description, limits)
         except PlatformError as error:
-            code, message = _complaint(error)
+            code, message = _api_error(error)
             return CreateVirtualClusterResponse(error_code=code, error_message=message)
         return CreateVirtualClusterResponse(error_message=None, kafka_cluster_id=cluster.kafka_id)
 
@@ -120,7 +118,7 @@ class VirtualClusterHandlers:
         try:
             await self._clusters.alter(request.name, request.description, limits)
         except PlatformError as error:
-            code, message = _complaint(error)
+            code, message = _api_error(error)
             return AlterVirtualClusterResponse(error_code=code, error_message=message)
         return AlterVirtualClusterResponse(error_message=None)
 
@@ -135,7 +133,7 @@ class VirtualClusterHandlers:
         try:
             await self._clusters.begin_deletion(request.name)
         except PlatformError as error:
-            code, message = _complaint(error)
+            code, message = _api_error(error)
             return DeleteVirtualClusterResponse(error_code=code, error_message=message)
         return DeleteVirtualClusterResponse(error_message=None)
 
@@ -175,18 +173,18 @@ class VirtualClusterHandlers:
         return response
 
     async def _environment(self, context: RequestContext, name: str, *, is_new: bool) -> AlterEnvironmentsResult:
-        complaint = FINE
+        api_error = NO_ERROR
         if not self._is_admin(context):
-            complaint = NOT_ALLOWED
+            api_error = NOT_ALLOWED
         else:
             try:
                 await (self._clusters.create_environment(name) if is_new else self._clusters.delete_environment(name))
             except PlatformError as error:
-                complaint = _complaint(error)
-        return AlterEnvironmentsResult(name=name, error_code=complaint[0], error_message=complaint[1])
+                api_error = _api_error(error)
+        return AlterEnvironmentsResult(name=name, error_code=api_error[0], error_message=api_error[1])
 
 
-def _complaint(error: PlatformError) -> Complaint:
+def _api_error(error: PlatformError) -> ApiError:
     match error:
         case NotFound():
             return ErrorCode.RESOURCE_NOT_FOUND, str(error)

@@ -10,10 +10,10 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe, each
 from penstock.identity.accounts import ApiKey, ServiceAccount
-from penstock.identity.model import NOT_YOURS, MayChange, user
+from penstock.identity.model import PLATFORM_ADMINS_ONLY, MayChange, user
 from penstock.identity.service import Identities
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.failures import change_failure
+from penstock.wire.failures import NO_ERROR, ApiError, change_failure
 from penstock.wire.messages.alter_service_accounts import (
     AlterServiceAccountsRequest,
     AlterServiceAccountsResponse,
@@ -28,10 +28,8 @@ from penstock.wire.messages.describe_service_accounts import (
     DescribeServiceAccountsResponse,
 )
 
-Complaint = tuple[ErrorCode, str | None]
-FINE: Complaint = ErrorCode.NONE, None
 MAX_DELETED = 10_000
-FORBIDDEN: Complaint = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
+FORBIDDEN: ApiError = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, PLATFORM_ADMINS_ONLY
 
 
 class AccountHandlers:
@@ -60,29 +58,29 @@ class AccountHandlers:
         response = AlterServiceAccountsResponse()
         for number, creation in enumerate(request.creations):
             await breathe(number)
-            complaint = await self._create(context, creation.name, creation.description)
-            response.results.append(_result(creation.name, complaint))
+            error = await self._create(context, creation.name, creation.description)
+            response.results.append(_result(creation.name, error))
         for number, name in enumerate(request.deletions):
             await breathe(number)
             response.results.append(_result(name, await self._delete(context, name)))
         return response
 
-    async def _create(self, context: RequestContext, name: str, description: str) -> Complaint:
+    async def _create(self, context: RequestContext, name: str, description: str) -> ApiError:
         if not self._may_change(context, user(name)):
             return FORBIDDEN
         try:
             if await self._identities.create_account(context.cluster_id, name, description):
-                return FINE
+                return NO_ERROR
         except PlatformError as error:
             return change_failure(error)
         return ErrorCode.DUPLICATE_RESOURCE, f"service account {name} exists already"
 
-    async def _delete(self, context: RequestContext, name: str) -> Complaint:
+    async def _delete(self, context: RequestContext, name: str) -> ApiError:
         if not self._may_change(context, user(name)):
             return FORBIDDEN
         try:
             if await self._identities.delete_account(context.cluster_id, name, asked_by=context.connection_id):
-                return FINE
+                return NO_ERROR
         except PlatformError as error:
             return change_failure(error)
         return ErrorCode.RESOURCE_NOT_FOUND, f"there is no service account {name}"
@@ -154,5 +152,5 @@ def _described(account: ServiceAccount, keys: list[ApiKey]) -> DescribedServiceA
     )  # fmt: skip
 
 
-def _result(name: str, complaint: Complaint) -> AlterServiceAccountsResult:
-    return AlterServiceAccountsResult(name=name, error_code=complaint[0], error_message=complaint[1])
+def _result(name: str, error: ApiError) -> AlterServiceAccountsResult:
+    return AlterServiceAccountsResult(name=name, error_code=error[0], error_message=error[1])

@@ -26,8 +26,8 @@ from penstock.base.undivided import Undivided
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
-from penstock.identity.guesses import Guess
-from penstock.identity.model import NOBODY, NOWHERE, Identity, user
+from penstock.identity.guess_limits import Guess
+from penstock.identity.model import ANONYMOUS_IDENTITY, NO_CLUSTER_ID, Identity, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.tokens import TokenRules
 from penstock.metadata.database import Database
@@ -43,14 +43,14 @@ MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SaslStep:
     """The next message to send, and the identity once it is authenticated."""
 
     token: bytes
     identity: Identity | None = None
 
 
-class Exchange(Protocol):
+class SaslExchange(Protocol):
     """One authentication exchange."""
 
     claimed: str | None
@@ -65,7 +65,7 @@ class Exchange(Protocol):
     def guess(self, token: bytes) -> Guess | None:
         """What the client's next message will try to prove; None if it proves nothing yet, or cannot be guessed."""
 
-    async def step(self, token: bytes) -> Step | None:
+    async def step(self, token: bytes) -> SaslStep | None:
         """Process the client's next message. Raises `Denied`, which ends the exchange. None: the message claims another
         identity than `guess` assumed, so it counts as another guess; call `guess` and `step` once more."""
 
@@ -103,25 +103,27 @@ class Authenticator:
         has."""
         self._token_credentials: OrderedDict[tuple[str, Mechanism], Credential] = OrderedDict()
 
-    def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False, listener: str = "") -> Exchange:
+    def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False, listener: str = "") -> SaslExchange:
         """A new exchange. `cluster_id` is where unqualified names are looked up; `is_bound`: all names are."""
         if mechanism == "PLAIN":
-            return _Plain(self, cluster_id, is_bound)
+            return _PlainExchange(self, cluster_id, is_bound)
         if mechanism == "OAUTHBEARER":
-            return _Bearer(self, self._bearer_tokens[listener], cluster_id, is_bound)
-        return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
+            return _BearerExchange(self, self._bearer_tokens[listener], cluster_id, is_bound)
+        return _ScramExchange(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
 
     def _elsewhere(self, name: str) -> tuple[str, int] | None:
         """The parts of `name@cluster`. An unknown cluster is searched in vain, which takes as long."""
         inside, _, cluster = name.rpartition("@")
-        return (inside, self.cluster_asked_for(cluster)) if inside else None
+        return (inside, self.requested_cluster_id(cluster)) if inside else None
 
-    def cluster_asked_for(self, name: str) -> int:
+    def requested_cluster_id(self, name: str) -> int:
         """The cluster in a name that a client sends; a nonexistent one, if there is none of that name."""
         cluster_id = self._cluster_named(name)
-        return NOWHERE if cluster_id is None else cluster_id
+        return NO_CLUSTER_ID if cluster_id is None else cluster_id
 
-    async def _credentials(self, cluster_id: int, name: str, claim: Claim) -> tuple[list[Credential], Identity]:
+    async def _credentials(
+        self, cluster_id: int, name: str, claim: ClaimedIdentity
+    ) -> tuple[list[Credential], Identity]:
         """The credentials of a name, in the cluster that it names or in `cluster_id`, and the identity they prove.
 
         A user of the cluster in `name@cluster` takes precedence, so that a user created elsewhere cannot shadow it.
@@ -137,16 +139,16 @@ class Authenticator:
                 return theirs, Identity(principal=user(inside), cluster_id=there)
         return found, Identity(principal=user(name), cluster_id=cluster_id)
 
-    def guess_at(self, cluster_id: int, name: str, claim: Claim) -> Guess:
+    def guess_at(self, cluster_id: int, name: str, claim: ClaimedIdentity) -> Guess:
         """A guess at the password of a name, counted against every user that the name may mean."""
         claims = [_claim_of(cluster_id, name)]
         elsewhere = None if claim.is_bound else self._elsewhere(name)
-        if elsewhere is not None and elsewhere[1] != NOWHERE:
+        if elsewhere is not None and elsewhere[1] != NO_CLUSTER_ID:
             inside, there = elsewhere
             claims.insert(0, _claim_of(there, inside))
         return Guess.of(*claims, is_of_password=True)
 
-    async def key_identity(self, key_id: str, secret: str, cluster_id: int, claim: Claim) -> Identity | None:
+    async def key_identity(self, key_id: str, secret: str, cluster_id: int, claim: ClaimedIdentity) -> Identity | None:
         """The identity of an API key and its secret; None if there is no such key. Raises `Denied`."""
         claim.claimed = claim.credential_id = key_id
         key = await self._database.read(lambda: store.key_by_id(key_id))
@@ -159,7 +161,7 @@ class Authenticator:
             principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms, credential_id=key_id
         )
 
-    async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
+    async def password_identity(self, name: str, password: str, cluster_id: int, claim: ClaimedIdentity) -> Identity:
         """The identity of a name and a password. Raises `Denied`."""
         found, identity = await self._credentials(cluster_id, name, claim)
         claim.found(name, there_is=bool(found))
@@ -211,7 +213,7 @@ class Authenticator:
         await self._working.close()
 
     async def scram_check(
-        self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int, claim: Claim
+        self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int, claim: ClaimedIdentity
     ) -> tuple[Credential, Identity]:
         """The credential of a name, and the identity it proves. For an unknown name, one that nobody can satisfy."""
         if first.is_token:
@@ -224,7 +226,7 @@ class Authenticator:
         return scram.decoy(mechanism, first.name, self._decoy_secret), identity
 
     async def _token_check(
-        self, mechanism: Mechanism, token_id: str, cluster_id: int, claim: Claim
+        self, mechanism: Mechanism, token_id: str, cluster_id: int, claim: ClaimedIdentity
     ) -> tuple[Credential, Identity]:
         rules = self._token_rules
         if rules is not None:
@@ -244,14 +246,14 @@ class Authenticator:
                     principal=token.owner, cluster_id=cluster_id, expires_ms=token.expires_ms,
                     token_authenticated=True, credential_id=token_id,
                 )  # fmt: skip
-        return scram.decoy(mechanism, token_id, self._decoy_secret), NOBODY
+        return scram.decoy(mechanism, token_id, self._decoy_secret), ANONYMOUS_IDENTITY
 
     def nonce(self) -> str:
         """A nonce that was never used before."""
         return uuid_text(self._randomness.token(24))
 
 
-class Claim:
+class ClaimedIdentity:
     """The identity that a client claims."""
 
     def __init__(self, is_bound: bool) -> None:
@@ -270,7 +272,7 @@ class Claim:
             self.is_unknown = True
 
 
-class _Plain(Claim):
+class _PlainExchange(ClaimedIdentity):
     def __init__(self, authenticator: Authenticator, cluster_id: int, is_bound: bool) -> None:
         super().__init__(is_bound)
         self._authenticator, self._cluster_id = authenticator, cluster_id
@@ -289,43 +291,43 @@ class _Plain(Claim):
     def _may_be_key(self, name: str) -> bool:
         return looks_like_key(name) and not self._is_no_key
 
-    async def step(self, token: bytes) -> Step | None:
+    async def step(self, token: bytes) -> SaslStep | None:
         login, authenticator = plain.read_login(token), self._authenticator
         if self._may_be_key(login.name):
             found = await authenticator.key_identity(login.name, login.password, self._cluster_id, self)
             self._is_no_key = found is None
-            return None if found is None else Step(token=b"", identity=found)
+            return None if found is None else SaslStep(token=b"", identity=found)
         identity = await authenticator.password_identity(login.name, login.password, self._cluster_id, self)
-        return Step(token=b"", identity=identity)
+        return SaslStep(token=b"", identity=identity)
 
 
-class _Scram(Claim):
+class _ScramExchange(ClaimedIdentity):
     def __init__(self, authenticator: Authenticator, mechanism: Mechanism, cluster_id: int, is_bound: bool) -> None:
         super().__init__(is_bound)
         self._authenticator, self._mechanism, self._cluster_id = authenticator, mechanism, cluster_id
-        self._exchange: scram.Exchange | None = None
+        self._exchange: scram.ServerExchange | None = None
         self._identity: Identity | None = None
         self._guess: Guess | None = None
 
     def guess(self, token: bytes) -> Guess | None:
         return self._guess
 
-    async def step(self, token: bytes) -> Step:
+    async def step(self, token: bytes) -> SaslStep:
         if self._exchange is not None:
-            return Step(token=self._exchange.finish(token), identity=self._identity)
+            return SaslStep(token=self._exchange.finish(token), identity=self._identity)
         first = scram.read_client_first(token)
         credential, self._identity = await self._authenticator.scram_check(
             self._mechanism, first, self._cluster_id, self
         )
-        self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
+        self._exchange = scram.ServerExchange(first, credential, self._authenticator.nonce())
         if first.is_token:
             self._guess = _guess_at_secret(first.name)
         else:
             self._guess = self._authenticator.guess_at(self._cluster_id, first.name, self)
-        return Step(token=self._exchange.challenge)
+        return SaslStep(token=self._exchange.challenge)
 
 
-class _Bearer(Claim):
+class _BearerExchange(ClaimedIdentity):
     def __init__(
         self, authenticator: Authenticator, tokens: BearerTokens, cluster_id: int, is_bound: bool
     ) -> None:  # fmt: skip
@@ -337,7 +339,7 @@ class _Bearer(Claim):
         queue with the ones that never authenticated."""
         return None
 
-    async def step(self, token: bytes) -> Step:
+    async def step(self, token: bytes) -> SaslStep:
         if self.failure is not None:
             # RFC 7628: the client acknowledges the error description; whatever it sends, the exchange is over.
             raise Denied(oauthbearer.INVALID_TOKEN)
@@ -347,17 +349,17 @@ class _Bearer(Claim):
             # Such tokens do not determine clusters: their holder could enter any.
             raise Denied("Authentication failed: tokens of an issuer are not for clusters that are asked for by name")
         if login.cluster is not None:
-            asked.add(self._authenticator.cluster_asked_for(login.cluster))
+            asked.add(self._authenticator.requested_cluster_id(login.cluster))
         try:
             identity = await self._tokens.identity_of(login.token, self._cluster_id, asked)
         except InvalidCredentials as problem:
             self.failure = str(problem)
-            return Step(token=oauthbearer.INVALID_TOKEN.encode("ascii"))
+            return SaslStep(token=oauthbearer.INVALID_TOKEN.encode("ascii"))
         if login.authorization_id and user(login.authorization_id) != identity.principal:
             raise Denied(
                 "Authentication failed: Client requested an authorization id that is not the token's principal"
             )
-        return Step(token=b"", identity=identity)
+        return SaslStep(token=b"", identity=identity)
 
 
 def _claim_of(cluster_id: int, name: str) -> bytes:

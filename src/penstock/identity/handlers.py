@@ -3,15 +3,17 @@ here."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import breathe, counted, each
 from penstock.identity import scram
-from penstock.identity.model import NOT_YOURS, MayChange, user
+from penstock.identity.model import PLATFORM_ADMINS_ONLY, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.failures import change_failure
+from penstock.wire.failures import ApiError, change_failure
 from penstock.wire.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
     AlterUserScramCredentialsResponse,
@@ -29,7 +31,6 @@ from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, Sa
 from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 
 MAX_USER_NAME_CHARS = 512
-Complaint = tuple[ErrorCode, str]
 Alteration = ScramCredentialDeletion | ScramCredentialUpsertion
 
 
@@ -93,39 +94,39 @@ class IdentityHandlers:
         ]
         counts = await counted(alteration.name for alteration in alterations)
         existing = await self._identities.mechanisms(context.cluster_id, counts)
-        complaints: dict[str, Complaint | None] = {}
+        api_errors: dict[str, ApiError | None] = {}
         changes = []
         for number, alteration in enumerate(alterations):
             await breathe(number)
             name = alteration.name
-            complaint: Complaint | None = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
+            api_error: ApiError | None = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, PLATFORM_ADMINS_ONLY
             if self._may_change(context, user(name)):
-                complaint = _complaint(alteration, existing.get(name, ()))
-            if complaint is None and counts[name] > 1:
+                api_error = _validate(alteration, existing.get(name, ()))
+            if api_error is None and counts[name] > 1:
                 duplicate = "A user credential cannot be altered twice in the same request"
-                complaint = ErrorCode.DUPLICATE_RESOURCE, duplicate
-            complaints[name] = complaints.get(name) or complaint
-            if complaint is None:
+                api_error = ErrorCode.DUPLICATE_RESOURCE, duplicate
+            api_errors[name] = api_errors.get(name) or api_error
+            if api_error is None:
                 changes.append(_change(alteration))
         try:
             await self._identities.change_credentials(
-                context.cluster_id, [change for change in changes if complaints[change.user] is None]
+                context.cluster_id, [change for change in changes if api_errors[change.user] is None]
             )
         except PlatformError as error:
             failure = change_failure(error, invalid=ErrorCode.POLICY_VIOLATION)
-            complaints = {name: complaint or failure for name, complaint in complaints.items()}
-        return AlterUserScramCredentialsResponse(results=await each(list(complaints.items()), _altered))
+            api_errors = {name: api_error or failure for name, api_error in api_errors.items()}
+        return AlterUserScramCredentialsResponse(results=await each(list(api_errors.items()), _altered))
 
 
-def _altered(one: tuple[str, Complaint | None]) -> AlterUserScramCredentialsResult:
-    name, complaint = one
-    code, message = complaint or (ErrorCode.NONE, None)
+def _altered(one: tuple[str, ApiError | None]) -> AlterUserScramCredentialsResult:
+    name, api_error = one
+    code, message = api_error or (ErrorCode.NONE, None)
     return AlterUserScramCredentialsResult(user=name, error_code=code, error_message=message)
 
 
-def _complaint(
-    alteration: Alteration, existing: object
-) -> Complaint | None:  # fmt: skip
+def _validate(
+    alteration: Alteration, existing: Collection[tuple[Mechanism, int]]
+) -> ApiError | None:  # fmt: skip
     name = alteration.name
     if not name:
         return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Username must not be empty"
@@ -134,8 +135,7 @@ def _complaint(
     if alteration.mechanism not in Mechanism._value2member_map_:
         return ErrorCode.UNSUPPORTED_SASL_MECHANISM, "Unknown SCRAM mechanism"
     if isinstance(alteration, ScramCredentialDeletion):
-        known = isinstance(existing, list) and alteration.mechanism in {int(mechanism) for mechanism, _ in existing}
-        if not known:
+        if alteration.mechanism not in {int(mechanism) for mechanism, _ in existing}:
             return ErrorCode.RESOURCE_NOT_FOUND, "Attempt to delete a user credential that does not exist"
         return None
     if alteration.iterations < scram.MIN_ITERATIONS:

@@ -24,7 +24,7 @@ from penstock.base.later import will_be_imported
 from penstock.base.options import OAuthOptions
 from penstock.identity.failures import InvalidCredentials
 from penstock.identity.model import Identity, user
-from penstock.identity.placing import ClusterNamed, chosen, opened_by_token
+from penstock.identity.cluster_selection import ClusterNamed, clusters_of_token, select_cluster
 
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
@@ -79,8 +79,8 @@ class Issuer:
         claims = await self._verified(token, key_id, algorithm)
         name, expires_s = self._checked(claims)
         if self.decides_clusters:
-            opened = opened_by_token(self._options, claims, self._cluster_named)
-            found = chosen(opened, asked)
+            opened = clusters_of_token(self._options, claims, self._cluster_named)
+            found = select_cluster(opened, asked)
             if found is None:
                 raise InvalidCredentials(
                     "the token does not open the requested cluster, or opens several and none was requested"
@@ -121,7 +121,7 @@ class Issuer:
                 raise InvalidCredentials("the token is not valid yet")
         name = claims.get(self._options.principal_claim)
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
-            raise InvalidCredentials(f"the token has no {self._options.principal_claim} that could name a principal")
+            raise InvalidCredentials(f"the token has no {self._options.principal_claim} that is a valid principal name")
         return name, expires_s
 
 
@@ -236,7 +236,7 @@ def _verified(token: str, keys: Sequence[Any], algorithm: str) -> Mapping[str, A
             return jwt.decode(token, key, algorithms=[algorithm]).claims
         except (JoseError, ValueError, TypeError) as error:
             problem = error
-    raise InvalidCredentials("the signature of the token is wrong") from problem
+    raise InvalidCredentials("the signature of the token is invalid") from problem
 
 
 def _header(token: str) -> Mapping[str, Any]:

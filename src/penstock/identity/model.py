@@ -40,10 +40,10 @@ class Identity:
 
 MayChange = Callable[[RequestContext, str], bool]
 """Whether a caller whom ACLs let change credentials may change those of this principal of its cluster."""
-NOT_YOURS = "Only administrators of the platform change what proves one of them."
-NOWHERE = -1
+PLATFORM_ADMINS_ONLY = "Only platform administrators may change credentials of platform administrators."
+NO_CLUSTER_ID = -1
 """A virtual cluster id that is never used."""
-NOBODY = Identity()
+ANONYMOUS_IDENTITY = Identity()
 """A connection without credentials."""
 
 

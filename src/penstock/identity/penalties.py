@@ -4,9 +4,9 @@ Kafka delays every failure equally (`connection.failed.authentication.delay.ms`)
 doubles. It is a timer that holds one connection only, and it counts from the start of the check, in whole delays, so
 that the response time does not reveal how long a credential took to check, which differs between users.
 
-That slows down repetition; how much may be tried, on many connections and with many names, is bounded by `guesses`. A
-success resets failures of the same subject from the same network only: knowing one password does not speed up guessing
-others. Memory is bounded.
+That slows down repetition; how much may be tried, on many connections and with many names, is bounded by
+`guess_limits`. A success resets failures of the same subject from the same network only: knowing one password does not
+speed up guessing others. Memory is bounded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), the server's side. Pure.
 
 Of a password only two derived keys are stored, which verify it without revealing it: `stored_key` verifies the client,
-`server_key` proves the server to the client. Channel binding is not offered, as in Kafka. `Exchange` takes the client's
-messages and returns the server's; for unknown names it runs against a credential that nobody can satisfy, so that an
-exchange does not reveal which names exist.
+`server_key` proves the server to the client. Channel binding is not offered, as in Kafka. `ServerExchange` takes the
+client's messages and returns the server's; for unknown names it runs against a credential that nobody can satisfy, so
+that an exchange does not reveal which names exist.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def read_client_first(token: bytes) -> ClientFirst:
     )
 
 
-class Exchange:
+class ServerExchange:
     """The check of one client against one credential."""
 
     def __init__(self, first: ClientFirst, credential: Credential, server_nonce: str) -> None:

@@ -81,7 +81,7 @@ class Identities:
             before = (yield from store.count_credentials(cluster_id)) if adds else 0
             for change in changes:
                 if change.credential is None:
-                    yield from store.forget_credential(cluster_id, change.user, change.mechanism)
+                    yield from store.delete_credential(cluster_id, change.user, change.mechanism)
                 else:
                     yield from store.put_credential(cluster_id, change.user, change.credential, now_ms)
             after = (yield from store.count_credentials(cluster_id)) if adds else 0
@@ -103,7 +103,7 @@ class Identities:
             changes.append(CredentialChange(user=user, mechanism=mechanism, credential=credential))
         await self.change_credentials(cluster_id, changes)
 
-    async def anybody(self) -> bool:
+    async def has_credentials(self) -> bool:
         """Whether any credentials are stored."""
         return await self._database.read(store.has_credentials)
 
@@ -150,7 +150,7 @@ class Identities:
         """Delete a service account with its keys and tokens; False if it does not exist. Connections that used them are
         reported to `revoked`. Raises `InvalidRequest`."""
         accounts.check_name(name)
-        gone = await self._revoke(lambda: store.forget_account(cluster_id, name), asked_by)
+        gone = await self._revoke(lambda: store.delete_account(cluster_id, name), asked_by)
         return gone is not None
 
     async def _revoke(self, script: Callable[[], Script[set[str] | None]], asked_by: int) -> set[str] | None:
@@ -231,4 +231,4 @@ class Identities:
     async def delete_keys(self, cluster_id: int, key_ids: Sequence[str], *, asked_by: int = 0) -> set[str]:
         """Delete keys; returns those that existed. Connections that used them are reported to `revoked`."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
-        return await self._revoke(lambda: store.forget_keys(cluster_id, known), asked_by) or set()
+        return await self._revoke(lambda: store.delete_keys(cluster_id, known), asked_by) or set()

@@ -81,7 +81,7 @@ def count_credentials(cluster_id: int) -> Script[int]:
     return int(rows[0][0])
 
 
-def forget_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Script[None]:
+def delete_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Script[None]:
     """Remove a user's credential for one mechanism."""
     yield (
         "DELETE FROM scram_credential WHERE cluster_id = $1 AND user_name = $2 AND mechanism = $3",
@@ -133,7 +133,7 @@ def put_account(account: ServiceAccount) -> Script[bool]:
     return bool(rows)
 
 
-def forget_account(cluster_id: int, name: str) -> Script[set[str] | None]:
+def delete_account(cluster_id: int, name: str) -> Script[set[str] | None]:
     """Delete a service account, its keys, and the delegation tokens it owns or requested; returns keys and tokens. None
     if there was no such account."""
     keys = yield "DELETE FROM api_key WHERE cluster_id = $1 AND owner = $2 RETURNING key_id", (cluster_id, name)
@@ -142,7 +142,7 @@ def forget_account(cluster_id: int, name: str) -> Script[set[str] | None]:
     )  # fmt: skip
     if not rows:
         return None
-    gone = {str(key_id) for (key_id,) in keys} | (yield from token_store.forget_of(cluster_id, user(name)))
+    gone = {str(key_id) for (key_id,) in keys} | (yield from token_store.delete_of(cluster_id, user(name)))
     if gone:
         yield _REVOKED, ()
     return gone
@@ -184,7 +184,7 @@ def put_key(key: ApiKey) -> Script[None]:
     )  # fmt: skip
 
 
-def forget_keys(cluster_id: int, key_ids: Iterable[str]) -> Script[set[str]]:
+def delete_keys(cluster_id: int, key_ids: Iterable[str]) -> Script[set[str]]:
     """Delete keys; returns those that existed."""
     gone = set()
     for key_id in key_ids:

@@ -134,7 +134,7 @@ class TokenHandlers:
             code = ErrorCode.DELEGATION_TOKEN_OWNER_MISMATCH
         elif request.expiry_time_period_ms < 0:
             found = token
-            code, ends_ms = await self._write(lambda: token_store.forget(found.cluster_id, found.token_id)), now_ms
+            code, ends_ms = await self._write(lambda: token_store.delete(found.cluster_id, found.token_id)), now_ms
         elif token.has_expired(now_ms):
             code = ErrorCode.DELEGATION_TOKEN_EXPIRED
         else:

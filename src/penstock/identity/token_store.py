@@ -100,12 +100,12 @@ def set_expiry(token: Token) -> Script[None]:
     )
 
 
-def forget(cluster_id: int, token_id: str) -> Script[None]:
+def delete(cluster_id: int, token_id: str) -> Script[None]:
     """Delete a token."""
     yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
 
 
-def forget_of(cluster_id: int, principal: str) -> Script[set[str]]:
+def delete_of(cluster_id: int, principal: str) -> Script[set[str]]:
     """Delete the tokens that a principal owns, or has requested for others, whose secrets it knows. Returns their ids,
     which are kept for other agents as long as a session of theirs could last."""
     yield (

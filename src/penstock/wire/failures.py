@@ -1,19 +1,23 @@
-"""What a client is told when a change failed: our few errors as Kafka codes."""
+"""Our errors as Kafka error codes, for responses to failed changes."""
 
 from __future__ import annotations
 
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
 from penstock.wire.error_codes import ErrorCode
 
+ApiError = tuple[ErrorCode, str | None]
+"""An error code and a message, as in most of Kafka's responses."""
+NO_ERROR: ApiError = ErrorCode.NONE, None
+
 
 def change_failure(
     error: PlatformError, *, invalid: ErrorCode = ErrorCode.INVALID_REQUEST,
     unknown: ErrorCode = ErrorCode.REQUEST_TIMED_OUT,
 ) -> tuple[ErrorCode, str]:  # fmt: skip
-    """The code and the sentence. Clients retry NOT_CONTROLLER, for which nothing happened, and REQUEST_TIMED_OUT.
+    """The code and message of an error. Clients retry after NOT_CONTROLLER (nothing changed) and REQUEST_TIMED_OUT.
 
-    `invalid`: of a request that has to be changed. `unknown`: of a change that may have happened; another one than
-    REQUEST_TIMED_OUT where it must not happen twice.
+    `invalid`: the code for an invalid request. `unknown`: the code for a change that may have happened; not
+    REQUEST_TIMED_OUT if it must not be made twice.
     """
     match error:
         case InvalidRequest():

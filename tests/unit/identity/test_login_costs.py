@@ -99,7 +99,7 @@ async def test_a_token_costs_its_holder_nothing_more(world: World) -> None:
     await world.database.transaction(lambda: token_store.put(TOKEN, b"hash"))
     challenges = {await world.challenge() for _ in range(5)} | {await world.challenge("SCRAM-SHA-512")}
     assert (len(challenges), world.spent()) == (1, 2), "both have the salt of the token"
-    await world.database.transaction(lambda: token_store.forget(1, "t"))
+    await world.database.transaction(lambda: token_store.delete(1, "t"))
     assert await world.challenge() not in challenges
 
 

@@ -15,7 +15,7 @@ from penstock.cli.kafka.security import Security
 from penstock.identity.failures import Denied, InvalidCredentials
 from penstock.identity.scram import (
     Credential,
-    Exchange,
+    ServerExchange,
     Mechanism,
     credential_of,
     decoy,
@@ -39,7 +39,7 @@ def test_the_example_of_rfc_7677() -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
     known = credential(mechanism, "pencil", salt=salt, iterations=4096)
     first = read_client_first(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
-    exchange = Exchange(first, known, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
+    exchange = ServerExchange(first, known, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
     assert exchange.challenge == (
         b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
     )
@@ -56,7 +56,7 @@ def test_our_client_and_our_server_agree(mechanism: Mechanism, name: str, passwo
     client = sasl.messages(security, "clientnonce")
     first = read_client_first(next(client))
     assert first.name == name
-    exchange = Exchange(first, credential(mechanism, password, iterations=sasl.MIN_ITERATIONS), "servernonce")
+    exchange = ServerExchange(first, credential(mechanism, password, iterations=sasl.MIN_ITERATIONS), "servernonce")
     proof = exchange.finish(client.send(exchange.challenge))
     with pytest.raises(StopIteration):
         client.send(proof)
@@ -66,7 +66,7 @@ def test_a_server_that_does_not_know_the_password_is_found_out() -> None:
     security = Security(mechanism="SCRAM-SHA-256", user="alice", password="right")
     client = sasl.messages(security, "clientnonce")
     known = credential(Mechanism.SCRAM_SHA_256, "other", iterations=sasl.MIN_ITERATIONS)
-    exchange = Exchange(read_client_first(next(client)), known, "n")
+    exchange = ServerExchange(read_client_first(next(client)), known, "n")
     client.send(exchange.challenge)
     with pytest.raises(sasl.AuthenticationFailed):
         client.send(b"v=" + base64.b64encode(bytes(32)))
@@ -92,7 +92,7 @@ def _attempt(final: str, *, first: str = "n,,n=alice,r=abc", password: str = "ri
     mechanism = Mechanism.SCRAM_SHA_256
     known = credential(mechanism, password)
     opening = read_client_first(first.encode())
-    exchange = Exchange(opening, known, "def")
+    exchange = ServerExchange(opening, known, "def")
     salted = salted_password(mechanism, b"right", SALT, FEW)
     client_key = hmac.digest(salted, b"Client Key", "sha256")
     text = f"{opening.bare},{exchange.challenge.decode()},{final}".encode()
@@ -124,7 +124,7 @@ def test_a_client_may_say_who_it_wants_to_be_as_long_as_it_is_itself(name: str) 
 
 @pytest.mark.parametrize("proof", ["", "AAAA", "=", "A", "é", base64.b64encode(bytes(32)).decode()])
 def test_a_proof_that_is_none(proof: str) -> None:
-    exchange = Exchange(read_client_first(b"n,,n=alice,r=abc"), credential(Mechanism.SCRAM_SHA_256, "right"), "def")
+    exchange = ServerExchange(read_client_first(b"n,,n=alice,r=abc"), credential(Mechanism.SCRAM_SHA_256, "right"), "def")
     with pytest.raises(InvalidCredentials):
         exchange.finish(f"c=biws,r=abcdef,p={proof}".encode())
 
@@ -149,7 +149,7 @@ def test_first_messages() -> None:
 def test_nobody_acts_for_another() -> None:
     first = read_client_first(b"n,a=bob,n=alice,r=abc")
     with pytest.raises(Denied, match="authorization id"):
-        Exchange(first, credential(Mechanism.SCRAM_SHA_256, "right"), "def")
+        ServerExchange(first, credential(Mechanism.SCRAM_SHA_256, "right"), "def")
 
 
 def test_who_does_not_exist_is_always_the_same_nobody() -> None:

@@ -12,7 +12,7 @@ from fixtures.tables import have_tables
 from penstock.base.randomness import SeededRandomness
 from penstock.identity.authenticator import Authenticator
 from penstock.identity.failures import Denied
-from penstock.identity.guesses import Guess
+from penstock.identity.guess_limits import Guess
 from penstock.identity.service import Identities
 from penstock.metadata.inline import InlineDatabase
 

@@ -96,7 +96,7 @@ async def _check_somebody_gets_in(runtime: Runtime, access: Access) -> None:
     """Refuse to start if other machines are asked for credentials and nobody has any. (With data in memory, users can
     only be created while the agent runs.)"""
     listener, data_dir = needing_users(runtime.listeners), runtime.options.data_dir
-    if listener is None or data_dir is None or await access.identities.anybody():
+    if listener is None or data_dir is None or await access.identities.has_credentials():
         return
     also = "" if runtime.options.metadata_url is None else ", with the same PENSTOCK_METADATA"
     raise InvalidRequest(

@@ -12,7 +12,7 @@ from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
 from penstock.clusters.service import Clusters
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
-from penstock.identity.guesses import Guesses
+from penstock.identity.guess_limits import GuessLimiter
 from penstock.identity.issuer import Issuer
 from penstock.identity.penalties import Penalties
 
@@ -45,7 +45,7 @@ def open_gate(agent: Agent) -> Gate:
         dispatch=agent.requests.dispatcher,
         clock=clock,
         penalties=Penalties(clock, delay_s),
-        guesses=Guesses(clock, randomness, is_on=delay_s > 0),
+        guesses=GuessLimiter(clock, randomness, is_on=delay_s > 0),
         max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
         max_session_ms=settings.whole("connections.max.reauth.ms"),
         tenancy=agent.limits.tenancy,

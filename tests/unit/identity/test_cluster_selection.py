@@ -8,8 +8,8 @@ import pytest
 
 from penstock.base.options import OAuthOptions
 from penstock.identity.failures import Denied
-from penstock.identity.model import NOWHERE
-from penstock.identity.placing import MAX_CLAIMED, chosen, opened_by_certificate, opened_by_token
+from penstock.identity.model import NO_CLUSTER_ID
+from penstock.identity.cluster_selection import MAX_CLAIMED, cluster_of_certificate, clusters_of_token, select_cluster
 from penstock.identity.principal_mapping import parse_rules
 
 PLATFORM, DEFAULT, ACME, BETA = 0, 1, 7, 8
@@ -18,7 +18,7 @@ CLUSTERS = {"platform": PLATFORM, "default": DEFAULT, "acme": ACME, "beta": BETA
 
 def opened(claim: Any, *clusters: str, name: str | None = "cluster") -> frozenset[int]:
     options = OAuthOptions(issuer="i", audience="a", cluster_claim=name, clusters=clusters)
-    return opened_by_token(options, {"cluster": claim, "sub": "beta"}, CLUSTERS.get)
+    return clusters_of_token(options, {"cluster": claim, "sub": "beta"}, CLUSTERS.get)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_a_claim_of_many_is_not_read_to_its_end() -> None:
         ({ACME, BETA}, (), None),
         ({ACME, BETA}, {ACME, BETA}, None),
         ({ACME}, {BETA}, None),
-        ({ACME}, {NOWHERE}, None),
-        ({ACME}, {ACME, NOWHERE}, None),
+        ({ACME}, {NO_CLUSTER_ID}, None),
+        ({ACME}, {ACME, NO_CLUSTER_ID}, None),
         ((), (), None),
         ((), {ACME}, None),
     ],
 )
 def test_what_is_asked_for_chooses_and_opens_nothing(opens: Any, asked: Any, expected: int | None) -> None:
-    assert chosen(opens, asked) == expected
+    assert select_cluster(opens, asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,6 @@ def test_what_a_certificate_opens(rules: str, name: str, expected: int | None) -
     parsed = parse_rules(rules)
     if expected is None:
         with pytest.raises(Denied):
-            opened_by_certificate(parsed, name, CLUSTERS.get)
+            cluster_of_certificate(parsed, name, CLUSTERS.get)
     else:
-        assert opened_by_certificate(parsed, name, CLUSTERS.get) == expected
+        assert cluster_of_certificate(parsed, name, CLUSTERS.get) == expected

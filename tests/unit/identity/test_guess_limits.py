@@ -13,17 +13,17 @@ from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.identity import guesses as module
-from penstock.identity.guesses import (
+from penstock.identity import guess_limits as module
+from penstock.identity.guess_limits import (
     LANES,
     MAX_BUDGETS,
-    OF_NAME,
-    OF_NETWORK,
-    PATIENCE_S,
+    NAME_LIMIT,
+    NETWORK_LIMIT,
+    MAX_WAIT_S,
     Guess,
-    Guesses,
-    Limit,
-    Outcome,
+    GuessLimiter,
+    FailureLimit,
+    AttemptOutcome,
 )
 
 HOME, AWAY = "10.0.0.1", "10.0.0.2"
@@ -39,23 +39,23 @@ class World:
 
     def __init__(self, loop: SimLoop, seed: int) -> None:
         self._loop = loop
-        self.guesses = Guesses(LoopClock(), SeededRandomness(f"guesses {seed}"))
+        self.guesses = GuessLimiter(LoopClock(), SeededRandomness(f"guesses {seed}"))
         self.looked_at = 0
         self._tasks: list[asyncio.Task[bool]] = []
 
     async def attempt(self, host: str, name: str, *, is_right: bool = False, takes_s: float = SHORTLY_S) -> bool:
         """Whether it was looked at."""
         try:
-            turn = await self.guesses.turn(host, named(name))
+            permit = await self.guesses.acquire(host, named(name))
         except Unavailable:
             return False
         self.looked_at += 1
-        outcome = Outcome.FAILED
+        outcome = AttemptOutcome.FAILED
         try:
             await asyncio.sleep(takes_s)
-            outcome = Outcome.PROVEN if is_right else Outcome.FAILED
+            outcome = AttemptOutcome.SUCCEEDED if is_right else AttemptOutcome.FAILED
         finally:
-            self.guesses.end(turn, outcome)
+            self.guesses.release(permit, outcome)
         return True
 
     def begin(self, host: str, name: str, *, is_right: bool = False) -> asyncio.Task[bool]:
@@ -72,11 +72,11 @@ class World:
 
     async def spend(self, host: str, name: str = "somebody") -> None:
         """Fail until nothing is left."""
-        for _ in range(OF_NETWORK.at_once):
+        for _ in range(NETWORK_LIMIT.burst):
             assert await self.attempt(host, name, takes_s=0)
 
     def guess_on(
-        self, host: str, connections: int, name: Callable[[int], str], *, patience_s: float = 2 * PATIENCE_S
+        self, host: str, connections: int, name: Callable[[int], str], *, patience_s: float = 2 * MAX_WAIT_S
     ) -> None:
         """Guess on many connections, on each again and again, and hang up where that takes longer."""
         numbers = count()
@@ -117,7 +117,7 @@ def test_more_connections_make_no_more_guesses(connections: int, names: int) -> 
     async def scenario(world: World, loop: SimLoop) -> None:
         world.guess_on(HOME, connections, lambda number: f"name {number % names}")
         await asyncio.sleep(60)
-        bound = OF_NETWORK.at_once + 60 * OF_NETWORK.per_s
+        bound = NETWORK_LIMIT.burst + 60 * NETWORK_LIMIT.per_s
         assert bound - 5 <= world.looked_at <= bound + 1
 
     simulated(scenario, seeds=1)
@@ -130,7 +130,7 @@ def test_hanging_up_makes_no_guess_cheaper() -> None:
             await asyncio.sleep(SHORTLY_S / 2)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        assert world.looked_at <= OF_NETWORK.at_once + 2
+        assert world.looked_at <= NETWORK_LIMIT.burst + 2
 
     simulated(scenario)
 
@@ -150,12 +150,12 @@ def test_nobodys_success_pays_for_what_failed() -> None:
     """Whoever has one password guesses others no faster for it."""
 
     async def scenario(world: World, loop: SimLoop) -> None:
-        for _ in range(OF_NETWORK.at_once):
+        for _ in range(NETWORK_LIMIT.burst):
             await world.attempt(HOME, "alice", takes_s=0)
             assert await world.attempt(HOME, "mallory", is_right=True, takes_s=0)
         began = loop.time()
         await world.attempt(HOME, "alice")
-        assert loop.time() - began > 0.9 / OF_NETWORK.per_s
+        assert loop.time() - began > 0.9 / NETWORK_LIMIT.per_s
 
     simulated(scenario)
 
@@ -178,7 +178,7 @@ def test_known_ones_come_and_go_while_somebody_guesses_at_their_address(connecti
     simulated(scenario, seeds=1)
 
 
-@pytest.mark.parametrize(("name", "within_s"), [("alice", 5 * PATIENCE_S), ("bob", 3 / OF_NETWORK.per_s)])
+@pytest.mark.parametrize(("name", "within_s"), [("alice", 5 * MAX_WAIT_S), ("bob", 3 / NETWORK_LIMIT.per_s)])
 def test_who_comes_for_the_first_time_gets_in_while_somebody_guesses_at_their_address(
     name: str, within_s: float
 ) -> None:  # fmt: skip
@@ -192,7 +192,7 @@ def test_who_comes_for_the_first_time_gets_in_while_somebody_guesses_at_their_ad
     simulated(scenario, seeds=10)
 
 
-@pytest.mark.parametrize("patience_s", [1.0, 5.0, PATIENCE_S])
+@pytest.mark.parametrize("patience_s", [1.0, 5.0, MAX_WAIT_S])
 def test_who_comes_for_the_first_time_gets_in_whatever_guessers_do_with_many_connections(patience_s: float) -> None:
     """They have a hundred, guess at any number of names, and wait, or come and go all the time."""
 
@@ -211,10 +211,10 @@ def test_names_take_turns() -> None:
         for number in range(1000):
             world.begin(HOME, f"name {number}")
         await asyncio.sleep(SHORTLY_S)
-        assert await world.comes_in(HOME, "bob") <= PATIENCE_S
+        assert await world.comes_in(HOME, "bob") <= MAX_WAIT_S
 
     simulated(scenario)
-    assert LANES / OF_NETWORK.per_s < PATIENCE_S
+    assert LANES / NETWORK_LIMIT.per_s < MAX_WAIT_S
 
 
 def test_a_failure_ends_what_a_success_gave() -> None:
@@ -226,9 +226,9 @@ def test_a_failure_ends_what_a_success_gave() -> None:
         world.looked_at = 0
         for _ in range(10):
             world.begin(HOME, "alice")
-        await asyncio.sleep(0.5 / OF_NETWORK.per_s)
+        await asyncio.sleep(0.5 / NETWORK_LIMIT.per_s)
         assert world.looked_at == 1
-        await asyncio.sleep(2 / OF_NETWORK.per_s)
+        await asyncio.sleep(2 / NETWORK_LIMIT.per_s)
         assert world.looked_at == 3
 
     simulated(scenario)
@@ -247,11 +247,11 @@ def test_other_networks_do_not_notice() -> None:
 
 def test_addresses_of_one_ipv6_network_have_one_budget() -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
-        for number in range(OF_NETWORK.at_once):
+        for number in range(NETWORK_LIMIT.burst):
             assert await world.attempt(f"2001:db8::{number:x}", f"name {number}", takes_s=0)
         began = loop.time()
         assert await world.attempt("2001:db8::ffff:1", "alice")
-        assert loop.time() - began > 0.9 / OF_NETWORK.per_s
+        assert loop.time() - began > 0.9 / NETWORK_LIMIT.per_s
         began = loop.time()
         assert await world.attempt("2001:db8:0:1::1", "alice")
         assert loop.time() - began < 2 * SHORTLY_S
@@ -259,14 +259,14 @@ def test_addresses_of_one_ipv6_network_have_one_budget() -> None:
     simulated(scenario)
 
 
-def test_a_name_is_guessed_at_from_everywhere_together_and_its_owner_gets_in_where_they_are_known() -> None:
+def test_a_name_is_guessed_at_from_everywhere_together_and_its_owner_gets_in_where_they_are_successes() -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
         await world.attempt(HOME, "alice", is_right=True)
         world.looked_at = 0
         for number in range(1000):
             world.guess_on(f"10.1.{number // 250}.{number % 250}", 1, lambda _: "alice")
         await asyncio.sleep(30)
-        assert world.looked_at <= OF_NAME.at_once + 30 * OF_NAME.per_s + 1
+        assert world.looked_at <= NAME_LIMIT.burst + 30 * NAME_LIMIT.per_s + 1
         for _ in range(10):
             assert await world.comes_in(HOME, "alice") < 2 * SHORTLY_S
         assert await world.comes_in(AWAY, "bob") < 2 * SHORTLY_S
@@ -276,30 +276,30 @@ def test_a_name_is_guessed_at_from_everywhere_together_and_its_owner_gets_in_whe
 
 def test_what_cannot_be_guessed_holds_up_nobody_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets of API keys and tokens: whoever knows the id of one must not keep others from using it."""
-    monkeypatch.setattr(module, "OF_NAME", Limit(at_once=2, per_s=0.01))
+    monkeypatch.setattr(module, "NAME_LIMIT", FailureLimit(burst=2, per_s=0.01))
 
     async def scenario(world: World, loop: SimLoop) -> None:
         began = loop.time()
         for _ in range(10):
-            world.guesses.end(await world.guesses.turn(HOME, Guess(b"PK", is_of_password=False)), Outcome.FAILED)
+            world.guesses.release(await world.guesses.acquire(HOME, Guess(b"PK", is_of_password=False)), AttemptOutcome.FAILED)
         assert loop.time() - began < SHORTLY_S
 
     simulated(scenario)
 
 
 def test_who_has_several_names_is_guessed_at_by_all_of_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OF_NAME", Limit(at_once=2, per_s=0.1))
+    monkeypatch.setattr(module, "NAME_LIMIT", FailureLimit(burst=2, per_s=0.1))
 
     async def scenario(world: World, loop: SimLoop) -> None:
         both = Guess.of(b"1 alice", b"1 alice@default", is_of_password=True)
         for guess in (both, Guess.of(b"1 alice", is_of_password=True)):
-            world.guesses.end(await world.guesses.turn(HOME, guess), Outcome.FAILED)
+            world.guesses.release(await world.guesses.acquire(HOME, guess), AttemptOutcome.FAILED)
         began = loop.time()
-        world.guesses.end(await world.guesses.turn(AWAY, Guess.of(b"1 alice", is_of_password=True)), Outcome.FAILED)
+        world.guesses.release(await world.guesses.acquire(AWAY, Guess.of(b"1 alice", is_of_password=True)), AttemptOutcome.FAILED)
         assert 9 < loop.time() - began < 11
         began = loop.time()
         other = Guess.of(b"1 alice@default", is_of_password=True)
-        world.guesses.end(await world.guesses.turn(AWAY, other), Outcome.FAILED)
+        world.guesses.release(await world.guesses.acquire(AWAY, other), AttemptOutcome.FAILED)
         assert loop.time() - began < SHORTLY_S, "it has been guessed at once"
 
     simulated(scenario)
@@ -315,10 +315,10 @@ def test_for_whom_somebody_waits_is_not_forgotten(monkeypatch: pytest.MonkeyPatc
         for number in range(50):
             await world.attempt(f"10.1.0.{number}", f"name {number}", takes_s=0)
             assert len(world.guesses._budgets) <= 10
-            assert len(world.guesses._quiet) == len(world.guesses._budgets) - 1
+            assert len(world.guesses._idle) == len(world.guesses._budgets) - 1
         await asyncio.gather(*waiting)
         await world.attempt(AWAY, "alice")
-        assert len(world.guesses._quiet) == len(world.guesses._budgets) <= 10
+        assert len(world.guesses._idle) == len(world.guesses._budgets) <= 10
 
     simulated(scenario)
 
@@ -330,8 +330,8 @@ def test_whose_turn_does_not_come_is_let_go() -> None:
         tasks = [world.begin(HOME, "alice") for _ in range(500)]
         await asyncio.sleep(SHORTLY_S)
         seen = await asyncio.gather(*tasks)
-        assert loop.time() - began <= PATIENCE_S + SHORTLY_S
-        assert 0 < sum(seen) <= PATIENCE_S * OF_NETWORK.per_s
+        assert loop.time() - began <= MAX_WAIT_S + SHORTLY_S
+        assert 0 < sum(seen) <= MAX_WAIT_S * NETWORK_LIMIT.per_s
 
     simulated(scenario)
 
@@ -351,19 +351,19 @@ def test_the_last_ones_to_come_in_are_remembered(monkeypatch: pytest.MonkeyPatch
     async def scenario(world: World, loop: SimLoop) -> None:
         for number in range(100):
             await world.attempt(HOME, f"name {number}", is_right=True)
-        assert len(world.guesses._known) == 10
+        assert len(world.guesses._successes) == 10
         await world.spend(HOME)
         assert await world.comes_in(HOME, "name 99") < 2 * SHORTLY_S
-        assert await world.comes_in(HOME, "name 1") > 0.5 / OF_NETWORK.per_s
+        assert await world.comes_in(HOME, "name 1") > 0.5 / NETWORK_LIMIT.per_s
 
     simulated(scenario)
 
 
 def test_where_failing_costs_nothing_nobody_is_held_up() -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
-        world.guesses = Guesses(LoopClock(), SeededRandomness("off"), is_on=False)
+        world.guesses = GuessLimiter(LoopClock(), SeededRandomness("off"), is_on=False)
         began = loop.time()
-        for _ in range(2 * OF_NETWORK.at_once):
+        for _ in range(2 * NETWORK_LIMIT.burst):
             assert await world.attempt(HOME, "alice", takes_s=0)
         assert loop.time() == began
 

@@ -26,18 +26,18 @@ ClusterNamed = Callable[[str], int | None]
 """The id of the cluster of that name, if it exists and is not being deleted."""
 
 
-def opened_by_token(options: OAuthOptions, claims: Mapping[str, Any], cluster_named: ClusterNamed) -> frozenset[int]:
+def clusters_of_token(options: OAuthOptions, claims: Mapping[str, Any], cluster_named: ClusterNamed) -> frozenset[int]:
     """The existing clusters that a token opens."""
     names: Sequence[str] = options.clusters
     if options.cluster_claim is not None:
         names = _names_in(claims.get(options.cluster_claim))
     found = ((name, cluster_named(name)) for name in names)
     return frozenset(
-        cluster_id for name, cluster_id in found if cluster_id is not None and _is_let(options, name, cluster_id)
+        cluster_id for name, cluster_id in found if cluster_id is not None and _is_allowed(options, name, cluster_id)
     )
 
 
-def _is_let(options: OAuthOptions, name: str, cluster_id: int) -> bool:
+def _is_allowed(options: OAuthOptions, name: str, cluster_id: int) -> bool:
     let = options.clusters or (EVERY_TENANT,)
     return name in let or (EVERY_TENANT in let and cluster_id not in PERMANENT_CLUSTER_IDS)
 
@@ -48,14 +48,14 @@ def _names_in(claim: object) -> Sequence[str]:
     return [name for name in names[:MAX_CLAIMED] if isinstance(name, str)]
 
 
-def chosen(opened: Collection[int], asked: Collection[int]) -> int | None:
+def select_cluster(opened: Collection[int], asked: Collection[int]) -> int | None:
     """The one cluster that a credential opens and that everything requested agrees on; without a request, the only one
     it opens. None: there is no such cluster."""
     fitting = [cluster_id for cluster_id in opened if all(cluster_id == one for one in asked)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def opened_by_certificate(rules: Sequence[Rule], name: str, cluster_named: ClusterNamed) -> int:
+def cluster_of_certificate(rules: Sequence[Rule], name: str, cluster_named: ClusterNamed) -> int:
     """The cluster that a distinguished name opens by the first matching rule. Raises `Denied`."""
     for rule in rules:
         if rule.pattern is None:

@@ -15,11 +15,11 @@ without checking is used:
 - All others queue in lanes, a network's by name and a name's by network, served round robin. So guessing at one name
   delays that name, from that network. Lanes are assigned by a keyed hash, so nobody can pick a name to get in front of
   others; there are few, so each is served before clients time out.
-- In a lane, half of the turns go to the newest attempt, a quarter to the oldest, and the rest to a random one: neither
-  waiting on many connections nor reconnecting all the time wins every turn.
+- In a lane, half of the permits go to the newest attempt, a quarter to the oldest, and the rest to a random one:
+  neither waiting on many connections nor reconnecting all the time gets every permit.
 
-An attempt whose turn does not come in time is disconnected without an answer, because nothing was found out about its
-credential: clients retry that by themselves, while they give up after a refusal. Every waiting attempt occupies a
+An attempt that gets no permit in time is disconnected without an answer, because its credential was not checked:
+clients retry that by themselves, while they give up after a refusal. Every waiting attempt occupies a
 connection, and those are limited.
 
 All of this is in memory: after a start every budget is full, and nobody has succeeded before.
@@ -42,23 +42,23 @@ from penstock.base.randomness import Randomness
 from penstock.identity.networks import network_of
 
 
-class Limit(NamedTuple):
+class FailureLimit(NamedTuple):
     """A budget of failures."""
 
-    at_once: int
+    burst: int
     per_s: float
 
 
-OF_NETWORK = Limit(at_once=100, per_s=2.0)
-OF_NAME = Limit(at_once=1000, per_s=10.0)
-"""More: the owner, coming from a new network, queues with all guessers of that name anywhere."""
+NETWORK_LIMIT = FailureLimit(burst=100, per_s=2.0)
+NAME_LIMIT = FailureLimit(burst=1000, per_s=10.0)
+"""More: the owner, connecting from a new network, queues with all guessers of that name anywhere."""
 LANES = 8
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """Clients wait for half a minute or longer, and so does the gate (`LOGIN_S`)."""
 TICK_S = 0.001
 MAX_BUDGETS = 10_000
 MAX_KNOWN = 20_000
-HELD_UP = "too much has failed from its network or for its name, and its turn did not come"
+NOT_IN_TIME = "too much has failed from its network or for its name, and it was not checked in time"
 
 
 class Guess(NamedTuple):
@@ -81,53 +81,53 @@ def _hash(claim: bytes) -> bytes:
     return blake2b(claim, digest_size=16).digest()
 
 
-class Outcome(Enum):
+class AttemptOutcome(Enum):
     """The outcome of an attempt."""
 
-    PROVEN = auto()
+    SUCCEEDED = auto()
     FAILED = auto()
-    UNSEEN = auto()
+    NOT_CHECKED = auto()
     """The credential was not checked."""
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class Permit:
     """Permission to check an attempt."""
 
     pair: bytes
     """Its network and subject."""
-    taken: list[Budget] = field(default_factory=list)
-    """The budgets that success returns to."""
-    all_keys: list[tuple[bytes, Limit]] = field(default_factory=list)
-    is_known: bool = False
+    charged: list[Budget] = field(default_factory=list)
+    """The budgets that were charged; success refunds them."""
+    all_keys: list[tuple[bytes, FailureLimit]] = field(default_factory=list)
+    skips_queue: bool = False
     """Whether it did not queue because the last attempt succeeded."""
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
-    turn: Turn
+class _Waiter:
+    permit: Permit
     lane: int
-    come: asyncio.Future[None]
-    """Done when its turn has come."""
+    granted: asyncio.Future[None]
+    """Done when it has a permit."""
 
 
 class Budget:
     """The failures left to one network or name, and its queue."""
 
-    def __init__(self, key: bytes, limit: Limit, now: float) -> None:
+    def __init__(self, key: bytes, limit: FailureLimit, now: float) -> None:
         self.key, self._limit, self._filled_s = key, limit, now
-        self.left: float = limit.at_once
-        self.lanes: OrderedDict[int, dict[_Waiting, None]] = OrderedDict()
+        self.left: float = limit.burst
+        self.lanes: OrderedDict[int, dict[_Waiter, None]] = OrderedDict()
         """Lanes with waiters, in round robin order; in each the oldest is first."""
         self.timer: asyncio.TimerHandle | None = None
 
     def fill(self, now: float) -> None:
         """Add what has come back by now."""
-        self.left = min(self._limit.at_once, self.left + (now - self._filled_s) * self._limit.per_s)
+        self.left = min(self._limit.burst, self.left + (now - self._filled_s) * self._limit.per_s)
         self._filled_s = now
 
     def take(self, now: float) -> bool:
-        """Take one, unless the budget is spent."""
+        """Charge one failure, unless the budget is spent."""
         self.fill(now)
         if self.left < 1:
             return False
@@ -135,23 +135,23 @@ class Budget:
         return True
 
     def spend(self, now: float) -> None:
-        """Take one if there is any. It does not go negative: a debt would delay attempts that did not cause it."""
+        """Charge one failure, if there is one. Never negative: a debt would delay attempts that did not cause it."""
         self.fill(now)
         self.left = max(0.0, self.left - 1)
 
-    def give_back(self) -> None:
-        """Return one."""
-        self.left = min(self._limit.at_once, self.left + 1)
+    def refund(self) -> None:
+        """Refund one failure."""
+        self.left = min(self._limit.burst, self.left + 1)
 
-    def due_s(self) -> float:
-        """Time until there is one, rounded up: less than the clock's resolution would be no time at all."""
+    def refill_s(self) -> float:
+        """Time until one failure is available, rounded up: less than the clock's resolution would be no time at all."""
         return (1 - self.left) / self._limit.per_s + TICK_S
 
-    def stand(self, waiting: _Waiting) -> None:
+    def enqueue(self, waiting: _Waiter) -> None:
         """Queue an attempt."""
         self.lanes.setdefault(waiting.lane, {})[waiting] = None
 
-    def leave(self, waiting: _Waiting) -> None:
+    def dequeue(self, waiting: _Waiter) -> None:
         """Remove an attempt from the queue."""
         lane = self.lanes.get(waiting.lane)
         if lane is not None and waiting in lane:
@@ -159,8 +159,8 @@ class Budget:
             if not lane:
                 del self.lanes[waiting.lane]
 
-    def next(self, now: float, draw: Callable[[], float]) -> _Waiting | None:
-        """The attempt whose turn it is, if the budget has one left."""
+    def pop(self, now: float, draw: Callable[[], float]) -> _Waiter | None:
+        """Remove and return the attempt that is next, if the budget has one failure left."""
         while self.lanes and self.take(now):
             number, lane = next(iter(self.lanes.items()))
             self.lanes.move_to_end(number)
@@ -168,147 +168,147 @@ class Budget:
             del lane[waiting]
             if not lane:
                 del self.lanes[number]
-            if not waiting.come.done():
+            if not waiting.granted.done():
                 return waiting
-            self.give_back()
+            self.refund()
         return None
 
 
-def _chosen(lane: dict[_Waiting, None], drawn: float) -> _Waiting:
+def _chosen(lane: dict[_Waiter, None], drawn: float) -> _Waiter:
     """Choose among the waiters of a lane, by a random number in [0, 1)."""
     if drawn < 0.5:
         return next(reversed(lane))
-    anybody = int((drawn - 0.75) * 4 * len(lane))
-    return next(islice(lane, max(0, anybody), None))
+    number = int((drawn - 0.75) * 4 * len(lane))
+    return next(islice(lane, max(0, number), None))
 
 
-class Guesses:
-    """Schedules attempts. `is_on`: whether any are delayed at all."""
+class GuessLimiter:
+    """Grants permits to check attempts. `is_on`: whether any attempt is delayed at all."""
 
     def __init__(self, clock: Clock, randomness: Randomness, *, is_on: bool = True) -> None:
         self._clock, self._secret, self._is_on = clock, randomness.token(16), is_on
         self._draw = lambda: randomness.uniform(0.0, 1.0)
         self._budgets: dict[bytes, Budget] = {}
-        self._quiet: OrderedDict[bytes, None] = OrderedDict()
+        self._idle: OrderedDict[bytes, None] = OrderedDict()
         """Budgets without waiters, least recently used first."""
-        self._known: OrderedDict[bytes, bool] = OrderedDict()
+        self._successes: OrderedDict[bytes, bool] = OrderedDict()
         """Last attempts that succeeded, by network and subject, and whether one is being checked."""
-        self._waiting: dict[bytes, dict[_Waiting, None]] = {}
+        self._waiting: dict[bytes, dict[_Waiter, None]] = {}
         """Waiters by network and subject."""
 
-    async def turn(self, host: str, guess: Guess) -> Turn:
-        """Wait until an attempt may be checked; `end` must follow. Raises `Unavailable` if its turn does not come."""
+    async def acquire(self, host: str, guess: Guess) -> Permit:
+        """Wait for permission to check an attempt; `release` must follow. Raises `Unavailable` if it takes too long."""
         network, subject = self._digest(network_of(host).encode()), self._digest(guess.subject)
-        turn = Turn(self._digest(network + subject))
+        permit = Permit(self._digest(network + subject))
         if not self._is_on:
-            return turn
-        steps = [(network, OF_NETWORK, subject)]
+            return permit
+        steps = [(network, NETWORK_LIMIT, subject)]
         if guess.is_of_password:
-            steps += ((name, OF_NAME, network) for name in (subject, *map(self._digest, guess.others)))
-        turn.all_keys = [(key, limit) for key, limit, _ in steps]
-        if self._known.get(turn.pair) is False:
-            self._known[turn.pair] = turn.is_known = True
-            return turn
+            steps += ((name, NAME_LIMIT, network) for name in (subject, *map(self._digest, guess.others)))
+        permit.all_keys = [(key, limit) for key, limit, _ in steps]
+        if self._successes.get(permit.pair) is False:
+            self._successes[permit.pair] = permit.skips_queue = True
+            return permit
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(MAX_WAIT_S):
                 for key, limit, among in steps:
-                    if not turn.is_known:
-                        await self._take(turn, self._budget(key, limit), among[0] % LANES)
+                    if not permit.skips_queue:
+                        await self._charge(permit, self._budget(key, limit), among[0] % LANES)
         except TimeoutError:
-            self.end(turn, Outcome.UNSEEN)
-            raise Unavailable(HELD_UP) from None
+            self.release(permit, AttemptOutcome.NOT_CHECKED)
+            raise Unavailable(NOT_IN_TIME) from None
         except BaseException:
-            self.end(turn, Outcome.UNSEEN)
+            self.release(permit, AttemptOutcome.NOT_CHECKED)
             raise
-        return turn
+        return permit
 
-    def end(self, turn: Turn, outcome: Outcome) -> None:
+    def release(self, permit: Permit, outcome: AttemptOutcome) -> None:
         """An attempt was checked, or will not be."""
         if not self._is_on:
             return
-        if outcome is Outcome.FAILED:
-            self._known.pop(turn.pair, None)
-            if turn.is_known:
+        if outcome is AttemptOutcome.FAILED:
+            self._successes.pop(permit.pair, None)
+            if permit.skips_queue:
                 now = self._clock.monotonic()
-                for key, limit in turn.all_keys:
+                for key, limit in permit.all_keys:
                     self._budget(key, limit).spend(now)
             return
-        self._give_back(turn)
-        if outcome is Outcome.PROVEN or (turn.is_known and turn.pair in self._known):
-            self._know(turn)
+        self._refund(permit)
+        if outcome is AttemptOutcome.SUCCEEDED or (permit.skips_queue and permit.pair in self._successes):
+            self._on_success(permit)
 
-    def _give_back(self, turn: Turn) -> None:
-        taken, turn.taken = turn.taken, []
-        for budget in taken:
-            budget.give_back()
+    def _refund(self, permit: Permit) -> None:
+        charged, permit.charged = permit.charged, []
+        for budget in charged:
+            budget.refund()
             self._serve(budget)
 
-    async def _take(self, turn: Turn, budget: Budget, lane: int) -> None:
+    async def _charge(self, permit: Permit, budget: Budget, lane: int) -> None:
         if not budget.lanes and budget.take(self._clock.monotonic()):
-            turn.taken.append(budget)
+            permit.charged.append(budget)
             return
-        waiting = _Waiting(turn, lane, asyncio.get_running_loop().create_future())
-        same = self._waiting.setdefault(turn.pair, {})
+        waiting = _Waiter(permit, lane, asyncio.get_running_loop().create_future())
+        same = self._waiting.setdefault(permit.pair, {})
         same[waiting] = None
-        budget.stand(waiting)
-        self._quiet.pop(budget.key, None)
+        budget.enqueue(waiting)
+        self._idle.pop(budget.key, None)
         self._serve(budget)
         try:
-            await waiting.come
+            await waiting.granted
         finally:
-            budget.leave(waiting)
+            budget.dequeue(waiting)
             if not budget.lanes:
-                self._let_rest(budget)
+                self._on_queue_empty(budget)
             del same[waiting]
             if not same:
-                del self._waiting[turn.pair]
+                del self._waiting[permit.pair]
 
     def _serve(self, budget: Budget) -> None:
         now = self._clock.monotonic()
-        while (waiting := budget.next(now, self._draw)) is not None:
-            waiting.turn.taken.append(budget)
-            waiting.come.set_result(None)
+        while (waiting := budget.pop(now, self._draw)) is not None:
+            waiting.permit.charged.append(budget)
+            waiting.granted.set_result(None)
         if budget.lanes and budget.timer is None:
-            budget.timer = asyncio.get_running_loop().call_later(budget.due_s(), self._on_due, budget)
+            budget.timer = asyncio.get_running_loop().call_later(budget.refill_s(), self._on_due, budget)
 
     def _on_due(self, budget: Budget) -> None:
         budget.timer = None
         self._serve(budget)
 
-    def _know(self, turn: Turn) -> None:
+    def _on_success(self, permit: Permit) -> None:
         """An attempt succeeded, or was not checked: a waiter of the same network and subject may be checked."""
-        pair = turn.pair
-        if not turn.is_known and self._known.get(pair):
+        pair = permit.pair
+        if not permit.skips_queue and self._successes.get(pair):
             return  # Another one is being checked.
-        following = next((one for one in reversed(self._waiting.get(pair, {})) if not one.come.done()), None)
-        self._known[pair] = following is not None
-        self._known.move_to_end(pair)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        following = next((one for one in reversed(self._waiting.get(pair, {})) if not one.granted.done()), None)
+        self._successes[pair] = following is not None
+        self._successes.move_to_end(pair)
+        if len(self._successes) > MAX_KNOWN:
+            self._successes.popitem(last=False)
         if following is not None:
-            following.turn.is_known = True
-            following.come.set_result(None)
-            self._give_back(following.turn)
+            following.permit.skips_queue = True
+            following.granted.set_result(None)
+            self._refund(following.permit)
 
-    def _budget(self, key: bytes, limit: Limit) -> Budget:
+    def _budget(self, key: bytes, limit: FailureLimit) -> Budget:
         budget = self._budgets.get(key)
         if budget is None:
-            if len(self._budgets) >= MAX_BUDGETS and self._quiet:
-                forgotten, _ = self._quiet.popitem(last=False)
+            if len(self._budgets) >= MAX_BUDGETS and self._idle:
+                forgotten, _ = self._idle.popitem(last=False)
                 del self._budgets[forgotten]
             budget = self._budgets[key] = Budget(key, limit, self._clock.monotonic())
         if not budget.lanes:
-            self._quiet[key] = None
-            self._quiet.move_to_end(key)
+            self._idle[key] = None
+            self._idle.move_to_end(key)
         return budget
 
-    def _let_rest(self, budget: Budget) -> None:
+    def _on_queue_empty(self, budget: Budget) -> None:
         """The budget has no waiters any more."""
         if budget.timer is not None:
             budget.timer.cancel()
             budget.timer = None
         if budget.key in self._budgets:
-            self._quiet[budget.key] = None
+            self._idle[budget.key] = None
 
     def _digest(self, text: bytes) -> bytes:
         return blake2b(text, digest_size=16, key=self._secret).digest()
