@@ -449,8 +449,8 @@ def test_the_topic_is_kept_for_a_week_and_counted(audited: Audited) -> None:
     }
     assert set(counted) <= {"authentication", "authorization", "request"}
     assert sum(counted.values()) >= len(told) > 0
-    lost = [line for line in page.splitlines() if line.startswith("penstock_audit_lost_total")]
-    assert lost == ['penstock_audit_lost_total{cluster="platform"} 0.0']
+    lost = [line for line in page.splitlines() if line.startswith("penstock_audit_events_lost_total")]
+    assert lost == ['penstock_audit_events_lost_total{cluster="platform"} 0.0']
 
 
 def test_events_are_there_after_a_restart(audited: Audited) -> None:

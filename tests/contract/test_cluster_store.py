@@ -12,7 +12,7 @@ from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.clusters import store
-from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
+from penstock.clusters.failures import AlreadyExists, Forbidden, NotFound
 from penstock.clusters.model import Environment
 from penstock.clusters.removal import RETRY_S, ROWS, ROWS_AT_ONCE, SETTLE_S, ClusterRemoval, ClusterRows, remove_rows
 from penstock.clusters.service import Clusters

@@ -152,7 +152,10 @@ async def test_a_request_that_is_refused_everything_leaves_room_for_others(place
     assert 0 < audit.stats.lost_by_cluster[DEFAULT_CLUSTER_ID] == audit.stats.lost
     assert audit.waiting <= WAIT_MAX
     await until(lambda: audit._task is None)
-    assert f'penstock_audit_lost_total{{cluster="default"}} {audit.stats.lost}.0' in exposition(place.agent).decode()
+    assert (
+        f'penstock_audit_events_lost_total{{cluster="default"}} {audit.stats.lost}.0'
+        in exposition(place.agent).decode()
+    )
     assert audit.stats.events["authorization"] + audit.stats.lost == len(names)
 
 

@@ -314,7 +314,9 @@ class SimAgent:
         if around.has_tenants:
             steps = removal_steps(self)  # type: ignore[arg-type]  # It has the parts that are asked for.
             chores.append(
-                ClusterRemoval(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
+                ClusterRemoval(
+                    self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock
+                )
             )
         settings = TransactionSettings.of(self.settings)
         time_outs = TimeOuts(self.transactions, settings)

@@ -27,7 +27,7 @@ from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.authenticator import Authenticator, SaslExchange, SaslStep
 from penstock.identity.failures import Denied, InvalidCredentials
-from penstock.identity.guess_limits import GuessLimiter, AttemptOutcome
+from penstock.identity.guess_limits import AttemptOutcome, GuessLimiter
 from penstock.identity.model import Identity
 from penstock.identity.penalties import Penalties
 from penstock.wire import codec
@@ -97,7 +97,7 @@ class GateStats:
 
     succeeded: int = 0
     failed: int = 0
-    held_up: int = 0
+    throttled: int = 0
     """Attempts that nobody looked at."""
     prolonged: int = 0
     expired: int = 0
@@ -228,7 +228,7 @@ class Gate:
                 await self._fail(connection, login, slot, answer, why)
         except PlatformError as problem:
             # The client tries again on another connection: nothing was found out about its credentials.
-            self.stats.held_up += 1
+            self.stats.throttled += 1
             connection.refuse(f"its authentication was not looked at: {problem}")
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("authentication failed")

@@ -41,10 +41,10 @@ _COUNTERS: tuple[Reading, ...] = (
     ("authentications", "Successful authentications.", lambda agent: _gate(agent).succeeded),
     ("authentication_failures", "Failed authentications.", lambda agent: _gate(agent).failed),
     (
-        "authentications_held_up",
+        "authentications_throttled",
         "Authentication attempts that were not looked at: too many had failed from that address or for that name, or"
         " the database did not answer.",
-        lambda agent: _gate(agent).held_up,
+        lambda agent: _gate(agent).throttled,
     ),
     ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _gate(agent).prolonged),
     (
@@ -88,7 +88,7 @@ class _AgentCollector:
     def collect(self) -> Iterator[Metric]:
         """Every figure there is."""
         agent = self._agent
-        info = GaugeMetricFamily("penstock_info", "This agent's release.", labels=["version"])
+        info = GaugeMetricFamily("penstock_build_info", "This agent's release.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
         requests = CounterMetricFamily("penstock_requests", "Requests by Kafka API.", labels=["api"])
@@ -213,22 +213,24 @@ def _audit(agent: Agent) -> Iterator[Metric]:
         events.add_metric([kind], count)
     yield events
     lost = CounterMetricFamily(
-        "penstock_audit_lost", "Audit events that were lost, by the virtual cluster they are about.", labels=["cluster"]
+        "penstock_audit_events_lost",
+        "Audit events that were lost, by the virtual cluster they are about.",
+        labels=["cluster"],
     )
     for cluster_id, count in ({PLATFORM_CLUSTER_ID: 0} | (audit.stats.lost_by_cluster if audit else {})).items():
         lost.add_metric([_name_of(agent, cluster_id)], count)
     yield lost
     waiting = audit.waiting if audit else 0
-    yield GaugeMetricFamily("penstock_audit_waiting", "Audit events that wait to be written.", waiting)
+    yield GaugeMetricFamily("penstock_audit_events_queued", "Audit events that are not written yet.", waiting)
 
 
 def _of_clients(agent: Agent) -> Iterator[Metric]:
     telemetry, sink = agent.telemetry, agent.client_metrics
     for name, text, value in (
         ("pushes", "Pushes of metrics by clients.", telemetry.pushes if telemetry else 0),
-        ("refusals", "Pushes that were refused.", telemetry.refusals if telemetry else 0),
+        ("rejected_pushes", "Pushes that were rejected.", telemetry.refusals if telemetry else 0),
         (
-            "dropped",
+            "dropped_pushes",
             "Pushes that were not forwarded, or not shown here, completely.",
             sink.dropped if sink else 0,
         ),

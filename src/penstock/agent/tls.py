@@ -27,10 +27,10 @@ from penstock.agent.authorities import Authorities
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import TlsOptions
+from penstock.identity.cluster_selection import cluster_of_certificate, select_cluster
 from penstock.identity.distinguished_name import distinguished_name, unmistakable_name
 from penstock.identity.failures import Denied
 from penstock.identity.model import ANONYMOUS_IDENTITY, NO_CLUSTER_ID, Identity, user
-from penstock.identity.cluster_selection import cluster_of_certificate, select_cluster
 from penstock.identity.principal_mapping import mapped, parse_rules
 from penstock.wire.primitives import Buffer
 

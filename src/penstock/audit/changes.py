@@ -91,7 +91,9 @@ def _only(response: Any) -> Iterator[ChangeResult]:
 def _create_topics(request: Any) -> Iterator[RequestedChange]:
     if not request.validate_only:
         for topic in request.topics:
-            yield RequestedChange(topic.name, Resource(TOPIC, cut(topic.name)), {"configs": _config_names(topic.configs)})
+            yield RequestedChange(
+                topic.name, Resource(TOPIC, cut(topic.name)), {"configs": _config_names(topic.configs)}
+            )
 
 
 def _created_topics(response: Any) -> Iterator[ChangeResult]:

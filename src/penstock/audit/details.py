@@ -24,7 +24,9 @@ ELLIPSIS = "…"
 def shortened(details: Mapping[str, Json]) -> Mapping[str, Json]:
     """The details, shortened to the limit."""
     shortener = _Shortener(DETAILS_MAX)
-    fitted = {name: shortener.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))}
+    fitted = {
+        name: shortener.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))
+    }
     kept = {name: fitted[name] for name in details}
     return {**kept, SHORTENED: True} if shortener.is_exceeded else kept
 

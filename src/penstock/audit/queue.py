@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
 
-from penstock.audit.model import Attempted, Changed, Decided, CapturedFact, Lost, size_of
+from penstock.audit.model import Attempted, CapturedFact, Changed, Decided, Lost, size_of
 from penstock.base.dataclasses import dataclass, field
 
 OF_DECISIONS, OF_FAILURES = 3 / 4, 7 / 8

@@ -28,11 +28,11 @@ from penstock.audit.model import (
     TOPIC,
     Attempted,
     Caller,
+    CapturedFact,
     Changed,
     Decided,
     Ended,
     Fact,
-    CapturedFact,
     Json,
     Lost,
     Resource,
@@ -41,7 +41,7 @@ from penstock.audit.model import (
 )
 from penstock.audit.outcomes import DENIED, DENYING_HANDLERS, error_codes_of, outcome_of
 from penstock.audit.policy import Policy
-from penstock.audit.queue import Losses, FactQueue
+from penstock.audit.queue import FactQueue, Losses
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
@@ -212,7 +212,9 @@ class AuditLog:
             await self._on_change(caller, api_key, asked, response, denied)
             await forget(asked)
 
-    async def _record_handler_denial(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
+    async def _record_handler_denial(
+        self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]
+    ) -> None:
         """Log what a handler denied without the authorizer, or although it allowed it."""
         try:
             if ResourceType.CLUSTER in denied:
@@ -256,7 +258,12 @@ class AuditLog:
             self._on_internal_error(context.cluster_id)
 
     async def _on_change(
-        self, caller: Caller, api_key: int, asked: list[RequestedChange], response: Any | None, denied: Set[ResourceType]
+        self,
+        caller: Caller,
+        api_key: int,
+        asked: list[RequestedChange],
+        response: Any | None,
+        denied: Set[ResourceType],
     ) -> None:
         try:
             now_ms, answers, reader = self._clock.now_ms(), dict[Hashable, ChangeResult](), CHANGES[api_key]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from penstock.authorization.validation import invalid_filter_reason, has_filter_element
 from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
+from penstock.authorization.validation import has_filter_element, invalid_filter_reason
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from penstock.authorization import store
-from penstock.authorization.validation import invalid_acl_reason
 from penstock.authorization.rules import AclIndex
+from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe, distinct

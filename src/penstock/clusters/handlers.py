@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe
-from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
+from penstock.clusters.failures import AlreadyExists, Forbidden, NotFound
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
 from penstock.wire.error_codes import ErrorCode

@@ -16,9 +16,9 @@ from penstock.base.errors import OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.undivided import Undivided
 from penstock.clusters import store, transitions
-from penstock.clusters.failures import Forbidden, AlreadyExists
+from penstock.clusters.failures import AlreadyExists, Forbidden
 from penstock.clusters.limits import LimitKey, Limits, changed_limits
-from penstock.clusters.model import Cluster, Environment, ClusterState
+from penstock.clusters.model import Cluster, ClusterState, Environment
 from penstock.metadata.database import Database, Script
 
 T = TypeVar("T")

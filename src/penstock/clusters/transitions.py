@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from penstock.base.context import PERMANENT_CLUSTER_IDS
 from penstock.base.errors import InvalidRequest
-from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
-from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, Environment, ClusterState
+from penstock.clusters.failures import AlreadyExists, Forbidden, NotFound
+from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, ClusterState, Environment
 
 MAX_DESCRIPTION_CHARS = 512
 MAX_CLUSTERS = 100_000

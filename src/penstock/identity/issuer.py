@@ -22,9 +22,9 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
 from penstock.base.later import will_be_imported
 from penstock.base.options import OAuthOptions
+from penstock.identity.cluster_selection import ClusterNamed, clusters_of_token, select_cluster
 from penstock.identity.failures import InvalidCredentials
 from penstock.identity.model import Identity, user
-from penstock.identity.cluster_selection import ClusterNamed, clusters_of_token, select_cluster
 
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}

@@ -20,8 +20,14 @@ from penstock.base.context import RequestContext
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.log.topics import Topics
 from penstock.telemetry import transitions
-from penstock.telemetry.model import TelemetryClient, ClientState, Subscription, subscription_matches, combined_subscription
-from penstock.telemetry.sinks import ClientKey, Sink, Apply
+from penstock.telemetry.model import (
+    ClientState,
+    Subscription,
+    TelemetryClient,
+    combined_subscription,
+    subscription_matches,
+)
+from penstock.telemetry.sinks import Apply, ClientKey, Sink
 from penstock.wire.compression import Compression, decompress
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.get_telemetry_subscriptions import (

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.clusters.sharing import FairCapacity
-from penstock.telemetry.otlp import with_labels, points
+from penstock.telemetry.otlp import points, with_labels
 from penstock.wire.primitives import Buffer
 
 WAITING_MAX_BYTES = 16 * 1024 * 1024

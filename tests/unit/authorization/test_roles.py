@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from penstock.authorization.validation import invalid_acl_reason
 from penstock.authorization.rules import AclIndex, decide
+from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
 from penstock.base.errors import InvalidRequest
 from penstock.base.roles import ROLES, Scope, acls_of, held

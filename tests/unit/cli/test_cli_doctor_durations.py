@@ -13,8 +13,8 @@ from penstock.cli.doctor.verdicts import Check, Status
 from penstock.cli.texts.addresses import Address
 
 TEXT = """\
-# HELP penstock_info This agent's release.
-penstock_info{version="1.2.3"} 1.0
+# HELP penstock_build_info This agent's release.
+penstock_build_info{version="1.2.3"} 1.0
 # TYPE penstock_request_duration_seconds histogram
 penstock_request_duration_seconds_bucket{api="produce",le="0.0001"} 0.0
 penstock_request_duration_seconds_bucket{api="produce",le="0.0002"} 50.0

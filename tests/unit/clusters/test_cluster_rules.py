@@ -8,7 +8,7 @@ import pytest
 
 from penstock.base.errors import InvalidRequest
 from penstock.clusters import transitions
-from penstock.clusters.failures import Forbidden, NotFound, AlreadyExists
+from penstock.clusters.failures import AlreadyExists, Forbidden, NotFound
 from penstock.clusters.limits import changed_limits
 from penstock.clusters.model import Cluster, Environment
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from penstock.base.options import OAuthOptions
+from penstock.identity.cluster_selection import MAX_CLAIMED, cluster_of_certificate, clusters_of_token, select_cluster
 from penstock.identity.failures import Denied
 from penstock.identity.model import NO_CLUSTER_ID
-from penstock.identity.cluster_selection import MAX_CLAIMED, cluster_of_certificate, clusters_of_token, select_cluster
 from penstock.identity.principal_mapping import parse_rules
 
 PLATFORM, DEFAULT, ACME, BETA = 0, 1, 7, 8

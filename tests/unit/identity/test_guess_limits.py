@@ -17,13 +17,13 @@ from penstock.identity import guess_limits as module
 from penstock.identity.guess_limits import (
     LANES,
     MAX_BUDGETS,
+    MAX_WAIT_S,
     NAME_LIMIT,
     NETWORK_LIMIT,
-    MAX_WAIT_S,
+    AttemptOutcome,
+    FailureLimit,
     Guess,
     GuessLimiter,
-    FailureLimit,
-    AttemptOutcome,
 )
 
 HOME, AWAY = "10.0.0.1", "10.0.0.2"
@@ -281,7 +281,9 @@ def test_what_cannot_be_guessed_holds_up_nobody_elsewhere(monkeypatch: pytest.Mo
     async def scenario(world: World, loop: SimLoop) -> None:
         began = loop.time()
         for _ in range(10):
-            world.guesses.release(await world.guesses.acquire(HOME, Guess(b"PK", is_of_password=False)), AttemptOutcome.FAILED)
+            world.guesses.release(
+                await world.guesses.acquire(HOME, Guess(b"PK", is_of_password=False)), AttemptOutcome.FAILED
+            )
         assert loop.time() - began < SHORTLY_S
 
     simulated(scenario)
@@ -295,7 +297,9 @@ def test_who_has_several_names_is_guessed_at_by_all_of_them_together(monkeypatch
         for guess in (both, Guess.of(b"1 alice", is_of_password=True)):
             world.guesses.release(await world.guesses.acquire(HOME, guess), AttemptOutcome.FAILED)
         began = loop.time()
-        world.guesses.release(await world.guesses.acquire(AWAY, Guess.of(b"1 alice", is_of_password=True)), AttemptOutcome.FAILED)
+        world.guesses.release(
+            await world.guesses.acquire(AWAY, Guess.of(b"1 alice", is_of_password=True)), AttemptOutcome.FAILED
+        )
         assert 9 < loop.time() - began < 11
         began = loop.time()
         other = Guess.of(b"1 alice@default", is_of_password=True)

@@ -15,8 +15,8 @@ from penstock.cli.kafka.security import Security
 from penstock.identity.failures import Denied, InvalidCredentials
 from penstock.identity.scram import (
     Credential,
-    ServerExchange,
     Mechanism,
+    ServerExchange,
     credential_of,
     decoy,
     has_password,
@@ -124,7 +124,9 @@ def test_a_client_may_say_who_it_wants_to_be_as_long_as_it_is_itself(name: str) 
 
 @pytest.mark.parametrize("proof", ["", "AAAA", "=", "A", "é", base64.b64encode(bytes(32)).decode()])
 def test_a_proof_that_is_none(proof: str) -> None:
-    exchange = ServerExchange(read_client_first(b"n,,n=alice,r=abc"), credential(Mechanism.SCRAM_SHA_256, "right"), "def")
+    exchange = ServerExchange(
+        read_client_first(b"n,,n=alice,r=abc"), credential(Mechanism.SCRAM_SHA_256, "right"), "def"
+    )
     with pytest.raises(InvalidCredentials):
         exchange.finish(f"c=biws,r=abcdef,p={proof}".encode())
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.base.randomness import uuid_text
 from penstock.telemetry import transitions
-from penstock.telemetry.model import TelemetryClient, ClientState, subscription_matches, combined_subscription
+from penstock.telemetry.model import ClientState, TelemetryClient, combined_subscription, subscription_matches
 from penstock.wire.error_codes import ErrorCode
 
 ID = bytes(range(16))

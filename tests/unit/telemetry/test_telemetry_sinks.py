@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.telemetry import otlp, sinks
-from penstock.telemetry.otlp import Point, with_labels, points
+from penstock.telemetry.otlp import Point, points, with_labels
 from penstock.telemetry.sinks import MetricsPage, OtlpForwarder
 from penstock.wire.primitives import Malformed
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import Any
 
-from penstock.authorization.guards.access import CLUSTER_DENIED, RequestAccess, Handler, Guard
+from penstock.authorization.guards.access import CLUSTER_DENIED, Guard, Handler, RequestAccess
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, distinct, each, in_order, nested
 from penstock.wire.messages import (

@@ -8,14 +8,14 @@ from typing import Protocol, TypeVar
 
 from penstock.authorization.guards.access import (
     CLUSTER,
-    GROUP,
     CLUSTER_DENIED,
+    GROUP,
     GROUP_DENIED,
-    TOPIC_DENIED,
     TOPIC,
-    RequestAccess,
-    Handler,
+    TOPIC_DENIED,
     Denial,
+    Handler,
+    RequestAccess,
 )
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.portions import breathe, counted
@@ -72,9 +72,7 @@ async def _divide(
             allowed.append(resource)
         else:
             refused.append(
-                refused_by(
-                    error_code=denial.code, error_message=denial.message, resource_type=kind, resource_name=name
-                )
+                refused_by(error_code=denial.code, error_message=denial.message, resource_type=kind, resource_name=name)
             )
     return allowed, refused
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC_DENIED, TOPIC, RequestAccess, Handler
+from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC, TOPIC_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each, nested
 from penstock.wire.error_codes import ErrorCode
@@ -45,7 +45,9 @@ async def _uncommitted(
     )
 
 
-async def offset_fetch(access: RequestAccess, request: fetching.OffsetFetchRequest, handle: Handler) -> fetching.OffsetFetchResponse:
+async def offset_fetch(
+    access: RequestAccess, request: fetching.OffsetFetchRequest, handle: Handler
+) -> fetching.OffsetFetchResponse:
     """DESCRIBE on each group, else 30; on each topic, else 29. "All topics" are filtered by DESCRIBE."""
     if access.context.api_version < SEVERAL_SINCE:
         return await _fetch_one(access, request, handle)
@@ -93,7 +95,9 @@ async def _unfetched(
     )
 
 
-async def _fetch_one(access: RequestAccess, request: fetching.OffsetFetchRequest, handle: Handler) -> fetching.OffsetFetchResponse:
+async def _fetch_one(
+    access: RequestAccess, request: fetching.OffsetFetchRequest, handle: Handler
+) -> fetching.OffsetFetchResponse:
     """The versions with a single group."""
     if not access.may(Operation.DESCRIBE, GROUP, request.group_id):
         # Version 1 has error codes in partitions only.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.authorization.guards.access import (
-    GROUP,
     CLUSTER_DENIED,
+    GROUP,
     GROUP_DENIED,
-    TOPIC_DENIED,
-    TRANSACTIONAL_ID_DENIED,
     OPERATIONS_AT_ONCE,
     TOPIC,
+    TOPIC_DENIED,
     TRANSACTIONAL_ID,
-    RequestAccess,
-    Handler,
+    TRANSACTIONAL_ID_DENIED,
     Denial,
+    Handler,
+    RequestAccess,
 )
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each
@@ -72,7 +72,9 @@ def _coordinator_denial(access: RequestAccess, key_type: int, key: str) -> Denia
     return None
 
 
-async def join_group(access: RequestAccess, request: joining.JoinGroupRequest, handle: Handler) -> joining.JoinGroupResponse:
+async def join_group(
+    access: RequestAccess, request: joining.JoinGroupRequest, handle: Handler
+) -> joining.JoinGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         name = None if access.context.api_version >= NULL_PROTOCOL_SINCE else ""
@@ -83,7 +85,9 @@ async def join_group(access: RequestAccess, request: joining.JoinGroupRequest, h
     return response
 
 
-async def sync_group(access: RequestAccess, request: syncing.SyncGroupRequest, handle: Handler) -> syncing.SyncGroupResponse:
+async def sync_group(
+    access: RequestAccess, request: syncing.SyncGroupRequest, handle: Handler
+) -> syncing.SyncGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         return syncing.SyncGroupResponse(error_code=GROUP_DENIED.code)
@@ -91,7 +95,9 @@ async def sync_group(access: RequestAccess, request: syncing.SyncGroupRequest, h
     return response
 
 
-async def heartbeat(access: RequestAccess, request: heartbeats.HeartbeatRequest, handle: Handler) -> heartbeats.HeartbeatResponse:
+async def heartbeat(
+    access: RequestAccess, request: heartbeats.HeartbeatRequest, handle: Handler
+) -> heartbeats.HeartbeatResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         return heartbeats.HeartbeatResponse(error_code=GROUP_DENIED.code)
@@ -99,7 +105,9 @@ async def heartbeat(access: RequestAccess, request: heartbeats.HeartbeatRequest,
     return response
 
 
-async def leave_group(access: RequestAccess, request: leaving.LeaveGroupRequest, handle: Handler) -> leaving.LeaveGroupResponse:
+async def leave_group(
+    access: RequestAccess, request: leaving.LeaveGroupRequest, handle: Handler
+) -> leaving.LeaveGroupResponse:
     """READ on the group, else 30."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         return leaving.LeaveGroupResponse(error_code=GROUP_DENIED.code)
@@ -127,7 +135,9 @@ async def describe(
     return response
 
 
-async def list_groups(access: RequestAccess, request: listing.ListGroupsRequest, handle: Handler) -> listing.ListGroupsResponse:
+async def list_groups(
+    access: RequestAccess, request: listing.ListGroupsRequest, handle: Handler
+) -> listing.ListGroupsResponse:
     """DESCRIBE on the cluster lists all groups; otherwise the list is filtered by DESCRIBE on the group."""
     response: listing.ListGroupsResponse = await handle(request)
     if not access.may_quietly_on_cluster(Operation.DESCRIBE):

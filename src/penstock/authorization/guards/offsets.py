@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.authorization.guards.access import TOPIC_DENIED, TOPIC, RequestAccess, Handler
+from penstock.authorization.guards.access import TOPIC, TOPIC_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation
 from penstock.base.portions import nested
 from penstock.wire.messages import delete_records as deleting
@@ -10,7 +10,9 @@ from penstock.wire.messages import list_offsets as listing
 from penstock.wire.messages import offset_for_leader_epoch as epochs
 
 
-async def list_offsets(access: RequestAccess, request: listing.ListOffsetsRequest, handle: Handler) -> listing.ListOffsetsResponse:
+async def list_offsets(
+    access: RequestAccess, request: listing.ListOffsetsRequest, handle: Handler
+) -> listing.ListOffsetsResponse:
     """DESCRIBE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
     response: listing.ListOffsetsResponse = await handle(request)

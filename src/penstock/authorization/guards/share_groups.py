@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC_DENIED, OPERATIONS_AT_ONCE, TOPIC, RequestAccess, Handler
+from penstock.authorization.guards.access import (
+    GROUP,
+    GROUP_DENIED,
+    OPERATIONS_AT_ONCE,
+    TOPIC,
+    TOPIC_DENIED,
+    Handler,
+    RequestAccess,
+)
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, member_denial
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each, nested
@@ -54,7 +62,9 @@ def _name_of(access: RequestAccess, topic_id: bytes) -> str | None:
     return access.topics.topic_name(access.context.cluster_id, bytes(topic_id))
 
 
-async def fetch(access: RequestAccess, request: fetching.ShareFetchRequest, handle: Handler) -> fetching.ShareFetchResponse:
+async def fetch(
+    access: RequestAccess, request: fetching.ShareFetchRequest, handle: Handler
+) -> fetching.ShareFetchResponse:
     """READ on the group, else 30; READ on each topic, else 29 for its partitions. Topics of the session that are not in
     the request are checked by the handler, before it acquires records."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
@@ -173,7 +183,9 @@ async def delete_offsets(
 ) -> deleting.DeleteShareGroupOffsetsResponse:
     """DELETE on the group, else 30; READ on each topic, else 29."""
     if not access.may(Operation.DELETE, GROUP, request.group_id):
-        return deleting.DeleteShareGroupOffsetsResponse(error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message)
+        return deleting.DeleteShareGroupOffsetsResponse(
+            error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message
+        )
     request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
     response: deleting.DeleteShareGroupOffsetsResponse = await handle(request)
     if response.error_code:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC_DENIED, OPERATIONS_AT_ONCE, TOPIC, RequestAccess, Handler
+from penstock.authorization.guards.access import (
+    GROUP,
+    GROUP_DENIED,
+    OPERATIONS_AT_ONCE,
+    TOPIC,
+    TOPIC_DENIED,
+    Handler,
+    RequestAccess,
+)
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, member_denial
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each
@@ -52,7 +60,11 @@ async def describe(
     response.groups += await each(
         denied,
         lambda group_id: describing.DescribedGroup(
-            error_code=GROUP_DENIED.code, error_message=None, group_id=group_id, topology=None, topology_description=None
+            error_code=GROUP_DENIED.code,
+            error_message=None,
+            group_id=group_id,
+            topology=None,
+            topology_description=None,
         ),
     )
     return response

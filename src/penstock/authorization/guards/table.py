@@ -20,7 +20,7 @@ from penstock.authorization.guards import (
     topics,
     transactions,
 )
-from penstock.authorization.guards.access import RequestAccess, Handler, Guard, TopicDirectory
+from penstock.authorization.guards.access import Guard, Handler, RequestAccess, TopicDirectory
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.settings import BrokerSettings

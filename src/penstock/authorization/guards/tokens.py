@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.authorization.guards.access import TOKEN_DENIED, RequestAccess, Handler
+from penstock.authorization.guards.access import TOKEN_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.portions import breathe
 from penstock.wire.messages import create_delegation_token as creating

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.authorization.guards.access import TOPIC_DENIED, OPERATIONS_AT_ONCE, TOPIC, ZERO_UUID, RequestAccess, Handler
+from penstock.authorization.guards.access import (
+    OPERATIONS_AT_ONCE,
+    TOPIC,
+    TOPIC_DENIED,
+    ZERO_UUID,
+    Handler,
+    RequestAccess,
+)
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, counted, distinct, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
@@ -20,7 +27,9 @@ IDS_SINCE = 12
 """The first version of Metadata with topics by id."""
 
 
-async def metadata(access: RequestAccess, request: listing.MetadataRequest, handle: Handler) -> listing.MetadataResponse:
+async def metadata(
+    access: RequestAccess, request: listing.MetadataRequest, handle: Handler
+) -> listing.MetadataResponse:
     """DESCRIBE on topics, else 29; CREATE on those to be auto-created. "All topics" are filtered by DESCRIBE."""
     version = access.context.api_version
     wanted: list[listing.MetadataRequestTopic] | None = request.topics
@@ -81,7 +90,9 @@ async def _describable(
         _, refused = await access.split(Operation.CREATE, TOPIC, await in_order(list(new), str), lambda name: name)
         uncreatable = set(refused)
         allowed = [one for one in allowed if one.name not in uncreatable]
-        denials += await each(refused, lambda name: listing.MetadataResponseTopic(error_code=TOPIC_DENIED.code, name=name))
+        denials += await each(
+            refused, lambda name: listing.MetadataResponseTopic(error_code=TOPIC_DENIED.code, name=name)
+        )
     return allowed, denials
 
 

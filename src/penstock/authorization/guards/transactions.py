@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 
 from penstock.authorization.authorizer import WRITE_TOPIC
 from penstock.authorization.guards.access import (
-    GROUP,
     CLUSTER_DENIED,
+    GROUP,
     GROUP_DENIED,
-    TOPIC_DENIED,
-    TRANSACTIONAL_ID_DENIED,
     TOPIC,
+    TOPIC_DENIED,
     TRANSACTIONAL_ID,
-    RequestAccess,
+    TRANSACTIONAL_ID_DENIED,
     Handler,
+    RequestAccess,
 )
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, distinct, each, nested, nested_with

@@ -104,7 +104,7 @@ def read_page(text: str) -> Page | None:
             continue
         name, kind, value = sample[1], sample[2], float(sample[4])
         labels = dict(_LABEL.findall(sample[3] or ""))
-        if name == "penstock_info":
+        if name == "penstock_build_info":
             version = labels.get("version", "")
         elif name == "process_start_time_seconds":
             started_s = value
