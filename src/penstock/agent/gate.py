@@ -6,8 +6,8 @@ has proven who they are is answered by the dispatcher directly; only a session t
 requests looked at, and may be prolonged on the same connection by the same principal and mechanism.
 
 A failure is answered after a while and then ends the connection. Nothing is looked at before it is its turn
-(`identity/guess_limits.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and what
-was claimed, never what was sent as a proof.
+(`identity/guess_limits.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and
+what was claimed, never what was sent as a proof.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What everything else may rely on: errors, clock, randomness, identifiers. Imports nothing of ours."""
+"""The lowest layer: errors, clock, randomness, options, settings. Imports no other package of the project."""

@@ -1,7 +1,7 @@
-"""Kafka's vocabulary of access control: what may be named in an ACL, and how filters pick ACLs. Numbers are Kafka's.
+"""ACLs and filters of ACLs, with Kafka's names and numbers of their elements.
 
-An ACL says that a principal, from a host, may (or may not) do an operation on the resources that a pattern names.
-What that means for one request is decided in `penstock.authorization.rules`.
+An ACL allows or denies a principal, connected from a host, an operation on the resources that a pattern matches.
+Requests are decided in `penstock.authorization.rules`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TypeVar
 from penstock.base.dataclasses import dataclass
 
 CLUSTER_NAME = "kafka-cluster"
-"""The only name that the resource CLUSTER has."""
+"""The only name of a resource of type CLUSTER."""
 WILDCARD = "*"
 """As a literal resource name: every resource. As a host: every host."""
 ANYONE = "User:*"
-"""The principal that stands for all."""
+"""The principal that matches every principal."""
 
 
 class ResourceType(IntEnum):
-    """What kind of thing a resource is."""
+    """The type of a resource."""
 
     UNKNOWN = 0
     ANY = 1
@@ -35,7 +35,7 @@ class ResourceType(IntEnum):
 
 
 class PatternType(IntEnum):
-    """How a name is compared. ANY and MATCH are for filters only."""
+    """How the name of a resource is matched. ANY and MATCH are for filters only."""
 
     UNKNOWN = 0
     ANY = 1
@@ -45,7 +45,7 @@ class PatternType(IntEnum):
 
 
 class Operation(IntEnum):
-    """What is done to a resource."""
+    """An operation on a resource."""
 
     UNKNOWN = 0
     ANY = 1
@@ -66,7 +66,7 @@ class Operation(IntEnum):
 
 
 class Permission(IntEnum):
-    """Whether an ACL gives or takes."""
+    """Whether an ACL allows or denies."""
 
     UNKNOWN = 0
     ANY = 1
@@ -90,12 +90,12 @@ SUPPORTED: Mapping[ResourceType, tuple[Operation, ...]] = MappingProxyType(
         ResourceType.USER: (_O.CREATE_TOKENS, _O.DESCRIBE_TOKENS),
     }
 )  # fmt: skip
-"""The operations each kind of resource knows."""
+"""The operations of each type of resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Acl:
-    """One rule."""
+    """One access control entry."""
 
     resource_type: ResourceType
     resource_name: str
@@ -108,7 +108,7 @@ class Acl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AclFilter:
-    """Picks ACLs. None and ANY pick all; MATCH picks whatever applies to the resource of that name."""
+    """Selects ACLs. None and ANY match everything; MATCH matches all patterns that cover the resource of that name."""
 
     resource_type: ResourceType = ResourceType.ANY
     resource_name: str | None = None
@@ -119,7 +119,7 @@ class AclFilter:
     permission: Permission = Permission.ANY
 
     def matches(self, acl: Acl) -> bool:
-        """Whether it picks this ACL."""
+        """Whether the filter matches an ACL."""
         return (
             self.resource_type in (ResourceType.ANY, acl.resource_type)
             and self.principal in (None, acl.principal)
@@ -146,7 +146,7 @@ Code = TypeVar("Code", ResourceType, PatternType, Operation, Permission)
 
 
 def coded(kind: type[Code], number: int) -> Code:
-    """The member of that number; UNKNOWN where there is none."""
+    """The member with that number; UNKNOWN if there is none."""
     try:
         return kind(number)
     except ValueError:

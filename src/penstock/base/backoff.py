@@ -1,6 +1,6 @@
 """Exponential backoff with jitter: each wait before another attempt is about twice as long, up to a limit.
 
-The jitter keeps those who failed together from coming back together.
+The jitter spreads the retries of callers that failed at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_S, LONGEST_S = 0.02, 1.0
 
 
 class Backoff:
-    """The waits between the attempts at one thing."""
+    """The waits between attempts."""
 
     def __init__(
         self, randomness: Randomness, first_s: float = FIRST_S, longest_s: float = LONGEST_S, growth: float = 2.0
@@ -36,7 +36,7 @@ async def until_answered(
     backoff: Backoff,
     complain: Callable[[PlatformError], None] = lambda problem: None,
 ) -> T:
-    """Try until there is an answer. Only for what may be done twice, by whoever cannot go on without it."""
+    """Retry until an attempt succeeds. Only for idempotent work that the caller cannot continue without."""
     while True:
         try:
             return await attempt()

@@ -1,5 +1,5 @@
-"""CRC-32C. Importing the library drags in a command line and an e-mail parser, a twentieth of a start, so the first
-record pays for that instead.
+"""CRC-32C. The library is imported with the first record: its import loads a command line and an e-mail parser, which
+would be a twentieth of the start-up time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time, as something that is passed in.
+"""Clocks, which are passed in to everything that needs the time.
 
 `now_ms` is the wall clock of records and rows and may jump; `monotonic` measures waits and never goes back.
 The simulation passes clocks of its own, which drift.
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """A source of time."""
 
     def now_ms(self) -> int:
         """Wall clock, milliseconds since 1970-01-01 UTC."""
@@ -28,11 +28,11 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     monotonic = staticmethod(time.monotonic)
-    """Seconds since an arbitrary start; never goes back. Asked for several times a request, so without a detour."""
+    """Seconds since an arbitrary start; never goes back. Called several times per request, so not wrapped."""
 
 
 class SteadyClock:
-    """Milliseconds of a clock's `monotonic`: for deadlines in memory, which nobody moves by setting the wall clock."""
+    """Milliseconds of a clock's `monotonic`: for deadlines in memory, which changes of the wall clock do not move."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

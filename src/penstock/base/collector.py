@@ -1,7 +1,7 @@
-"""Python's garbage collector: not while many objects are made that stay, and never over all objects there are.
+"""Tuning of Python's garbage collector: disabled during start-up, and afterwards never run over all objects.
 
-The collector stops everything for as long as it looks at objects, a few hundred nanoseconds each: 20 ms and more with
-the objects of some thousand partitions. Only cycles need it; nearly everything here is freed by its reference count.
+The collector stops the process while it traverses objects, a few hundred nanoseconds each: 20 ms and more with the
+objects of some thousand partitions. Only reference cycles need it; nearly everything here is freed by reference counts.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ COLLECT_EVERY = 5_000
 _NEVER = 10**6
 _LOOK_EVERY = 100
 _FULL_AFTER = 500_000
-"""How many objects more than after the last full collection have to be frozen for another one, at least."""
+"""The least growth of frozen objects since the last full collection that causes another one."""
 
 
 class FrozenSurvivors:
-    """Freezes what survives a collection, so that each object is looked at once. Goes into `gc.callbacks`.
+    """Freezes the objects that survive a collection, so that each is traversed once. A callback for `gc.callbacks`.
 
-    A cycle that becomes garbage after it was frozen stays until there are twice as many objects as after the last full
-    collection. That one is as long as it has to be.
+    A cycle that becomes garbage after it was frozen is freed by the next full collection, which runs when there are
+    twice as many objects as after the last one, and pauses the process for as long as it takes.
     """
 
     def __init__(self, soon: Callable[[Callable[[], object]], object]) -> None:
         self._soon = soon
-        """Calls back once the collection that is running has ended."""
+        """Schedules a call after the running collection."""
         self._collections = 0
         self._kept = 0
 
     def begin(self) -> None:
-        """Freeze what there is, and collect often."""
+        """Freeze all existing objects, and collect often."""
         gc.freeze()
         self._kept = gc.get_freeze_count()
         gc.set_threshold(COLLECT_EVERY, _NEVER, _NEVER)
@@ -45,12 +45,12 @@ class FrozenSurvivors:
             return
         gc.freeze()
         self._collections += 1
-        # Counting takes a while, too.
+        # Counting is not free either.
         if self._collections % _LOOK_EVERY == 0 and gc.get_freeze_count() > 2 * self._kept + _FULL_AFTER:
             self._soon(self.collect_all)
 
     def collect_all(self) -> None:
-        """Look at everything once."""
+        """Run a full collection."""
         gc.unfreeze()
         gc.collect()  # Which freezes what survives.
         self._kept = gc.get_freeze_count()
@@ -58,15 +58,15 @@ class FrozenSurvivors:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Do not look for garbage meanwhile: everything that is made stays, and searching it again and again takes longer
-    than making it. Afterwards the objects are in the oldest generation, as if they had been searched."""
+    """Disable the collector for a block that creates many objects that stay: traversing them again and again takes
+    longer than creating them. Afterwards they are in the oldest generation, as if they had survived collections."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
-            if gc.get_freeze_count() == 0:  # Or what somebody has frozen would thaw.
+            if gc.get_freeze_count() == 0:  # Otherwise objects that were frozen before would be unfrozen.
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

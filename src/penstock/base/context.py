@@ -1,11 +1,11 @@
-"""Who is asking: what a request handler knows about the connection a request came from."""
+"""The context of a request: what a handler knows about the connection that it came from."""
 
 from __future__ import annotations
 
 from penstock.base.dataclasses import dataclass
 
 PLATFORM_CLUSTER_ID = 0
-"""The virtual cluster of the deployment itself: what it has to say of itself goes there."""
+"""The virtual cluster of the deployment itself, with the audit log."""
 PLATFORM_CLUSTER_NAME = "platform"
 AUDIT_TOPIC = "confluent-audit-log-events"
 """The topic of the audit log, which is in that cluster. Tools for Confluent's audit log look for this name."""
@@ -15,7 +15,7 @@ DEFAULT_CLUSTER_ID = 1
 DEFAULT_CLUSTER_NAME = "default"
 
 PERMANENT_CLUSTER_IDS = frozenset({PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID})
-"""Those that are there from the beginning and stay: their administrators run the deployment."""
+"""The virtual clusters that always exist. Their administrators are platform administrators."""
 
 ANONYMOUS = "User:ANONYMOUS"
 """Kafka's principal of a connection without credentials."""
@@ -31,17 +31,17 @@ class RequestContext:
     client_host: str = "127.0.0.1"
     client_port: int = 0
     client_software_name: str | None = None
-    """What the client said of itself when it asked which versions there are."""
+    """From ApiVersions, as `client_software_version`."""
     client_software_version: str | None = None
     listener_name: str = "PLAINTEXT"
     server_name: str | None = None
-    """By which name the connection asked for its cluster, if it did: it is to come back by that one."""
+    """The TLS server name by which the connection selected its cluster, if it did: clients reconnect with it."""
     security_protocol: str = "PLAINTEXT"
     token_authenticated: bool = False
-    """Whether a delegation token is what proved the principal."""
+    """Whether the credential was a delegation token."""
     is_platform_admin: bool = False
-    """Whether it is an administrator of the platform, in whichever virtual cluster."""
+    """Whether a platform administrator has entered the virtual cluster."""
     is_proven: bool = True
-    """Whether it is settled who asks. Before, the virtual cluster is only where somebody wants to be."""
+    """Whether the connection has authenticated. Before that, the virtual cluster is only the requested one."""
     api_version: int = 0
     connection_id: int = 0

@@ -1,10 +1,10 @@
-"""A lazy `dataclass`: a start needs few of the hundreds of classes.
+"""A lazy `dataclass`, because a start uses few of the hundreds of classes.
 
-The standard library inspects the fields of a class, and writes and compiles six methods, when the class's module is
-imported; that was 40 % of what a start took. Here a class only gets its slots then. Its fields are inspected when they
-are needed, methods that have to be fast are compiled when they are first called, and the others are ordinary functions.
-Frozen objects are also made faster: their constructor sets the slots directly. What nobody here uses is left out:
-`InitVar`, `KW_ONLY`, and copying frozen objects with `copy` or `pickle`.
+The standard library inspects the fields of a class, and generates and compiles six methods, when the class's module is
+imported; that was 40 % of the start-up time. Here the class only gets its slots at import. Its fields are inspected
+when they are needed, methods that have to be fast are compiled at their first call, and the others are ordinary
+functions. Frozen objects are also created faster: their constructor sets the slots directly. Not supported: `InitVar`,
+`KW_ONLY`, and copying frozen objects with `copy` or `pickle`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _is_made(value: Any) -> bool:
 
 
 class _Fields:
-    """What the standard library's functions look for in a class; it is they who know what belongs there."""
+    """A descriptor in place of `__dataclass_fields__`, which functions of the standard library read. On first access
+    the standard library inspects the class."""
 
     _lock = RLock()
     of: type[Any]
@@ -87,19 +88,19 @@ class _Fields:
 
     def __get__(self, thing: object, owner: type[Any]) -> Any:
         with self._lock:
-            if self.of.__dict__["__dataclass_fields__"] is self:  # Nobody else has asked meanwhile.
-                self._written.__doc__ = self._written.__doc__ or ""  # Or it would be a signature, which takes long.
+            if self.of.__dict__["__dataclass_fields__"] is self:  # Not inspected by another thread meanwhile.
+                self._written.__doc__ = self._written.__doc__ or ""  # Otherwise a signature is generated: slow.
                 asked: Any = with_fields(init=False, repr=False, eq=False, kw_only=self._kw_only)(self._written)
                 for name in ("__dataclass_params__", "__dataclass_fields__"):
                     setattr(self.of, name, getattr(asked, name))
             return self.of.__dict__["__dataclass_fields__"]
 
 
-# ---- written when they are called ----------------------------------------------------------------------------
+# ---- compiled at the first call ------------------------------------------------------------------------------
 
 
 def _late(cls: type[Any], name: str, write: Callable[[], Method]) -> Method:
-    """A method that is replaced by the real one as soon as it is called. Threads may do that at the same time."""
+    """A method that replaces itself with the compiled one when it is called; by several threads at once, if need be."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         written = write()
@@ -157,11 +158,11 @@ def _hash(cls: type[Any]) -> Method:
 
 
 def _values(cls: type[Any], of: str) -> str:
-    """A tuple of what tells objects of a class apart, as an expression."""
+    """The compared fields, as a tuple expression."""
     return f"({''.join(f'{of}.{item.name}, ' for item in fields(cls) if item.compare)})"
 
 
-# ---- the same for all ----------------------------------------------------------------------------------------
+# ---- shared methods ------------------------------------------------------------------------------------------
 
 
 @recursive_repr()

@@ -1,9 +1,8 @@
-"""How long something takes, counted in buckets that double: what a histogram of Prometheus is made of.
+"""Histograms of durations, for Prometheus, with bucket bounds that double.
 
-Counting is a multiplication, a look at a number's highest bit and two additions, in lists that are there from the
-beginning: it may be done for every request, where it is written out, for a call takes as long again. The first bucket
-is what takes less than 100 µs; each of those behind it reaches twice as far as the one before, up to 13 seconds, and
-the rest is one more.
+Counting a duration is a multiplication, the highest bit of a number and two additions, in preallocated lists. It is
+done for every request; the hot path has it inline, because a call takes as long again. The first bucket ends at 100 µs,
+each of the following ends at twice the bound of the one before, up to 13 seconds, and the last has no bound.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from collections.abc import Callable
 from itertools import accumulate
 
 _PER_S = 10_000
-"""How often the first bucket goes into a second."""
+"""The reciprocal of the first bound."""
 BOUNDS_S = tuple(2**number / _PER_S for number in range(18))
-"""Up to where each bucket reaches, but the last one, which has no end."""
+"""The upper bounds of all buckets but the last."""
 _SLOTS = 64
-"""As many as a number of any size that a clock can tell needs: nothing is compared with a largest one."""
+"""Enough for any duration that a clock can measure, so that none has to be capped."""
 
 
 class Durations:
-    """Counts durations. By one thread."""
+    """A histogram that is written by one thread."""
 
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
         self.counts = [0] * _SLOTS
-        """By how many binary digits their tenths of milliseconds have."""
+        """Counts by the bit length of the duration in units of 100 µs."""
         self.total_s = 0.0
-        """All of them together."""
+        """Sum of all durations."""
 
     def add(self, duration_s: float) -> None:
         """Count one."""
@@ -38,17 +37,17 @@ class Durations:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Number of durations."""
         return sum(self.counts)
 
     def cumulative(self) -> list[int]:
-        """How many were in each bucket or one before it: a number for each bound, and how many there were."""
+        """Cumulative counts of the bounds, and the total, as Prometheus wants them."""
         counts, bounded = self.counts, len(BOUNDS_S)
         return list(accumulate([*counts[:bounded], sum(counts[bounded:])]))
 
 
 class SharedDurations(Durations):
-    """The same for several threads."""
+    """A histogram that is written by several threads."""
 
     __slots__ = ("_lock",)
 
@@ -63,7 +62,7 @@ class SharedDurations(Durations):
 
 
 class Collections:
-    """How long Python's garbage collector holds everything up, by generation. Goes into `gc.callbacks`."""
+    """The pauses of Python's garbage collector, by generation. A callback for `gc.callbacks`."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now, self._began_s = now, 0.0

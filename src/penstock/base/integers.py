@@ -13,10 +13,10 @@ def _layout(count: int) -> Struct:
 
 
 def pack_i64s(values: Collection[int]) -> bytes:
-    """One i64 each, in order."""
+    """Encode integers, in order."""
     return _layout(len(values)).pack(*values)
 
 
 def unpack_i64s(blob: bytes) -> tuple[int, ...]:
-    """The integers again. Raises `struct.error` on a blob whose size is not a multiple of 8."""
+    """Decode integers. Raises `struct.error` if the size of the blob is not a multiple of 8."""
     return _layout(len(blob) // 8).unpack(blob)

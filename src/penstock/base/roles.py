@@ -1,4 +1,5 @@
-"""Roles: names for sets of ACLs. Granting one creates its ACLs; nothing else is kept, so Kafka's tools see it all."""
+"""Roles: names for sets of ACLs. Granting a role creates its ACLs and stores nothing else, so that Kafka's
+tools see everything."""
 
 from __future__ import annotations
 
@@ -13,19 +14,19 @@ _O, _R = Operation, ResourceType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """What somebody may do."""
+    """A set of permissions."""
 
     name: str
     summary: str
     named: Mapping[ResourceType, tuple[Operation, ...]]
-    """On resources with names of their own: all of them, or those that begin in some way."""
+    """Operations on named resources, by type: on all of them, or on those that begin with the prefix of the scope."""
     cluster: tuple[Operation, ...] = ()
-    """On the cluster as a whole. Not for those whose role ends at a prefix."""
+    """Operations on the cluster. Not granted if the scope has a prefix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Where a role holds: for everything, or for what begins with a prefix; from any host, or from one."""
+    """The scope of a granted role: all names, or those with a prefix; from any host, or from one."""
 
     prefix: str | None = None
     host: str = WILDCARD
@@ -73,11 +74,11 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""Every role by name, the mightiest first."""
+"""Every role by name, the most powerful first."""
 
 
 def acls_of(role: Role, principal: str, scope: Scope) -> list[Acl]:
-    """The ACLs that a role consists of."""
+    """The ACLs of a role."""
     pattern = PatternType.LITERAL if scope.prefix is None else PatternType.PREFIXED
     acls = [
         Acl(
@@ -99,7 +100,7 @@ def acls_of(role: Role, principal: str, scope: Scope) -> list[Acl]:
 
 
 def held(acls: Iterable[Acl]) -> list[tuple[str, Role, Scope]]:
-    """Who has which role, as far as all of its ACLs are there. A role that is part of another one held is left out."""
+    """Principals with the roles whose ACLs are all present, without roles that are part of another one they have."""
     present = set(acls)
     places = {
         (acl.principal, Scope(prefix=None if acl.resource_name == WILDCARD else acl.resource_name, host=acl.host))

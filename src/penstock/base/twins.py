@@ -1,9 +1,9 @@
-"""Compiled twins of hot functions: the same rules in C, where a C compiler was there when Penstock was set up.
+"""Compiled twins of hot functions: the same function in C, if there was a C compiler when Penstock was installed.
 
-A function that has a twin is marked with `twinned` and stays what it is: the reference, which everything works with.
-The twin (`_twin.pyx`, see docs/decisions/0015-compiled-twin.md) has a function of the same name, which takes its place
-when the module is imported. `reference` is the way back for tests, which compare the two. With `PENSTOCK_PURE` set,
-nothing compiled is used.
+A function that has a twin is marked with `twinned`. It is the reference, and everything works with it. The twin
+(`_twin.pyx`, see docs/decisions/0015-compiled-twin.md) has a function of the same name, which replaces it when the
+module is imported. `reference` returns the Python function, for tests that compare the two. With `PENSTOCK_PURE` set,
+no compiled function is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _references: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def _load() -> tuple[ModuleType | None, str]:
-    """The compiled module; and why there is none."""
+    """The compiled module, or why there is none."""
     if os.environ.get(SWITCH):
         return None, f"switched off by {SWITCH}"
     try:
@@ -41,12 +41,12 @@ _twin, _reason = _load()
 
 
 def in_use() -> bool:
-    """Whether there is a twin, and functions have been replaced by it."""
+    """Whether compiled functions are used."""
     return _twin is not None
 
 
 def why_not() -> str:
-    """Why there is none; empty if there is."""
+    """Why no compiled functions are used; empty if they are."""
     return _reason
 
 
@@ -61,6 +61,6 @@ def twinned(function: F) -> F:
 
 
 def reference(function: F) -> F:
-    """The Python function that a compiled one stands for; any other is its own reference."""
+    """The Python function that a compiled one replaces; any other function is its own reference."""
     found: F = _references.get(function, function)  # type: ignore[assignment]  # it has the same signature
     return found

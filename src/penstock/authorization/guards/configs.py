@@ -59,8 +59,8 @@ A = TypeVar("A")
 async def _divide(
     access: RequestAccess, operation: Operation, resources: Sequence[R], refused_by: Callable[..., A]
 ) -> tuple[list[R], list[A]]:
-    """The allowed resources, and the results of the denied ones. Resources that a request alters twice pass: the handler
-    refuses them."""
+    """The allowed resources, and the results of the denied ones. Resources that a request alters twice pass: the
+    handler refuses them."""
     seen = await counted((resource.resource_type, resource.resource_name) for resource in resources)
     allowed, refused = [], []
     for number, resource in enumerate(resources):
