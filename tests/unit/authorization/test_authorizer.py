@@ -7,7 +7,7 @@ import pytest
 from penstock.agent.settings import SETTINGS
 from penstock.authorization import authorizer as module
 from penstock.authorization.authorizer import READ_TOPIC, WRITE_TOPIC, Authorizer, Decision, action
-from penstock.authorization.guards.table import GUARDS, OPEN, OWN
+from penstock.authorization.guards.table import GUARDS, SELF_AUTHORIZING, UNRESTRICTED
 from penstock.authorization.rules import AclIndex
 from penstock.authorization.settings import STANDARD_AUTHORIZER, AuthorizationSettings, parse_super_users
 from penstock.base.acls import Acl, Operation, Permission, ResourceType
@@ -45,9 +45,9 @@ def acl(operation: Operation = Operation.READ, name: str = "t", **more: object) 
 
 
 def test_every_api_has_one_guard() -> None:
-    assert set(GUARDS) | OWN == set(ApiKey)
-    assert not set(GUARDS) & OWN
-    assert set(OPEN) <= set(GUARDS)
+    assert set(GUARDS) | SELF_AUTHORIZING == set(ApiKey)
+    assert not set(GUARDS) & SELF_AUTHORIZING
+    assert set(UNRESTRICTED) <= set(GUARDS)
 
 
 async def test_super_users_are_those_of_the_default_cluster() -> None:
@@ -128,7 +128,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(len(names) for caller in authorizer._callers.values() for names in caller.granted.values()) <= 10
 
 
-def test_denials_are_always_heard_of_and_permissions_once() -> None:
+def test_every_denial_is_reported_and_a_permission_once() -> None:
     clusters, heard = Clusters(), Heard()
     clusters.index(1).add(acl())
     authorizer = Authorizer(clusters, listener=heard)
@@ -143,10 +143,10 @@ def test_denials_are_always_heard_of_and_permissions_once() -> None:
     describe = action(Operation.DESCRIBE, ResourceType.TOPIC)
     assert not authorizer.allows(ALICE, FETCH, describe, "hidden", is_quiet=True)
     authorizer.operations(ALICE, ResourceType.TOPIC, "t")
-    assert heard.decisions == [], "what only hides, or only tells, is no denial"
+    assert heard.decisions == [], "quiet denials are not reported"
 
 
-def test_operations_as_bits() -> None:
+def test_authorized_operations_are_kafkas_bit_field() -> None:
     clusters = Clusters()
     clusters.index(1).add(acl(Operation.ALL, name="*"))
     clusters.index(1).add(acl(Operation.DELETE, permission=Permission.DENY))
@@ -160,7 +160,9 @@ def test_operations_as_bits() -> None:
     ("asked", "asks_for_credentials", "is_on"),
     [("", False, False), ("", True, True), ("none", True, False), (STANDARD_AUTHORIZER, False, True)],
 )
-def test_on_where_credentials_are_asked_for(asked: str, asks_for_credentials: bool, is_on: bool) -> None:
+def test_the_authorizer_is_on_by_default_if_a_listener_asks_for_credentials(
+    asked: str, asks_for_credentials: bool, is_on: bool
+) -> None:
     settings = SETTINGS.started_with(
         {"authorizer.class.name": asked, "super.users": " User:a; User:CN=b,O=c ;"}
     )  # fmt: skip
@@ -170,13 +172,13 @@ def test_on_where_credentials_are_asked_for(asked: str, asks_for_credentials: bo
 
 
 @pytest.mark.parametrize("text", ["alice", "User:", ":alice", "User:a;bob"])
-def test_super_users_that_are_no_principals(text: str) -> None:
+def test_super_users_must_be_principals(text: str) -> None:
     with pytest.raises(InvalidRequest, match="Type:name"):
         parse_super_users(text)
     with pytest.raises(InvalidRequest, match=r"super\.users"):
         SETTINGS.started_with({"super.users": text})
 
 
-def test_another_authorizer_cannot_be_asked_for() -> None:
+def test_another_authorizer_class_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="String must be one of"):
         SETTINGS.started_with({"authorizer.class.name": "com.example.Authorizer"})
