@@ -237,20 +237,20 @@ def test_a_host_of_an_acl_may_be_spelt_as_java_does():
 READ = Acl(resource_type=ResourceType.TOPIC, resource_name="t", principal=ALICE, operation=Operation.READ)
 
 
-def test_what_it_takes_to_decide_does_not_grow_with_what_somebody_has_made_of_acls() -> None:
-    """Whoever may make ACLs makes as many as they like; what is denied is decided anew each time."""
+def test_the_cost_of_a_decision_does_not_grow_with_the_acls_of_a_tenant() -> None:
+    """A tenant may create as many ACLs as it likes, and denials are decided anew each time."""
     spellings = ["".join(letters) for letters in itertools.product(*(("2001:db8::", "2001:DB8::"), *["aA"] * 4))]
     hosts = [f"10.1.{number // 250}.{number % 250}" for number in range(1000)] + spellings
     both = (Permission.ALLOW, Permission.DENY)
     index = AclIndex([replace(READ, host=host, permission=permission) for host in hosts for permission in both])
-    (pattern,), wanted = index.covering(ResourceType.TOPIC, "t"), rules._WANTED[Operation.READ]
+    (pattern,), mask = index.covering(ResourceType.TOPIC, "t"), rules._MASKS[Operation.READ]
     for host in ("10.1.0.1", "2001:db8::aaaa"):
-        assert len(list(rules._of(pattern, ALICE, host, wanted))) == 2
+        assert len(list(rules._of(pattern, ALICE, host, mask))) == 2
         verdict = decide(index, ALICE, host, Operation.READ, ResourceType.TOPIC, "t")
         assert verdict.acl is not None
         assert (verdict.allowed, verdict.acl.permission) == (False, Permission.DENY)
-    assert not list(rules._of(pattern, ALICE, HERE, wanted))
-    assert not list(rules._of(pattern, BOB, "10.1.0.1", wanted))
+    assert not list(rules._of(pattern, ALICE, HERE, mask))
+    assert not list(rules._of(pattern, BOB, "10.1.0.1", mask))
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=4)), st.text("ab", max_size=6))
@@ -259,7 +259,7 @@ def test_whether_a_name_begins_with_one_of_many(prefixes: list[str], name: str) 
     assert rules._begins(name, shortest) is name.startswith(tuple(prefixes))
 
 
-def test_what_it_takes_to_remove_does_not_grow_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_removal_does_not_grow_either(monkeypatch: pytest.MonkeyPatch) -> None:
     present = [replace(READ, host=f"10.1.{number // 250}.{number % 250}") for number in range(1000)]
     index, compared = AclIndex(present), 0
     assert index.matching(named(READ)) == present

@@ -160,9 +160,7 @@ def test_authorized_operations_are_kafkas_bit_field() -> None:
     ("asked", "asks_for_credentials", "is_on"),
     [("", False, False), ("", True, True), ("none", True, False), (STANDARD_AUTHORIZER, False, True)],
 )
-def test_the_authorizer_is_on_by_default_if_a_listener_asks_for_credentials(
-    asked: str, asks_for_credentials: bool, is_on: bool
-) -> None:
+def test_authorization_is_on_by_default_with_credentials(asked: str, asks_for_credentials: bool, is_on: bool) -> None:
     settings = SETTINGS.started_with(
         {"authorizer.class.name": asked, "super.users": " User:a; User:CN=b,O=c ;"}
     )  # fmt: skip
