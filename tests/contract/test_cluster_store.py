@@ -163,7 +163,7 @@ async def test_what_was_under_way_when_a_cluster_was_let_go_goes_too(database: A
         return not left.pop(0)
 
     chore = ClusterRemoval(clusters, database, [step], is_ready=lambda: True, clock=clock, settle_s=3)
-    while clusters.by_name("acme") or clusters.going():
+    while clusters.by_name("acme") or clusters.deleting():
         wait_s = await chore.run()
         assert wait_s in (0, 3)
         clock.time_ms += int(wait_s * 1000)
@@ -187,7 +187,7 @@ async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: 
     chore = ClusterRemoval(clusters, database, [step], is_ready=lambda: True, clock=ManualClock(), settle_s=0)
     assert [await chore.run() for _ in range(10)] == [*[0] * 9, RETRY_S]
     assert steps == ["big", "stuck", "small", "big", "small", "big", "small", "big", "big"]
-    assert [cluster.name for cluster in clusters.going()] == ["stuck"]
+    assert [cluster.name for cluster in clusters.deleting()] == ["stuck"]
 
 
 async def test_clusters_of_other_agents_are_followed_without_a_write(database: Any) -> None:
@@ -206,19 +206,19 @@ async def test_clusters_of_other_agents_are_followed_without_a_write(database: A
     await one.begin_deletion("acme")
     await following.look()
     assert not two.is_open(acme.cluster_id)
-    assert two.going() == one.going()
-    await one.forget(one.going()[0])
+    assert two.deleting() == one.deleting()
+    await one.forget(one.deleting()[0])
     again = await one.create("acme", "prod")
     await following.look()
     assert two.by_name("acme") == again
-    await two.forget(two.going()[0])
-    assert (two.by_name("acme"), two.going()) == (again, []), "the new one stays"
+    await two.forget(two.deleting()[0])
+    assert (two.by_name("acme"), two.deleting()) == (again, []), "the new one stays"
     await one.begin_deletion("acme")
-    await one.forget(one.going()[0])
+    await one.forget(one.deleting()[0])
     await one.delete_environment("prod")
     await following.look()
     assert two.environments() == one.environments()
-    assert [cluster.cluster_id for cluster in two.going()] == [again.cluster_id], "what it has of it here is to go"
+    assert [cluster.cluster_id for cluster in two.deleting()] == [again.cluster_id], "what it has of it here is to go"
     counters = "SELECT name, value FROM counter ORDER BY name"
     before = await database.statement(counters)
     changed.clear()

@@ -334,7 +334,7 @@ async def test_losses_of_many_clusters_are_reported_a_hundred_at_a_time(
     log = log_over(kept, queue_max=1)  # Three fourths of it are nothing.
     for cluster_id in range(25):
         log.on_decision(replace(CONTEXT, cluster_id=cluster_id), decided("t"))
-    log._begin()
+    log._start_task()
     await idle(log)
     assert [len(batch) for batch in kept.batches] == [10, 10, 5]
     assert kept.losses_of == {f"lkc-{cluster_id}": 1 for cluster_id in range(25)}
@@ -350,7 +350,7 @@ async def test_the_queue_is_bounded_in_bytes_too(kept: Kept) -> None:
     assert 70 < log.waiting < 90
     assert log.waiting + log.stats.lost == 101
     await idle(log)
-    assert log._waiting.size_bytes == 0
+    assert log._queue.size_bytes == 0
     deny(log, 100)
     assert log.waiting == 100
     await idle(log)
@@ -398,7 +398,7 @@ async def test_a_fact_that_cannot_be_encoded_costs_that_event_only(kept: Kept) -
     log = log_over(kept)
     deny(log, 1)
     caller = Caller(1, "User:eve", None, "10.0.0.7", 4)
-    log._tell(Changed(0, caller, ApiKey.ALTER_CLIENT_QUOTAS, THE_CLUSTER, 0, {"x": float("nan")}))  # The bug.
+    log._record(Changed(0, caller, ApiKey.ALTER_CLIENT_QUOTAS, THE_CLUSTER, 0, {"x": float("nan")}))  # The bug.
     deny(log, 2, start=1)
     await idle(log)
     assert names_in(kept) == ["t0", "t1", "t2"]

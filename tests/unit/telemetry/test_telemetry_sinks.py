@@ -52,14 +52,14 @@ def test_numbers_come_out_as_they_went_in(found: list[Point]) -> None:
 
 def test_labels_are_added_to_the_resource() -> None:
     data = with_labels(metrics(resource=field(1, attribute("mine", "1"))) + metrics(), {"client_id": "ä" * 100})
-    (first, second) = list(otlp._each(memoryview(data), 1))
+    (first, second) = list(otlp._messages(memoryview(data), 1))
     added = [
         otlp._read_attribute(one)
-        for resource in otlp._each(first, otlp.RESOURCE)
-        for one in otlp._each(resource, otlp.ATTRIBUTES)
+        for resource in otlp._messages(first, otlp.RESOURCE)
+        for one in otlp._messages(resource, otlp.ATTRIBUTES)
     ]
     assert added == [("mine", "1"), ("client_id", "ä" * 100)]
-    assert len(list(otlp._each(second, otlp.RESOURCE))) == 2
+    assert len(list(otlp._messages(second, otlp.RESOURCE))) == 2
 
 
 def test_nobody_says_in_their_own_metrics_that_they_are_somebody_else() -> None:
@@ -68,9 +68,9 @@ def test_nobody_says_in_their_own_metrics_that_they_are_somebody_else() -> None:
     resource = b"".join(field(1, attribute(name, text)) for name, text in forged) + b"\x10\x05"
     labels = {"virtual_cluster": "7", "principal": "User:bob"}
     data = with_labels(field(1, field(1, resource) + field(3, b"schema") + field(1, resource)), labels)
-    (only,) = otlp._each(memoryview(data), 1)
-    resources = list(otlp._each(only, otlp.RESOURCE))
-    added = [otlp._read_attribute(one) for resource in resources for one in otlp._each(resource, otlp.ATTRIBUTES)]
+    (only,) = otlp._messages(memoryview(data), 1)
+    resources = list(otlp._messages(only, otlp.RESOURCE))
+    added = [otlp._read_attribute(one) for resource in resources for one in otlp._messages(resource, otlp.ATTRIBUTES)]
     assert added == [("mine", "1"), ("mine", "1"), *labels.items()]
     assert [value for resource in resources for number, value in otlp._fields(resource) if number == 2] == [5, 5]
     assert b"schema" in data
