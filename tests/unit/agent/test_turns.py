@@ -13,7 +13,7 @@ from agent_world import Setup
 from penstock.agent.listeners import Listener
 from penstock.agent.turns import NEWCOMERS_PER_TURN, TurnLoop, at_turn_end, newcomers_of, turn_of
 from penstock.base.clock import SystemClock
-from penstock.identity.model import NOBODY
+from penstock.identity.model import ANONYMOUS_IDENTITY
 
 
 def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -218,7 +218,10 @@ def test_a_connection_is_a_newcomer_until_it_has_authenticated() -> None:
         newcomers = newcomers_of(asyncio.get_running_loop())
         seen = []
         listener = Listener(protocol="SASL_PLAINTEXT", mechanisms=("PLAIN",))
-        for ends in (lambda connection: connection.belongs_to(NOBODY), lambda connection: connection.close()):
+        for ends in (
+            lambda connection: connection.belongs_to(ANONYMOUS_IDENTITY),
+            lambda connection: connection.close(),
+        ):
             ours, theirs = socket.socketpair()
             setup.server._accept(theirs, "10.0.0.1", listener)
             seen.append(bool(newcomers))
