@@ -147,6 +147,8 @@ def _peers(cache: Path, *, calibrate: bool) -> Mapping[Variant, Peer]:
         Variant.PENSTOCK_TENANT: kafka if calibrate else Penstock("disk", tenants=True),
         Variant.PENSTOCK_ELSEWHERE: kafka if calibrate else Penstock("disk", tenants=True),
         Variant.PENSTOCK_NEIGHBOUR: kafka if calibrate else Penstock("disk", tenants=True),
+        Variant.PROCESS_TENANT: kafka if calibrate else Penstock("process", tenants=True),
+        Variant.PROCESS_NEIGHBOUR: kafka if calibrate else Penstock("process", tenants=True),
         Variant.KAFKA_TLS: kafka_tls,
         Variant.PENSTOCK_TLS: kafka_tls if calibrate else Penstock("disk", tls=True),
     }

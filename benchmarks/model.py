@@ -24,6 +24,8 @@ class Variant(Enum):
     PENSTOCK_TENANT = "penstock-tenant"
     PENSTOCK_ELSEWHERE = "penstock-elsewhere"
     PENSTOCK_NEIGHBOUR = "penstock-neighbour"
+    PROCESS_TENANT = "process-tenant"
+    PROCESS_NEIGHBOUR = "process-neighbour"
     KAFKA_TLS = "kafka-tls"
     PENSTOCK_TLS = "penstock-tls"
 
@@ -41,6 +43,8 @@ _TITLES = {
     Variant.PENSTOCK_TENANT: "Penstock, one tenant",
     Variant.PENSTOCK_ELSEWHERE: "Penstock, the noise at another agent",
     Variant.PENSTOCK_NEIGHBOUR: "Penstock, the noise at the same agent",
+    Variant.PROCESS_TENANT: "Penstock, process, one tenant",
+    Variant.PROCESS_NEIGHBOUR: "Penstock, process, the noise at the same agent",
     Variant.KAFKA_TLS: "Kafka, TLS",
     Variant.PENSTOCK_TLS: "Penstock, TLS",
 }

@@ -11,30 +11,31 @@ import (
 
 // options are the same for every mode; each mode's file says which it reads.
 type options struct {
-	mode         string
-	broker       string
-	topic        string
-	partitions   int
-	topics       int
-	size         int
-	rate         float64
-	records      int64
-	duration     time.Duration
-	warmup       time.Duration
-	timeout      time.Duration
-	linger       time.Duration
-	batchBytes   int
-	batchRecords int
-	producers    int
-	inflight     int
-	groups       int
-	members      int
-	count        int
-	since        int64
-	keys         int
-	configs      string
-	ca           string
-	attended     bool
+	mode            string
+	broker          string
+	topic           string
+	partitions      int
+	topics          int
+	size            int
+	rate            float64
+	transactionRate float64
+	records         int64
+	duration        time.Duration
+	warmup          time.Duration
+	timeout         time.Duration
+	linger          time.Duration
+	batchBytes      int
+	batchRecords    int
+	producers       int
+	inflight        int
+	groups          int
+	members         int
+	count           int
+	since           int64
+	keys            int
+	configs         string
+	ca              string
+	attended        bool
 }
 
 func parseOptions(args []string) (options, error) {
@@ -47,6 +48,7 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.topics, "topics", 50, "topics of -mode sparse")
 	f.IntVar(&o.size, "size", 1024, "bytes of a record's value")
 	f.Float64Var(&o.rate, "rate", 0, "records per second in all (0: as fast as possible)")
+	f.Float64Var(&o.transactionRate, "transaction-rate", 0, "transactions per second in all (0: as fast as possible)")
 	f.Int64Var(&o.records, "records", 0, "stop after so many records (0: by duration alone)")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "timed part")
 	f.DurationVar(&o.warmup, "warmup", 2*time.Second, "untimed load before it")

@@ -11,7 +11,8 @@ import (
 )
 
 // runTransactions has -producers clients, each with a transactional id of its own, commit transactions of -batch-records
-// records, one after the other. A commit is timed from when the records are acknowledged to the answer of EndTxn.
+// records, one after the other: as fast as they can, or at -transaction-rate of all together. A commit is timed from when
+// the records are acknowledged to the answer of EndTxn.
 func runTransactions(ctx context.Context, o options, m *marks) (figures, error) {
 	var clients []*kgo.Client
 	defer func() { closeAll(clients) }()
@@ -59,9 +60,14 @@ func (c *committers) run(ctx context.Context, until time.Time) error {
 	var working sync.WaitGroup
 	failures := make(chan error, len(c.clients))
 	values := randomValues(256, c.o.size, 1)
-	for _, client := range c.clients {
+	started := time.Now()
+	for i, client := range c.clients {
 		working.Go(func() {
-			for time.Now().Before(until) && ctx.Err() == nil {
+			for n := 0; time.Now().Before(until) && ctx.Err() == nil; n++ {
+				if c.o.transactionRate > 0 {
+					due := float64(n*len(c.clients)+i) / c.o.transactionRate
+					time.Sleep(time.Duration(due*1e9) - time.Since(started))
+				}
 				if err := c.commit(ctx, client, values); err != nil {
 					failures <- err
 					return

@@ -12,9 +12,9 @@ from .latency import END_TO_END_1K, END_TO_END_10K
 from .lifecycle import CROWD, IDLE, RECOVERY, START
 from .producing import ONE_RECORD_1, ONE_RECORD_64, PRODUCE_1M, PRODUCE_16K
 from .sparse import SPARSE
-from .tenants import NEIGHBOUR
+from .tenants import NEIGHBOUR, NEIGHBOUR_PROCESS
 from .topics import TOPICS
-from .transactions import RELAY, TRANSACTIONS_1, TRANSACTIONS_10, TRANSACTIONS_100
+from .transactions import RELAY, TRANSACTIONS_1, TRANSACTIONS_10, TRANSACTIONS_100, TRANSACTIONS_PACED
 
 ROWS: tuple[Row, ...] = (
     PRODUCE_16K,
@@ -29,6 +29,7 @@ ROWS: tuple[Row, ...] = (
     TRANSACTIONS_1,
     TRANSACTIONS_10,
     TRANSACTIONS_100,
+    TRANSACTIONS_PACED,
     RELAY,
     SHARE,
     COMPACTION,
@@ -38,6 +39,7 @@ ROWS: tuple[Row, ...] = (
     GUARDED_PRODUCE,
     GUARDED_ONE_RECORD,
     NEIGHBOUR,
+    NEIGHBOUR_PROCESS,
     TLS_PRODUCE,
     TLS_CONSUME,
     START,

@@ -20,6 +20,16 @@ START_S = 2.0
 """What is free at the beginning is used up by then."""
 
 
+_SOURCES = {
+    Variant.PENSTOCK_TENANT: None,
+    Variant.PENSTOCK_ELSEWHERE: Variant.PENSTOCK_NEIGHBOUR,
+    Variant.PENSTOCK_NEIGHBOUR: Variant.PENSTOCK_NEIGHBOUR,
+    Variant.PROCESS_TENANT: None,
+    Variant.PROCESS_NEIGHBOUR: Variant.PROCESS_NEIGHBOUR,
+}
+"""At which agent there is noise."""
+
+
 @contextlib.contextmanager
 def _noise(bench: Bench, server: Server) -> Iterator[None]:
     directory = server.place.directory
@@ -44,7 +54,8 @@ def _noise(bench: Bench, server: Server) -> Iterator[None]:
 
 def _measure(bench: Bench, variant: Variant) -> Figures:
     server, topic, scale = bench.server(variant), bench.topic("steady"), bench.scale
-    noisy = None if variant is Variant.PENSTOCK_TENANT else bench.server(Variant.PENSTOCK_NEIGHBOUR)
+    source = _SOURCES[variant]
+    noisy = None if source is None else bench.server(source)
     bench.settle(server)
     with contextlib.ExitStack() as around:
         if noisy is not None:
@@ -75,6 +86,21 @@ NEIGHBOUR = Row(
         Target(
             figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
             reference=Variant.PENSTOCK_ELSEWHERE,
+        ),
+    ),
+)  # fmt: skip
+
+NEIGHBOUR_PROCESS = Row(
+    name="neighbour-process",
+    title="the same, acknowledged by the process",
+    variants=(Variant.PROCESS_TENANT, Variant.PROCESS_NEIGHBOUR),
+    measure=_measure,
+    shown=NEIGHBOUR.shown,
+    targets=(
+        # No record waits for the disk, which both tenants share and which no agent can divide.
+        Target(
+            figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PROCESS_NEIGHBOUR,
+            reference=Variant.PROCESS_TENANT,
         ),
     ),
 )  # fmt: skip

@@ -9,18 +9,20 @@ from benchmarks.model import Figures, Goal, Row, Target, Variant
 
 THREE = (Variant.KAFKA, Variant.PENSTOCK_DISK, Variant.PENSTOCK_PROCESS)
 RECORDS = 10
+PACED_PER_S = 150
+"""A rate that Kafka reaches, too."""
 RELAYED_AT_ONCE = 500
 RELAYED_BYTES_PER_S = 75_000_000
 """More than anybody relays."""
 
 
-def _of(producers: int) -> Callable[[Bench, Variant], Figures]:
+def _of(producers: int, *, per_s: int = 0) -> Callable[[Bench, Variant], Figures]:
     def measure(bench: Bench, variant: Variant) -> Figures:
         server, topic, scale = bench.server(variant), bench.topic("transactions"), bench.scale
         bench.settle(server)
         measured = bench.load(
             server, "transactions", topic=topic, producers=producers, batch_records=RECORDS, linger="0s",
-            duration=f"{scale.duration_s}s", warmup=f"{scale.warmup_s}s",
+            transaction_rate=per_s, duration=f"{scale.duration_s}s", warmup=f"{scale.warmup_s}s",
         )  # fmt: skip
         bench.drop(server, topic)
         figures = costs(measured)
@@ -57,6 +59,17 @@ def _row(producers: int) -> Row:
 
 
 TRANSACTIONS_1, TRANSACTIONS_10, TRANSACTIONS_100 = _row(1), _row(10), _row(100)
+
+TRANSACTIONS_PACED = Row(
+    name="transactions-paced",
+    title=f"transactions of {RECORDS} records, 100 producers, {PACED_PER_S} a second in all",
+    variants=THREE,
+    measure=_of(100, per_s=PACED_PER_S),
+    shown=("transactions_per_s", "commit_p50_ms", "commit_p99_ms", "cpu_us_per_transaction"),
+    targets=(Target(figure="commit_p99_ms", goal=Goal.AT_MOST, bound=1.5),),
+)
+"""As fast as they can, a hundred producers have as many commits waiting for each other as the broker lets them get that
+far, which differs by a factor of ten. At the same rate latencies can be compared."""
 
 RELAY = Row(
     name="relay",
