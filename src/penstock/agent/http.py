@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -22,12 +24,18 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.agent.listeners import is_loopback, listening_socket
+from penstock.base.clock import SystemClock
+from penstock.base.complaints import Seldom
 
 MAX_CONNECTIONS = 64
 """At the same time: whoever can reach the address needs no credentials, and each has a file and memory."""
 PATIENCE_S = 10.0
 """How long a request may take to come, and its answer to be taken."""
+ACCEPTED_AT_ONCE = 16
+"""asyncio tries as often in a row, even when each attempt fails because too many files are open."""
+COMPLAIN_EVERY_S = 60.0
 _HOST = r"(?i)(\[[0-9a-f:.]+\]|[^][:@/]+)(:[0-9]*)?"
+_log = logging.getLogger(__name__)
 
 
 class _QuietServer(Server):
@@ -132,13 +140,31 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     sock = listening_socket(host, port)
     config = Config(
         app, http=_Bounded, lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
-        timeout_keep_alive=5,
+        timeout_keep_alive=5, backlog=ACCEPTED_AT_ONCE,
     )  # fmt: skip
     server = _QuietServer(config)
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(_complain_seldom())
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         yield int(sock.getsockname()[1])
     finally:
+        loop.set_exception_handler(handler)
         server.stop()
         await task
         sock.close()
+
+
+def _complain_seldom() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """A handler of the loop's exceptions that logs at a limited rate that connections cannot be accepted: asyncio tries
+    again and again, and what it logs each time would take the loop's time and fill the disk."""
+    seldom = Seldom(SystemClock(), COMPLAIN_EVERY_S)
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") != "socket.accept() out of system resource":
+            loop.default_exception_handler(context)
+        elif seldom.is_due():
+            _log.error("a connection of HTTP could not be accepted: %s", context.get("exception"))
+
+    return handle

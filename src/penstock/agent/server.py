@@ -163,7 +163,7 @@ class Server:
                 return
             except OSError as problem:
                 # Out of file descriptors, most likely: connections that end make room; do not spin meanwhile.
-                _log.error("a connection could not be accepted: %s", problem)
+                self.complaints.warn("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
             self._accept(sock, host_of(str(address[0])), listening.listener, listening.tls, int(address[1]))

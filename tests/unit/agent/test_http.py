@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import resource
+import socket
+from collections.abc import Iterator
 
 import pytest
 from starlette.applications import Starlette
@@ -184,3 +189,40 @@ async def test_what_is_being_answered_is_finished() -> None:
     assert await ends(idle)
     writer.close()
     idle_writer.close()
+
+
+async def test_running_out_of_files_costs_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio logs a traceback for each attempt to accept, as many as may wait, once a second."""
+    async with serving(served(), "127.0.0.1", 0) as port:
+        reader, writer = await connect(port)
+        assert await is_answered(reader, writer)
+        with socket.socket() as client:
+            client.setblocking(False)
+            with no_more_files():
+                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+                async with asyncio.timeout(10):
+                    while not caplog.records:
+                        await asyncio.sleep(0.01)
+                assert await is_answered(reader, writer)
+            assert await is_answered(*await asyncio.open_connection(sock=client))
+        writer.close()
+    (record,) = caplog.records
+    assert record.getMessage().endswith("Too many open files")
+    assert record.exc_info is None
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """Use up the descriptors of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 32, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
