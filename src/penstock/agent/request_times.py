@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.durations import Durations
 from penstock.wire.api_keys import ApiKey
 
@@ -38,7 +38,7 @@ class RequestTimes:
         """How long answers waited for a client to take more of them."""
         self.slow_s = slow_s
         """From where on the log tells of a request."""
-        self._last_flush, self._seldom, self._left_out = last_flush, Seldom(clock, COMPLAIN_EVERY_S), 0
+        self._last_flush, self._seldom, self._left_out = last_flush, LogThrottle(clock, COMPLAIN_EVERY_S), 0
 
     def complain(self, connection: Connection, key: int, took_s: float) -> None:
         """A request took longer than that: say so, and where the time went, unless it was said of another just now."""

@@ -46,7 +46,7 @@ from penstock.authorization.authorizer import Decision
 from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, PlatformError
@@ -133,7 +133,7 @@ class AuditLog:
         self._in_flight: list[CapturedFact] = []
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self._has_ended = False
         self.stats = AuditStats()
 
@@ -327,7 +327,7 @@ class AuditLog:
         self._losses.add(cluster_id, 1, self._clock.now_ms())
         lost = self.stats.lost_by_cluster
         lost[cluster_id] = lost.get(cluster_id, 0) + 1
-        if self._complaints.is_due():
+        if self._log_throttle.is_due():
             _log.warning("audit events were dropped, %d in total", self.stats.lost)
 
     def _drop_all(self, facts: Sequence[CapturedFact]) -> None:

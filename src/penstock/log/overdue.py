@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.log.answers import Settles
 
 LOOK_EVERY_S = 1.0
@@ -31,7 +31,7 @@ class Overdue:
         """`waiting` yields those that wait, some of them several times; None: there are none and never will be."""
         self._deadlines: dict[Settles, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self.count = 0
         """Requests that timed out, since the process started."""
 
@@ -54,7 +54,7 @@ class Overdue:
             return
         before = self.count
         pause_s = self.answer(waiting)
-        if self.count > before and self._complaints.is_due():
+        if self.count > before and self._log_throttle.is_due():
             _log.warning(
                 "%d produce requests have waited longer than their time-outs: the disk or the database takes long, and"
                 " what they carry may be appended yet", self.count - before,

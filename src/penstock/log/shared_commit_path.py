@@ -32,7 +32,7 @@ from typing import Any
 
 from penstock.base.backoff import Backoff, until_answered
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
@@ -415,7 +415,7 @@ class SharedCommitPath:
         return await self._decided(new, self._locked)
 
     async def _until_answered(self, script: Callable[[], Script[Any]]) -> Any:
-        complaints = Seldom(self._clock, COMPLAIN_EVERY_S)
+        complaints = LogThrottle(self._clock, COMPLAIN_EVERY_S)
 
         def complain(problem: PlatformError) -> None:
             if complaints.is_due():

@@ -21,7 +21,7 @@ from itertools import chain, islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
@@ -140,7 +140,7 @@ class Writer:
         self._abandoned = False
         self.stats, self.stages = WriterStats(), Stages()
         self._failed_in_a_row = 0
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
 
     def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
         """Put a batch into its partition's buffer. The ticket is settled when the batch is durable, or refused."""
@@ -734,7 +734,7 @@ class Writer:
         """Nothing was written: answer with a retriable error."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
-        if self._complaints.is_due(is_new=self._failed_in_a_row == 1):
+        if self._log_throttle.is_due(is_new=self._failed_in_a_row == 1):
             _log.error("a flush failed, its producers are told to try again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
         for share in flush.shares:

@@ -24,7 +24,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, PlatformError, Unavailable
 from penstock.coordination.model import Key
@@ -109,7 +109,7 @@ class DeadLetters:
         """Partitions for which `begin` was called while their task was running."""
         self._turns = Turns(AT_ONCE, OF_CLUSTER_AT_ONCE)
         self._closed = False
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self.charge: Callable[[int, int], int] = lambda cluster_id, size_bytes: 0
         """Charges written bytes to a virtual cluster's quota; returns the throttle time in milliseconds."""
         self.stats = DeadLetterStats()
@@ -319,5 +319,5 @@ class DeadLetters:
             return False
 
     def _complain(self, name: PartitionName, what: str, problem: Exception | str) -> None:
-        if self._complaints.is_due():
+        if self._log_throttle.is_due():
             _log.error("dead letters of the share group %r %s: %s", name.group_id, what, problem)

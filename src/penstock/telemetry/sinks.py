@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.clusters.sharing import FairCapacity
 from penstock.telemetry.otlp import points, with_labels
 from penstock.wire.primitives import Buffer
@@ -61,7 +61,7 @@ class OtlpForwarder:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self.dropped = 0
 
     def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Apply:
@@ -93,7 +93,7 @@ class OtlpForwarder:
                 self._waiting_bytes -= size
 
     def _complain(self, problem: OSError) -> None:
-        if self._complaints.is_due():
+        if self._log_throttle.is_due():
             _log.warning("client metrics could not be sent to the OTLP receiver: %s", problem)
 
     async def close(self) -> None:

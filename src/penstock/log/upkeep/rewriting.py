@@ -23,7 +23,7 @@ from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
 from penstock.keys.model import KeysErased
@@ -84,7 +84,7 @@ class SegmentChanges:
         self._executor = executor
         self._doubtful: set[Partition] = set()
         """Partitions whose size in memory may be wrong, because the answer of a change was lost."""
-        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self._in_doubt: list[Upload] = []
         """Objects of which it is unknown whether they are named."""
 
@@ -120,7 +120,7 @@ class SegmentChanges:
 
     def complain(self, partition: Partition, problem: Exception) -> None:
         """Log that a partition is skipped because it cannot be opened, at a limited rate: there may be thousands."""
-        if self._complaints.is_due():
+        if self._log_throttle.is_due():
             _log.error("%s-%d, for one, is not rewritten now: %s", partition.topic.name, partition.index, problem)
 
     async def in_thread(self, work: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock.base.clock import Clock
 
 
-class Seldom:
+class LogThrottle:
     """Lets one message pass in so many seconds."""
 
     __slots__ = ("_clock", "_every_s", "_said_s")
