@@ -8,8 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.durations import Durations
+from penstock.base.log_throttle import LogThrottle
 from penstock.wire.api_keys import ApiKey
 
 if TYPE_CHECKING:

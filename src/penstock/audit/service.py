@@ -46,13 +46,13 @@ from penstock.authorization.authorizer import Decision
 from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.portions import MADE_AT_ONCE, breathe, forget
 from penstock.base.randomness import Randomness, new_uuid
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.identity.attempts import Attempt
 from penstock.wire.api_keys import ApiKey
 
@@ -129,7 +129,7 @@ class AuditLog:
         self._losses = Losses()
         self._logged_once: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._recording = Undivided()
+        self._recording = ShieldedTasks()
         self._in_flight: list[CapturedFact] = []
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()

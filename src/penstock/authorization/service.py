@@ -17,7 +17,7 @@ from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe, distinct
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.metadata.database import Database, Script
 
 MAX_ACLS = 100_000
@@ -41,7 +41,7 @@ class AclService:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._clusters: dict[int, AclIndex] = {}
-        self._lock, self._changes = asyncio.Lock(), Undivided()
+        self._lock, self._changes = asyncio.Lock(), ShieldedTasks()
         self._is_stale = False
         self._version = -1
         self._listeners: list[Callable[[int | None], None]] = []

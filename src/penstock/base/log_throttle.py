@@ -1,4 +1,4 @@
-"""Rate-limited logging: a lasting failure is logged now and then, not each time."""
+"""A rate limit on log messages, so that a lasting failure is not logged every time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock.base.clock import Clock
 
 
 class LogThrottle:
-    """Lets one message pass in so many seconds."""
+    """Lets one message pass per interval."""
 
     __slots__ = ("_clock", "_every_s", "_said_s")
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.clusters import store, transitions
 from penstock.clusters.failures import AlreadyExists, Forbidden
 from penstock.clusters.limits import LimitKey, Limits, changed_limits
@@ -35,7 +35,7 @@ class Clusters:
         self.on_change: Callable[[Cluster], None] = lambda cluster: None
         """Called after a cluster was created or changed."""
         self._lock = asyncio.Lock()
-        self._changes = Undivided()
+        self._changes = ShieldedTasks()
 
     async def open(self, kafka_cluster_id: str) -> None:
         """Create the permanent clusters, and load all. The id is that of the default cluster."""

@@ -19,7 +19,7 @@ from penstock.base.later import later
 from penstock.base.portions import MADE_AT_ONCE, breathe, in_order, together
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.settings import LiveSettings
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
@@ -183,7 +183,7 @@ class GroupService:
         """Called before a group is deleted by a request, which waits for it."""
         self.delete_with: Callable[[Key, Callable[[], Awaitable[bool]]], Coroutine[Any, Any, None]] = _alone
         """Wraps the deletion of a group, so that its other state is deleted as well, with no writes in between."""
-        self._deletions = Undivided()
+        self._deletions = ShieldedTasks()
         self._counts: dict[int, int] = {}
         """The number of groups of each virtual cluster."""
         self._journal = journal

@@ -21,8 +21,8 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness, uuid_text
+from penstock.base.shielded import ShieldedTasks
 from penstock.base.threads import OnThread
-from penstock.base.undivided import Undivided
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
@@ -97,7 +97,7 @@ class Authenticator:
         self._cluster_named = cluster_named
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self._waiting, self._working = 0, Undivided()
+        self._waiting, self._working = 0, ShieldedTasks()
         self._right_passwords: OrderedDict[bytes, bool] = OrderedDict()
         """Caches keyed by HMACs of the credential and of what is stored of it, under a key that only this process
         has."""

@@ -14,7 +14,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.identity import accounts, scram, store, token_store
 from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
@@ -42,10 +42,10 @@ class Identities:
 
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness,
-        revoked: Revoked = lambda credential_ids, asked_by: None, changes: Undivided | None = None,
+        revoked: Revoked = lambda credential_ids, asked_by: None, changes: ShieldedTasks | None = None,
     ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
-        self._revoked, self._changes = revoked, changes or Undivided()
+        self._revoked, self._changes = revoked, changes or ShieldedTasks()
         self._revoking = asyncio.Lock()
 
     # ---- users ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from penstock.base.backoff import Backoff
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.keys import store, transitions
 from penstock.keys.model import (
     SECRET_BYTES,
@@ -80,7 +80,7 @@ class DataKeys:
         self._wrapped: dict[int, WrappedKey] = {}
         self._cached: OrderedDict[int, DataKey] = OrderedDict()
         self._fetching: dict[int, asyncio.Task[DataKey]] = {}
-        self._changing, self._changes = asyncio.Lock(), Undivided()
+        self._changing, self._changes = asyncio.Lock(), ShieldedTasks()
         self._revision = 0
         """Another number after every change, so that what was read before one is known to be outdated."""
         self._tried = asyncio.Event()

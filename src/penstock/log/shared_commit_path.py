@@ -32,9 +32,9 @@ from typing import Any
 
 from penstock.base.backoff import Backoff, until_answered
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import Change, Outdated

@@ -21,7 +21,7 @@ from penstock.base.errors import InvalidRequest, OutcomeUnknown
 from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.base.settings import BrokerSettings, LiveSettings
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.log import topic_configs, topic_names, topic_store
 from penstock.log.model import Partition, Topic, TopicConfig
 from penstock.log.refusals import Refused
@@ -109,7 +109,7 @@ class Topics:
         """Called before a topic is deleted; the deletion waits for it, and does not happen if it fails."""
         self.partition_limit: Callable[[int], float | None] = lambda cluster_id: None
         """The limit on partitions of a virtual cluster; None: no limit."""
-        self._changes = Undivided()
+        self._changes = ShieldedTasks()
         self._other_configs: dict[tuple[int, int], dict[str, Overrides]] = {}
         """By virtual cluster and kind, then by name. Only resources that have overrides."""
         self._resolved_with = settings.start

@@ -21,9 +21,9 @@ from itertools import chain, islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import Lock
 from penstock.log.answers import CROWDED_OUT, USED_UP, Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted

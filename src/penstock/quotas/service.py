@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from penstock.base.errors import OutcomeUnknown
 from penstock.base.portions import breathe
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.log.refusals import Refused
 from penstock.metadata.database import Script
 from penstock.quotas import store, transitions
@@ -42,7 +42,7 @@ class Quotas:
         self._tables: dict[int, Table] = {}
         self._version = -1
         self._lock = asyncio.Lock()
-        self._changes = Undivided()
+        self._changes = ShieldedTasks()
         self.on_change: Callable[[], None] = lambda: None
         """Called after limits of a virtual cluster have changed."""
 

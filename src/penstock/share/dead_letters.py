@@ -24,9 +24,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, PlatformError, Unavailable
+from penstock.base.log_throttle import LogThrottle
 from penstock.coordination.model import Key
 from penstock.coordination.timers import Alarms, pause
 from penstock.keys.model import Lock

@@ -8,11 +8,11 @@ import pytest
 
 from penstock.agent.parts.access import Access
 from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 
 SUPER = "User:root"
 ACCESS = Access(
-    identities=cast(Any, None), changes=Undivided(), acls=cast(Any, None), authorizer=None,
+    identities=cast(Any, None), changes=ShieldedTasks(), acls=cast(Any, None), authorizer=None,
     super_users=frozenset({SUPER}), asks_for_credentials=True,
 )  # fmt: skip
 PLATFORM = RequestContext(principal="PlatformAdmin:alice", cluster_id=7, is_platform_admin=True)

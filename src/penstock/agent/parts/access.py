@@ -15,7 +15,7 @@ from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later, made_late
-from penstock.base.undivided import Undivided
+from penstock.base.shielded import ShieldedTasks
 from penstock.identity.model import USER
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Access:
     """Users, ACLs, and who is above them."""
 
     identities: identity_service.Identities
-    changes: Undivided
+    changes: ShieldedTasks
     """Those of identities that are under way."""
     acls: AclService
     authorizer: Authorizer | None
@@ -66,7 +66,7 @@ async def open_access(runtime: Runtime, stores: Stores, revoked: Callable[[Colle
     acls = AclService(stores.database)
     await acls.open()
     authorizer: Authorizer | None = None
-    changes = Undivided()
+    changes = ShieldedTasks()
     if chosen.is_on:
         authorizer = Authorizer(acls, super_users=chosen.super_users, allow_everyone=chosen.allow_everyone)
         acls.listen(authorizer.forget)

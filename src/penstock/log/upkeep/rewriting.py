@@ -23,9 +23,9 @@ from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import KeysErased
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted

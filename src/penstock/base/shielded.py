@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Undivided:
+class ShieldedTasks:
     """The changes of one service that are in flight."""
 
     def __init__(self) -> None:
