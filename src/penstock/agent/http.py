@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.agent.listeners import is_loopback, listening_socket
 from penstock.base.clock import SystemClock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 
 MAX_CONNECTIONS = 64
 """At the same time: whoever can reach the address needs no credentials, and each has a file and memory."""
@@ -145,7 +145,7 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     server = _QuietServer(config)
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
-    loop.set_exception_handler(_complain_seldom())
+    loop.set_exception_handler(_throttled_exception_handler())
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         yield int(sock.getsockname()[1])
@@ -156,15 +156,15 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
         sock.close()
 
 
-def _complain_seldom() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+def _throttled_exception_handler() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
     """A handler of the loop's exceptions that logs at a limited rate that connections cannot be accepted: asyncio tries
     again and again, and what it logs each time would take the loop's time and fill the disk."""
-    seldom = Seldom(SystemClock(), COMPLAIN_EVERY_S)
+    throttle = LogThrottle(SystemClock(), COMPLAIN_EVERY_S)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if context.get("message") != "socket.accept() out of system resource":
             loop.default_exception_handler(context)
-        elif seldom.is_due():
+        elif throttle.is_due():
             _log.error("a connection of HTTP could not be accepted: %s", context.get("exception"))
 
     return handle
