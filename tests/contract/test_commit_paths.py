@@ -650,7 +650,7 @@ class Guard:
 
 
 class Note:
-    """What passengers write in these tests: a producer's next epoch."""
+    """What participants write in these tests: a producer's next epoch."""
 
     def __init__(self) -> None:
         self.epochs: dict[int, int] = {}
@@ -664,15 +664,15 @@ class Note:
 
 
 class Ender:
-    """A passenger that ends a producer's transaction where its agent knows it to be open."""
+    """A participant that ends a producer's transaction where its agent knows it to be open."""
 
     def __init__(self, agent: Agent, producer: int, epoch: int) -> None:
         self.agent, self.producer, self.epoch = agent, producer, epoch
-        self.boarded = 0
+        self.prepared = 0
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def board(self, flush) -> bool:
-        self.boarded += 1
+    def prepare(self, flush) -> bool:
+        self.prepared += 1
         in_flush = list(flush.partitions_of(self.producer))
         ended = [
             partition
@@ -684,7 +684,7 @@ class Ender:
         flush.gather(Note, Note).epochs[self.producer] = self.epoch
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         self.answer.set_result(True)
 
     def failed(self, problem: Exception) -> None:
@@ -708,7 +708,7 @@ async def with_transactions(world: World, agents: int = 2) -> list[Agent]:
 
 async def end(agent: Agent, epoch: int) -> Ender:
     ender = Ender(agent, 7, epoch)
-    agent.writer.take_along(ender)
+    agent.writer.enlist(ender)
     assert await ender.answer
     return ender
 
@@ -742,7 +742,7 @@ async def test_the_end_of_a_transaction_has_its_markers_everywhere(world: World)
     await append(one.writer, (one.partitions[1], transactional(0)))
     await append(other.writer, (other.partitions[2], transactional(0)))  # Which the one does not know.
     ender = await end(one, 1)
-    assert ender.boarded == 2
+    assert ender.prepared == 2
     assert len(one.writer.transactions.outdated) == 1
     await other.follower.poll()
     for agent in (one, other):
@@ -753,7 +753,7 @@ async def test_the_end_of_a_transaction_has_its_markers_everywhere(world: World)
     # Others' commits that have nothing of the transaction do not matter.
     await append(one.writer, (one.partitions[1], transactional(0, epoch=1)))
     await append(other.writer, (other.partitions[3], batch()))
-    assert (await end(one, 2)).boarded == 1
+    assert (await end(one, 2)).prepared == 1
     await world.check(one, other)
 
 

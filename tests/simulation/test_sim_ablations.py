@@ -78,7 +78,7 @@ from penstock.share.model import ACQUIRED, AVAILABLE
 from penstock.share.runs import archived
 from penstock.storage.memory import MemoryObjectStore
 from penstock.storage.wal import Buffer, WalLocation
-from penstock.transactions import passengers
+from penstock.transactions import participants
 from penstock.transactions import store as transaction_store
 from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import LeasedSlots
@@ -96,7 +96,7 @@ def no_look_up_of_lost_answers(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(EmbeddedCommitPath, "_look_up", nothing)
     # Most ends of transactions are told by records, which nobody looks up.
-    patch.setattr(passengers.Writes, "record", lambda self: None)
+    patch.setattr(participants.TransactionWrites, "record", lambda self: None)
 
 
 def what_is_acknowledged_is_not_stored(patch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,15 @@
-"""One flush of the writer: shares of partitions, and passengers.
+"""One flush of the writer: shares of partitions, and participants.
 
-A *passenger* is another change that must become durable atomically with the flush, and in order with it: the state of a
-transaction and its markers, or letters for a share group's dead letter queue and the note that they were written. It
+A *participant* is another change that must become durable atomically with the flush, and in order with it: the state of
+a transaction and its markers, or letters for a share group's dead letter queue and the note that they were written. It
 decides when the flush is put together, on durable state and on the batches that are already in the flush. Since the
-writer has one flush in flight at a time, there is nothing else it could depend on. A flush may consist of passengers
+writer has one flush in flight at a time, there is nothing else it could depend on. A flush may consist of participants
 alone; without batches of theirs it needs no object, but it may get one: where a commit record is enough, that is faster
 than the database.
 
-Where several agents commit, durable state may be ahead of what is known here. So a passenger names the producers whose
-batches its decision depends on; if they have more batches, nothing of the flush is written and all of it is decided
-again (`Outdated`). Writes of passengers of the same kind are combined, so that they take few statements.
+Where several agents commit, durable state may be ahead of what is known here. So a participant names the producers
+whose batches its decision depends on; if they have more batches, nothing of the flush is written and all of it is
+decided again (`Outdated`). Writes of participants of the same kind are combined, so that they take few statements.
 """
 
 from __future__ import annotations
@@ -133,21 +133,21 @@ def append_marker(share: Share, batch: Accepted, ticket: Settles, now_ms: int) -
     note_marker(producers, producer_id, epoch, now_ms)
 
 
-class Passenger(Protocol):
+class Participant(Protocol):
     """A change that becomes durable with a flush."""
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Decide, and join the flush unless there is nothing to write; False to wait for the next flush."""
 
-    def landed(self) -> None:
-        """The flush is durable, and its batches are applied. Called at once, in the order of boarding."""
+    def committed(self) -> None:
+        """The flush is durable, and its batches are applied. Called at once, in the order in which they joined."""
 
     def failed(self, problem: PlatformError) -> None:
         """Nothing of the flush was written."""
 
 
-class Gathering(Protocol):
-    """The combined writes of all passengers of one kind in a flush."""
+class FlushWrites(Protocol):
+    """The combined writes of all participants of one kind in a flush."""
 
     def script(self) -> Script[None]:
         """Write them; as in `Change`."""
@@ -156,7 +156,7 @@ class Gathering(Protocol):
         """What `script` writes, for a commit record; None if it cannot be expressed there."""
 
 
-Gathered = TypeVar("Gathered", bound=Gathering)
+Gathered = TypeVar("Gathered", bound=FlushWrites)
 
 
 class TransactionGuard(Protocol):
@@ -175,10 +175,10 @@ class TransactionGuard(Protocol):
         """Producers have durable transactional batches in a partition, or markers."""
 
 
-class Brought:
-    """Ticket of a batch that a passenger brings. If the flush is decided again, the passenger brings another one.
+class ParticipantTicket:
+    """Ticket of a batch that a participant appends. If the flush is decided again, the participant appends another one.
 
-    Most passengers need no answer: `landed` and `failed` tell them about the whole flush.
+    Most participants need no answer: `committed` and `failed` tell them about the whole flush.
     """
 
     timeout_ms = None
@@ -190,7 +190,7 @@ class Brought:
         """Ignored."""
 
 
-_NOBODY = Brought()
+_NOBODY = ParticipantTicket()
 _NOTHING = memoryview(b"")
 
 
@@ -209,22 +209,22 @@ class Flush:
     """The seal of each share, if any is sealed."""
     tenants: list[Any] = field(default_factory=list)
     """The tenants of the arena chunk that contains the body."""
-    passengers: list[Passenger] | None = None
-    gathered: dict[type[Gathering], Gathering] | None = None
+    participants: list[Participant] | None = None
+    gathered: dict[type[FlushWrites], FlushWrites] | None = None
     producers: set[int] | None = None
-    """Producers on whose batches passengers' decisions depend."""
+    """Producers on whose batches participants' decisions depend."""
     by_partition: dict[Partition, Share] | None = None
     """The shares by partition, once markers have to be added to them."""
     record: bytes | None = b""
-    """What passengers write, for the commit record; None if it cannot be expressed there."""
-    boarded: set[object] | None = None
-    """What passengers have touched: a second one that needs the same takes the next flush."""
-    is_hurried: bool = False
-    """Whether what passengers write is worth an object that contains only its commit record."""
+    """What participants write, for the commit record; None if it cannot be expressed there."""
+    touched: set[object] | None = None
+    """What participants have touched: a second one that needs the same takes the next flush."""
+    is_urgent: bool = False
+    """Whether what participants write is worth an object that contains only its commit record."""
 
-    def let_board(self) -> None:
-        """Prepare for passengers."""
-        self.passengers, self.gathered, self.producers, self.boarded = [], {}, set(), set()
+    def begin_prepare(self) -> None:
+        """Called before participants are prepared."""
+        self.participants, self.gathered, self.producers, self.touched = [], {}, set(), set()
 
     @property
     def is_empty(self) -> bool:
@@ -240,36 +240,36 @@ class Flush:
     def can_do_without_object(self) -> bool:
         """Whether it can be committed by the database alone when the log takes no object because it is full. The
         database has room reserved, and this very change may be what makes room in the log."""
-        return not self.shares and bool(self.passengers)
+        return not self.shares and bool(self.participants)
 
     @property
     def change(self) -> Change | None:
-        """Everything that passengers write."""
-        if not self.passengers:
+        """Everything that participants write."""
+        if not self.participants:
             return None
         return Change(script=self._write_all, producers=self.producers or (), seen=self.seen, record=self.record)
 
-    def all_aboard(self) -> None:
-        """Boarding is over: what passengers write is known."""
+    def end_prepare(self) -> None:
+        """All participants are prepared: what they write is known."""
         gathered = tuple((self.gathered or {}).values())
         if gathered:
             self.record = gathered[0].record() if len(gathered) == 1 else None
 
-    def has_boarded(self, key: object) -> bool:
-        """Whether a passenger of this flush has touched a key."""
-        return self.boarded is not None and key in self.boarded
+    def is_touched(self, key: object) -> bool:
+        """Whether a participant of this flush has touched a key."""
+        return self.touched is not None and key in self.touched
 
-    def join(self, passenger: Passenger, *, producers: Iterable[int] = (), keys: Iterable[object] = ()) -> None:
-        """Add a passenger, with the producers its decision depends on and the keys that no other one may touch."""
-        assert self.passengers is not None
+    def join(self, participant: Participant, *, producers: Iterable[int] = (), keys: Iterable[object] = ()) -> None:
+        """Add a participant, with the producers its decision depends on and the keys that no other one may touch."""
+        assert self.participants is not None
         assert self.producers is not None
-        assert self.boarded is not None
-        self.passengers.append(passenger)
+        assert self.touched is not None
+        self.participants.append(participant)
         self.producers.update(producers)
-        self.boarded.update(keys)
+        self.touched.update(keys)
 
     def gather(self, kind: type[Gathered], make: Callable[[], Gathered]) -> Gathered:
-        """The combined writes of a kind of passengers; created for the first of them."""
+        """The combined writes of a kind of participants; created for the first of them."""
         assert self.gathered is not None
         found = self.gathered.get(kind)
         if found is None:
@@ -287,8 +287,8 @@ class Flush:
             if share.transactional is not None and producer_id in share.transactional:
                 yield share.partition
 
-    def append(self, partition: Partition, batch: Accepted, ticket: Brought = _NOBODY) -> Share:
-        """Append a batch of a passenger, after what the flush has for the partition; returns its share."""
+    def append(self, partition: Partition, batch: Accepted, ticket: ParticipantTicket = _NOBODY) -> Share:
+        """Append a batch of a participant, after what the flush has for the partition; returns its share."""
         share = self._share_of(partition)
         share.appended.append((batch, ticket, 0, share.next_offset))
         share.next_offset += batch.offset_count

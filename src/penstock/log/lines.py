@@ -5,9 +5,9 @@ Where several clusters have appended lately, each gets a limited share of a flus
 flush in flight and then for its own, so the size of flushes is what one tenant can cost another. The platform's own
 cluster, which holds the audit log, is served like the others but does not cause their shares to be limited.
 
-Where there are passengers, ends of transactions above all, flushes are kept short for a while: passengers do not queue,
-they join the next flush, so their latency is that of the flush in flight and of their own. Records pay for it with a
-few more flushes, at the same throughput.
+Where there are participants, ends of transactions above all, flushes are kept short for a while: participants do not
+queue, they join the next flush, so their latency is that of the flush in flight and of their own. Records pay for it
+with a few more flushes, at the same throughput.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ PART = Portion(512 * 1024, 1024)
 """A disk writes this in one or two milliseconds. So many batches, however small, take the loop as long."""
 SHORT_S = 0.002
 SHORT = Portion(512 * 1024, 64)
-"""The share when there are passengers, while a flush is written in less than `SHORT_S`: the loop's time for so many."""
+"""The share when there are participants, while a flush is written in less than `SHORT_S`: the loop's time for so
+many."""
 HURRIED_S = 1.0
-"""How long after one passenger more are expected."""
+"""How long after one participant more are expected."""
 
 
 class Lines:
@@ -93,7 +94,7 @@ class Lines:
         return PART if self.is_shared(now_s) else EVERYTHING
 
     def hurry(self, now_s: float, write_s: float) -> None:
-        """There are passengers. Where writing a flush takes long, putting it together may take as long."""
+        """There are participants. Where writing a flush takes long, putting it together may take as long."""
         self._hurried_until_s = now_s + HURRIED_S
         times = write_s / SHORT_S
         self._short = SHORT if times <= 1 else Portion(int(SHORT.size_bytes * times), int(SHORT.batches * times))

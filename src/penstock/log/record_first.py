@@ -90,7 +90,7 @@ class RecordFirstCommitPath:
         if not self._rows.has_changes:
             return
         try:
-            await self._rows.take_along(lambda connection: None)
+            await self._rows.store_with(lambda connection: None)
         except OutcomeUnknown as problem:
             raise Unavailable("it is not known whether the database has what was committed") from problem
 

@@ -16,9 +16,9 @@ A commit whose answer is lost is looked up before anything else happens. The sha
 commit in flight; one that has not started is prevented by an empty commit that takes its object id. After that the
 outcome is final, and nothing is ever appended twice.
 
-What passengers of a flush write is part of the commit's transaction, which then takes several round trips. Commits that
-happened after the passengers decided are checked first: if they have batches of a transaction that a passenger ends,
-markers would be missing; so nothing is written and the writer decides again (`Outdated`).
+What participants of a flush write is part of the commit's transaction, which then takes several round trips. Commits
+that happened after the participants decided are checked first: if they have batches of a transaction that a participant
+ends, markers would be missing; so nothing is written and the writer decides again (`Outdated`).
 
 An agent has at most one commit in flight: its writer guarantees that.
 """

@@ -174,7 +174,7 @@ class TrailingRows:
             self._bytes -= row.wal_length
             self._changes -= bool(row.change)
 
-    async def take_along(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def store_with(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run work after all currently queued rows, in one transaction with them.
 
         Transactions run in the order in which they are submitted, so no newer row can be there before them.
@@ -253,7 +253,7 @@ class UpToDateDatabase:
         """Run a script, all or nothing, after every change of the commits so far."""
         if not self._rows.has_changes:
             return await self._database.transaction(script)
-        return await self._rows.take_along(partial(run_script, script=script))
+        return await self._rows.store_with(partial(run_script, script=script))
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a read-only script, on what the database has already."""

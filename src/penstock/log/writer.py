@@ -36,9 +36,9 @@ from penstock.log.commits import (
     wake,
 )
 from penstock.log.flush import (
-    Brought,
+    ParticipantTicket,
     Flush,
-    Passenger,
+    Participant,
     Share,
     TransactionGuard,
     append_in_order,
@@ -65,8 +65,8 @@ COMPLAIN_EVERY_S = 10.0
 """How often the log says that flushes still fail: producers retry many times a second."""
 AWAITED_MAX = 1_000
 """How many producers whose first batch failed are remembered in a partition."""
-MAX_PASSENGERS = 2**14
-"""How many may board a flush. Each has at most one marker per partition, beside what producers send."""
+MAX_PARTICIPANTS = 2**14
+"""How many may take part in a flush. Each has at most one marker per partition, beside what producers send."""
 _log = logging.getLogger(__name__)
 
 
@@ -118,7 +118,7 @@ class Writer:
         """New producer ids of the flush being put together, by virtual cluster, where there is a limit."""
         self._lines = Lines()
         """Partitions with waiting batches."""
-        self._passengers: deque[Passenger] = deque()
+        self._participants: deque[Participant] = deque()
         self._in_line: dict[tuple[int, int], int] = {}
         """How many transactional batches wait, by producer id and epoch."""
         self._task: asyncio.Task[None] | None = None
@@ -168,9 +168,9 @@ class Writer:
         self.pending_bytes += size
         self._come()
 
-    def take_along(self, passenger: Passenger) -> None:
-        """Add a passenger to the next flush, which is started even if there is nothing else to flush."""
-        self._passengers.append(passenger)
+    def enlist(self, participant: Participant) -> None:
+        """Add a participant to the next flush, which is started even if there is nothing else to flush."""
+        self._participants.append(participant)
         self._come()
 
     def _come(self) -> None:
@@ -217,7 +217,7 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while self._scheduled or self._task is not None or self._lines or self._passengers:
+        while self._scheduled or self._task is not None or self._lines or self._participants:
             if self.has_stopped:
                 return
             task = self._task
@@ -234,7 +234,7 @@ class Writer:
         self._abandoned = self._scheduled = True
         self._lines.clear()
         self._in_line.clear()
-        self._passengers.clear()
+        self._participants.clear()
         self.overdue.stop()
         if self._task is not None:
             self._task.cancel()
@@ -261,7 +261,7 @@ class Writer:
         self._soon(self._start)
 
     def _flush_what_waits(self) -> None:
-        while self._lines or self._passengers:
+        while self._lines or self._participants:
             if self._has_no_room():
                 self._begin(Flush(0, []))
                 return
@@ -291,7 +291,7 @@ class Writer:
         if not flush.has_object:
             if change is None or not self._commit_path.change_now(change):
                 return False
-            self._land(flush)
+            self._complete(flush)
             return True
         entries, bases = entries_of(flush.shares, flush.seals)
         began_s = self._clock.monotonic()
@@ -328,13 +328,13 @@ class Writer:
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
             self._break(bug)
-        elif (self._lines or self._passengers) and not self._scheduled:
+        elif (self._lines or self._participants) and not self._scheduled:
             self._scheduled = True
             self._soon(self._start)
 
     async def _run(self, flush: Flush) -> None:
         """Flush until nothing waits, or flushes can be made inline again (under a steady load something always waits).
-        The first flush cannot, which is why this task was started. After one with passengers, those are answered
+        The first flush cannot, which is why this task was started. After one with participants, those are answered
         first."""
         in_line = False
         while True:
@@ -348,7 +348,7 @@ class Writer:
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._pass()
-            if in_line or flush.passengers or not (self._lines or self._passengers):
+            if in_line or flush.participants or not (self._lines or self._participants):
                 return
             in_line = True
             if self._has_no_room():
@@ -387,7 +387,7 @@ class Writer:
                 return
         if change is not None:
             await self._commit_path.change(change)
-            self._land(flush)
+            self._complete(flush)
 
     async def _commit(self, flush: Flush, change: Change | None) -> Commit:
         entries, bases = entries_of(flush.shares, flush.seals)
@@ -418,7 +418,7 @@ class Writer:
         self._newcomers.clear()
         size, now_s = 0, self._clock.monotonic()
         self.stages.staged(now_s)
-        if self._passengers:
+        if self._participants:
             self._lines.hurry(now_s, self._write_s)
         portion = self._lines.portion(now_s)
         for cluster_id, line in self._lines.in_turn():
@@ -426,9 +426,9 @@ class Writer:
             self._lines.served(cluster_id, now_s)
             if size >= FLUSH_MAX_BYTES:
                 break
-        if self._passengers:
-            size = self._board(flush, size)
-        if not shares and not (flush.is_hurried and flush.record and self._commit_path.record_bytes(0, 0)):
+        if self._participants:
+            size = self._prepare_participants(flush, size)
+        if not shares and not (flush.is_urgent and flush.record and self._commit_path.record_bytes(0, 0)):
             return flush
         front = self._commit_path.record_bytes(len(shares), sum(len(share.appended) for share in shares))
         if front and flush.record:
@@ -474,16 +474,16 @@ class Writer:
                 flush.shares.append(share)
         return size
 
-    def _board(self, flush: Flush, size_before: int) -> int:
-        """Let passengers decide, now that the batches of the flush are known; returns its size with their markers."""
-        flush.let_board()
-        waiting, self._passengers = self._passengers, deque()
-        left = deque(islice(waiting, MAX_PASSENGERS, None))
-        for passenger in islice(waiting, MAX_PASSENGERS):
-            if not passenger.board(flush):
-                self._passengers.append(passenger)
-        self._passengers += left
-        flush.all_aboard()
+    def _prepare_participants(self, flush: Flush, size_before: int) -> int:
+        """Let participants decide, now that the batches of the flush are known; returns its size with their markers."""
+        flush.begin_prepare()
+        waiting, self._participants = self._participants, deque()
+        left = deque(islice(waiting, MAX_PARTICIPANTS, None))
+        for participant in islice(waiting, MAX_PARTICIPANTS):
+            if not participant.prepare(flush):
+                self._participants.append(participant)
+        self._participants += left
+        flush.end_prepare()
         size = 0
         for share in flush.shares:
             share.byte_start = size
@@ -619,11 +619,11 @@ class Writer:
             _log.warning("flushes succeed again, after %d that failed", self._failed_in_a_row)
             self._failed_in_a_row = 0
 
-    def _land(self, flush: Flush) -> None:
-        """A flush of passengers alone is durable."""
+    def _complete(self, flush: Flush) -> None:
+        """A flush of participants alone is durable."""
         self._recovered()
-        for passenger in flush.passengers or ():
-            passenger.landed()
+        for participant in flush.participants or ():
+            participant.committed()
 
     def _succeed(self, flush: Flush, commit: Commit) -> None:
         stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants
@@ -662,8 +662,8 @@ class Writer:
                     else:
                         waiter.on_append(share.byte_length)
         # First, because answering all others takes a while.
-        for passenger in flush.passengers or ():
-            passenger.landed()
+        for participant in flush.participants or ():
+            participant.committed()
         for number, share in enumerate(shares):
             partition, moved = share.partition, commit.bases[number] - share.base
             settle_appended(share, moved)
@@ -691,8 +691,8 @@ class Writer:
                 ticket.settle(slot, answers[offset])
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, answers[known.base_offset])
-        for passenger in flush.passengers or ():
-            passenger.landed()
+        for participant in flush.participants or ():
+            participant.committed()
         if commit.entries:
             self._on_commit(commit)
         self.on_drained()
@@ -716,7 +716,7 @@ class Writer:
             self.pending_bytes -= share.byte_length
             again: list[Waiting] = []
             for batch, ticket, slot, _ in share.appended:
-                if not isinstance(ticket, Brought):
+                if not isinstance(ticket, ParticipantTicket):
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
                     if batch.flags:
@@ -726,7 +726,7 @@ class Writer:
             partition.pending = again + partition.pending
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
-        self._passengers.extendleft(reversed(flush.passengers or ()))
+        self._participants.extendleft(reversed(flush.participants or ()))
         if self.transactions is not None:
             self.transactions.on_outdated(problem)
 
@@ -744,8 +744,8 @@ class Writer:
                 ticket.settle(slot, refused)
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
-        for passenger in flush.passengers or ():
-            passenger.failed(problem)
+        for participant in flush.participants or ():
+            participant.failed(problem)
         self.on_drained()
 
     def _await_again(self, share: Share) -> None:

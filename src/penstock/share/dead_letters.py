@@ -1,7 +1,7 @@
 """Dead letter queues of share groups: a letter is written for each record that was given up (KIP-1191).
 
 A record that is given up is durable as *archiving* when its member gets the response. Then a letter is appended to the
-queue, together with a durable note that it was (`passengers`), and after that the record is archived. So there is
+queue, together with a durable note that it was (`participants`), and after that the record is archived. So there is
 exactly one letter for each record, over crashes, and a start continues where the last process stopped.
 
 A topic that cannot be a queue (missing, not enabled, invalid name, or it refuses the letter) gets none, and the record

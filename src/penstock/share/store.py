@@ -24,7 +24,7 @@ from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
 from penstock.share.encoding import decode, encode, encode_stretches
 from penstock.share.model import Deleted, Letters, Record, SharePartition, Stored
-from penstock.share.passengers import Riding
+from penstock.share.participants import DeadLetterAppend
 
 _log = logging.getLogger(__name__)
 
@@ -226,6 +226,6 @@ class ShareJournal:
             raise Unavailable("nothing is appended to the log any more")
         name = PartitionName.of(key)
         note = self._writes.part([key], lambda: note_told(name, state_epoch, letters.stretches))
-        riding = Riding(self._writes, note, letters, self._writer.lock_of)
-        self._writer.take_along(riding)
-        return await riding.outcome
+        append = DeadLetterAppend(self._writes, note, letters, self._writer.lock_of)
+        self._writer.enlist(append)
+        return await append.outcome

@@ -1,11 +1,11 @@
 """The transaction coordinator of this process.
 
-All rules are in `transitions`, all SQL is in `store`. Added here is when they run: every request becomes a passenger of
-one of the writer's flushes (`passengers`). It is decided when that flush is put together, on the state in force and on
-the batches in the flush; its changes, markers and offsets become durable atomically with the flush; then the state is
-put in force and the request is answered. So nothing can come between the decision to end a transaction and its markers,
-and no batch of an ended transaction can follow them: the writer calls `refusal` for transactional batches while it puts
-a flush together.
+All rules are in `transitions`, all SQL is in `store`. Added here is when they run: every request becomes a participant
+of one of the writer's flushes (`participants`). It is decided when that flush is put together, on the state in force
+and on the batches in the flush; its changes, markers and offsets become durable atomically with the flush; then the
+state is put in force and the request is answered. So nothing can come between the decision to end a transaction and its
+markers, and no batch of an ended transaction can follow them: the writer calls `refusal` for transactional batches
+while it puts a flush together.
 
 Every transactional id that this process coordinates is in memory, as is, per producer, what it has written: the
 partitions with open batches, and the groups with pending offsets. The former is read from the partitions, when this is
@@ -56,7 +56,7 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.passengers import Forgetting, HeardRequest, Marker, Offsets, Request
+from penstock.transactions.participants import Forgetting, HeardRequest, Marker, Offsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -85,7 +85,7 @@ class TransactionService:
         self._by_producer: dict[int, Cell] = {}
         self._elsewhere = Elsewhere(database)
         self.is_open = self._closed = False
-        self._boarding: dict[Offsets, None] = {}
+        self._waiting_offsets: dict[Offsets, None] = {}
         """Pending offsets that wait for a flush."""
         self._late: dict[Key, None] = {}
         """Timed-out transactions to be aborted, and (below) those whose abort is in a flush."""
@@ -163,7 +163,7 @@ class TransactionService:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         return self._elsewhere.ownership(key, producer_id)
 
-    # ---- called by passengers --------------------------------------------------------------------------------
+    # ---- called by participants --------------------------------------------------------------------------------
 
     def cell(self, key: Key) -> Cell | None:
         """The state in force of a transactional id."""
@@ -249,7 +249,7 @@ class TransactionService:
             else:
                 hear(outcome if isinstance(outcome, PlatformError) else None)
 
-        self._writer.take_along(HeardRequest(self, key, cells.ending(request), request.producer, on_outcome))
+        self._writer.enlist(HeardRequest(self, key, cells.ending(request), request.producer, on_outcome))
 
     async def _look_around(self, key: Key) -> None:
         """Before a transaction is ended: read what other agents have of it, if they may have anything."""
@@ -278,7 +278,7 @@ class TransactionService:
         fresh_id = None
         while True:
             request = Request(self, key, decide, fresh_id, follows)
-            self._writer.take_along(request)
+            self._writer.enlist(request)
             decision = await request.answer
             if not decision.needs_producer_id:
                 return decision.result
@@ -324,12 +324,12 @@ class TransactionService:
         if self._closed:
             raise Unavailable("the coordinator is shutting down")
         request = Offsets(self, offsets)
-        self._boarding[request] = None
-        self._writer.take_along(request)
+        self._waiting_offsets[request] = None
+        self._writer.enlist(request)
         try:
             return await request.answer
         finally:
-            self._boarding.pop(request, None)
+            self._waiting_offsets.pop(request, None)
 
     def goes_on(self, key: Key, owner: TransactionOwner) -> bool:
         """Whether a producer may add offsets to its transaction."""
@@ -348,7 +348,7 @@ class TransactionService:
         """Fail everybody whose pending offsets wait for a flush, which may never come: the writer has stopped, or will
         soon. Outcomes are not reported any more."""
         self._closed = True
-        for request in list(self._boarding):
+        for request in list(self._waiting_offsets):
             request.failed(Unavailable("the coordinator is shutting down"))
 
     async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
@@ -377,7 +377,7 @@ class TransactionService:
     ) -> dict[Partition, ErrorCode]:
         """End what a producer has open in some partitions, whatever its id's state; the partitions that refused."""
         marker = Marker(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
-        self._writer.take_along(marker)
+        self._writer.enlist(marker)
         return await marker.answer
 
     def has_room_for(self, partition: Partition, producer_id: int) -> bool:
@@ -411,7 +411,7 @@ class TransactionService:
             key = next(iter(self._late))
             del self._late[key]
             self._aborting.add(key)
-            self._writer.take_along(HeardRequest(self, key, cells.time_out, None, partial(self._on_aborted, key)))
+            self._writer.enlist(HeardRequest(self, key, cells.time_out, None, partial(self._on_aborted, key)))
 
     def _on_aborted(self, key: Key, outcome: Decision | Exception) -> None:
         """One was aborted, or need not be, or another agent does it. A failed one is found by the next run."""
@@ -469,7 +469,7 @@ class TransactionService:
 
     async def _forget(self, key: Key, retention_ms: int) -> None:
         forgetting = Forgetting(self, key, retention_ms)
-        self._writer.take_along(forgetting)
+        self._writer.enlist(forgetting)
         await forgetting.answer
 
     def is_unused(self, cell: Cell, now_ms: int, retention_ms: int) -> bool:

@@ -89,7 +89,7 @@ def test_nobody_waits_once_all_is_given_up() -> None:
     assert (bool(lines), list(lines.in_turn())) == (False, [])
 
 
-def test_flushes_are_short_while_there_are_passengers() -> None:
+def test_flushes_are_short_while_there_are_participants() -> None:
     lines = Lines()
     assert not lines.go_in_parts(NOW_S)
     lines.hurry(NOW_S, 5 * SHORT_S)

@@ -14,7 +14,7 @@ from fixtures.log_world import batch, topic_of
 from penstock.base.errors import Unavailable
 from penstock.log import overdue
 from penstock.log.answers import Appended, Ticket
-from penstock.log.flush import Brought
+from penstock.log.flush import ParticipantTicket
 from penstock.log.model import Partition
 from penstock.log.overdue import LOOK_EVERY_S, SOONEST_S, Overdue
 from penstock.log.writer import Writer, forget_views
@@ -184,7 +184,7 @@ async def test_some_wait_as_long_as_it_takes(place: Place) -> None:
     place.commits.goes_on.set()
     await place.writer.drain()
     assert request.told == [[(NONE, 0)]]
-    assert Brought().timeout_ms is None
+    assert ParticipantTicket().timeout_ms is None
 
 
 # ---- when somebody looks ---------------------------------------------------------------------------------------

@@ -47,16 +47,16 @@ def redo(changes: Sequence[bytes]) -> Script[None]:
 
 
 class Named:
-    """A passenger that changes something a record can tell."""
+    """A participant that changes something a record can tell."""
 
-    def __init__(self, name: bytes, *, record: bool = True, hurried: bool = False) -> None:
-        self.name, self._record, self._hurried = name, record, hurried
+    def __init__(self, name: bytes, *, record: bool = True, urgent: bool = False) -> None:
+        self.name, self._record, self._urgent = name, record, urgent
         self.landed_at: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         flush.join(self)
         flush.gather(Named, lambda: self)
-        flush.is_hurried = flush.is_hurried or self._hurried
+        flush.is_urgent = flush.is_urgent or self._urgent
         return True
 
     def script(self) -> Script[None]:
@@ -65,7 +65,7 @@ class Named:
     def record(self) -> bytes | None:
         return self.name if self._record else None
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         self.landed_at.set_result(None)
 
     def failed(self, problem: PlatformError) -> None:
@@ -150,8 +150,8 @@ class World:
         batches = [(target, batch(2, producer_id=7, epoch=0, sequence=sequence)) for sequence in sequences]
         return [(answer.error, answer.base_offset) for answer in await append(self.writer, *batches)]
 
-    async def append_with(self, passenger: Named, sequence: int) -> list[Any]:
-        self.writer.take_along(passenger)
+    async def append_with(self, participant: Named, sequence: int) -> list[Any]:
+        self.writer.enlist(participant)
         return await self.append(sequence)
 
     async def counted(self) -> dict[str, int]:
@@ -306,21 +306,21 @@ async def test_what_others_write_fails_without_a_trace(world: World) -> None:
     assert world.rows.has_changes
 
 
-async def test_passengers_in_a_hurry_have_an_object_of_their_own(world: World) -> None:
+async def test_participants_in_a_hurry_have_an_object_of_their_own(world: World) -> None:
     """It holds nothing but its record, and counts as any other."""
-    alone = Named(b"change 1", hurried=True)
-    world.writer.take_along(alone)
+    alone = Named(b"change 1", urgent=True)
+    world.writer.enlist(alone)
     await alone.landed_at
     assert (await world.counted(), await world.stored()) == ({}, 0)
     assert await world.append(0) == [(GOOD, 0)]
-    others = [Named(b"change 2"), Named(b"change 3", record=False, hurried=True)]
+    others = [Named(b"change 2"), Named(b"change 3", record=False, urgent=True)]
     for other in others:
-        world.writer.take_along(other)
+        world.writer.enlist(other)
         await other.landed_at
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 4)}
     assert await world.stored() == 2, "an object was written for what no record tells"
-    last = Named(b"change 4", hurried=True)
-    world.writer.take_along(last)
+    last = Named(b"change 4", urgent=True)
+    world.writer.enlist(last)
     await last.landed_at
     await world.restart()
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
@@ -328,22 +328,22 @@ async def test_passengers_in_a_hurry_have_an_object_of_their_own(world: World) -
     assert await world.append(2) == [(GOOD, 2)]
 
 
-async def test_passengers_in_a_hurry_need_no_room_in_the_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_participants_in_a_hurry_need_no_room_in_the_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes room may wait for them: the deletion of a topic in which a transaction is open, for instance."""
 
     def full(body: Sequence[Buffer]) -> WalLocation:
         raise Unavailable("the write-ahead log is full")
 
-    first = Named(b"change 1", hurried=True)
-    world.writer.take_along(first)
+    first = Named(b"change 1", urgent=True)
+    world.writer.enlist(first)
     await first.landed_at
     with monkeypatch.context() as patched:
         patched.setattr(world.wal, "append", full)
         patched.setattr(world.wal, "begin", lambda body, done: False)
-        for passenger in (Named(b"change 2", hurried=True), Named(b"change 3", record=False, hurried=True)):
-            world.writer.take_along(passenger)
-            await passenger.landed_at
-        other = Named(b"change 4", hurried=True)
+        for participant in (Named(b"change 2", urgent=True), Named(b"change 3", record=False, urgent=True)):
+            world.writer.enlist(participant)
+            await participant.landed_at
+        other = Named(b"change 4", urgent=True)
         assert (await world.append_with(other, 0))[0][0] == ErrorCode.KAFKA_STORAGE_ERROR
         with pytest.raises(Unavailable):
             await other.landed_at

@@ -469,7 +469,7 @@ class Careless:
         self.partition, self.accepted = partition, accepted
         self.problem: PlatformError | None = None
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         if self.accepted is None:
             flush.end_transaction((self.partition,), producer_id=7, epoch=0, commit=False, coordinator_epoch=0)
         else:
@@ -477,7 +477,7 @@ class Careless:
         flush.join(self)
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """It is durable."""
 
     def failed(self, problem: PlatformError) -> None:
@@ -491,12 +491,12 @@ async def test_nothing_of_a_locked_cluster_is_stored_in_the_clear_whoever_brings
     world.keys.locked[SEALED] = lock
     del world.keys.current[SEALED]
     careless, marker = Careless(sealed, marked(SECRET)), Careless(sealed, None)
-    world.writer.take_along(careless)
+    world.writer.enlist(careless)
     (answer,) = await world.append((plain, marked(OPEN)))
     assert answer.error is ErrorCode.KAFKA_STORAGE_ERROR
     assert isinstance(careless.problem, Unavailable)
     assert world.writer.pending_bytes == 0
-    world.writer.take_along(marker)
+    world.writer.enlist(marker)
     assert [one.error for one in await world.append((plain, marked(OPEN, mark=len(SIZES))))] == [ErrorCode.NONE]
     assert marker.problem is None
     assert sealed.next_offset == len(SIZES) + 1

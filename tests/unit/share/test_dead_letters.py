@@ -116,7 +116,7 @@ class Office:
         """Have records rejected while the log has no room, and their letters made."""
         self.room.is_short = True
         assert await self.say(REJECT, *offsets, index=index) is ErrorCode.NONE
-        await until(lambda: len(self.world.writer._passengers) > 0)
+        await until(lambda: len(self.world.writer._participants) > 0)
 
     async def delete_group(self, *, is_there: bool = True) -> None:
         """Have the group deleted, as the coordinator of groups does it, if it may be."""
@@ -532,7 +532,7 @@ async def test_letters_of_a_cluster_that_is_locked_meanwhile_are_not_stored(open
     assert await office.world.keys.erase(1)
     before = len(office.world.wal._objects)
     office.room.free()
-    await until(lambda: not office.world.writer._passengers)
+    await until(lambda: not office.world.writer._participants)
     await office.world.writer.drain()
     assert len(office.world.wal._objects) == before
     assert not any(SECRET in body for body in office.world.wal._objects.values())

@@ -50,12 +50,12 @@ class Abort:
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         flush.end_transaction((self.partition,), producer_id=7, epoch=0, commit=False, coordinator_epoch=0)
         flush.join(self)
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """It is durable."""
 
     def failed(self, problem: PlatformError) -> None:
@@ -82,7 +82,7 @@ async def test_an_aborted_transaction_that_leaves_memory_meanwhile_stays_unseen(
         [Record(0, 5, None, b"aborted")], producer_id=7, producer_epoch=0, base_sequence=0, is_transactional=True
     )
     await world.append((log, Accepted(sent, 1, 7, 0, 0, 5, NO_TIMESTAMP, TRANSACTIONAL | IMPLICIT)))
-    world.writer.take_along(Abort(log))
+    world.writer.enlist(Abort(log))
     await world.append((log, batch(1)))
     assert len(log.aborted) == 1
     log.aborted_from = 1  # Others have left before.

@@ -1,4 +1,4 @@
-"""The coordinator as a passenger of the writer: what it does where nobody waits for it any more."""
+"""The coordinator as a participant of the writer: what it does where nobody waits for it any more."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from penstock.transactions.model import (
     Result,
     Transaction,
 )
-from penstock.transactions.passengers import Writes
+from penstock.transactions.participants import TransactionWrites
 from penstock.transactions.service import ENDED_AT_ONCE, TransactionService
 from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, Slots
@@ -230,7 +230,7 @@ async def test_offsets_are_let_go_when_nothing_is_flushed_any_more(world: World)
 
 def test_a_record_tells_ids_while_they_fit() -> None:
     def told(groups: int) -> bytes | None:
-        writes = Writes(AllSlots())
+        writes = TransactionWrites(AllSlots())
         named = frozenset(f"group {number}" for number in range(groups))
         txn = Transaction(key=KEY, producer_id=7, epoch=0, timeout_ms=1_000, updated_ms=0, groups=named)
         writes.states[KEY] = txn
@@ -242,7 +242,7 @@ def test_a_record_tells_ids_while_they_fit() -> None:
 
 def test_a_record_tells_offsets_while_they_fit() -> None:
     def told(partitions: int, slots: Slots) -> bytes | None:
-        writes = Writes(slots)
+        writes = TransactionWrites(slots)
         one = Offset(committed_offset=7, leader_epoch=-1, metadata="m" * 20, committed_ms=5)
         writes.pending.append(((1, "readers"), 7, {(b"t" * 16, number): one for number in range(partitions)}))
         writes.ended.append((1, 8, True))

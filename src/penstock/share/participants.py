@@ -1,4 +1,4 @@
-"""Dead letters (KIP-1191) as passengers of a flush.
+"""Dead letters (KIP-1191) as participants of a flush.
 
 The note of what the letters are about is part of the flush's own transaction. So a crash leaves both or neither, and no
 record gets two letters. Letters are separate from acknowledgements, which wait neither for the log nor for letters.
@@ -15,13 +15,13 @@ from penstock.coordination.leases import SlotsLost
 from penstock.keys.model import Lock
 from penstock.log.answers import Appended
 from penstock.log.commit_path import Outdated
-from penstock.log.flush import Brought, Flush
+from penstock.log.flush import ParticipantTicket, Flush
 from penstock.metadata.database import Script
 from penstock.share.model import Letters
 from penstock.wire.error_codes import ErrorCode
 
 
-class Writes:
+class DeadLetterWrites:
     """The notes about letters in a flush."""
 
     def __init__(self, script: Callable[[], Script[None]]) -> None:
@@ -32,7 +32,7 @@ class Writes:
         return None
 
 
-class Riding(Brought):
+class DeadLetterAppend(ParticipantTicket):
     """One batch of letters."""
 
     def __init__(
@@ -45,19 +45,19 @@ class Riding(Brought):
         self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether the queue has the letters once the flush is durable: it may have been deleted meanwhile."""
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Join, unless it is already known to be pointless."""
         if self.outcome.done():
             return True  # The caller was cancelled.
-        if flush.has_boarded(Writes):
+        if flush.is_touched(DeadLetterWrites):
             return False
         obstacle = self._obstacle()
         if obstacle is not None:
             self.outcome.set_exception(obstacle)
             return True
         flush.append(self._letters.queue, self._letters.batch, self)
-        flush.join(self, keys=(Writes,))
-        flush.gather(Writes, lambda: Writes(self._script))
+        flush.join(self, keys=(DeadLetterWrites,))
+        flush.gather(DeadLetterWrites, lambda: DeadLetterWrites(self._script))
         return True
 
     def _obstacle(self) -> PlatformError | None:
@@ -76,7 +76,7 @@ class Riding(Brought):
         try:
             yield from self._note()
         except Fenced as lost:
-            # Only this passenger is outdated. The flush is put together again without it.
+            # Only this participant is outdated. The flush is put together again without it.
             self._lost = lost
             raise Outdated(str(lost)) from None
 
@@ -84,7 +84,7 @@ class Riding(Brought):
         """The result of the batch; that of the flush follows."""
         self._error = result.error
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """The flush is durable."""
         if not self.outcome.done():
             self.outcome.set_result(self._error is ErrorCode.NONE)

@@ -1,4 +1,4 @@
-"""Requests of the transaction coordinator as passengers of the writer's flushes.
+"""Requests of the transaction coordinator as participants of the writer's flushes.
 
 Each decides when a flush is put together, on the state in force and on the batches in the flush. Their writes in one
 flush are combined: first the proof that the ids are still coordinated here, then the ids, then offsets. Ids come before
@@ -34,8 +34,8 @@ Hear = Callable[["Decision | Exception"], None]
 T = TypeVar("T")
 
 
-class Writes:
-    """The combined writes of the passengers of one flush."""
+class TransactionWrites:
+    """The combined writes of the participants of one flush."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
@@ -66,15 +66,15 @@ class Writes:
         return told if len(told) <= CHANGE_BYTES_MAX else None
 
 
-class _Passenger(Generic[T]):
+class _Participant(Generic[T]):
     """A request that waits for the outcome of a flush."""
 
     def __init__(self, service: TransactionService, key: Key) -> None:
         self._service, self._key = service, key
         self.answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def _writes(self, flush: Flush) -> Writes:
-        return flush.gather(Writes, lambda: Writes(self._service.slots))
+    def _writes(self, flush: Flush) -> TransactionWrites:
+        return flush.gather(TransactionWrites, lambda: TransactionWrites(self._service.slots))
 
     def _answer(self, result: T) -> None:
         if not self.answer.done():
@@ -96,7 +96,7 @@ class _Passenger(Generic[T]):
         self._fail(problem)
 
 
-class Request(_Passenger[Decision]):
+class Request(_Participant[Decision]):
     """A request that is decided by a rule."""
 
     def __init__(
@@ -108,9 +108,9 @@ class Request(_Passenger[Decision]):
         """It follows this producer's batches, as far as those are waiting already."""
         self._moving: Cell | None = None
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Decide on the state in force and on the producer's batches in the flush."""
-        if flush.has_boarded(self._key):
+        if flush.is_touched(self._key):
             return False
         if self._follows is not None and self._service.has_in_line(self._follows):
             return False
@@ -138,7 +138,7 @@ class Request(_Passenger[Decision]):
             return True  # A refusal, too, is only valid from the current coordinator.
         writes.states[self._key] = decision.state
         if decision.state.state is TransactionState.ONGOING:
-            flush.is_hurried = True  # Producers before KIP-890 wait for it in each transaction.
+            flush.is_urgent = True  # Producers before KIP-890 wait for it in each transaction.
         if cell is not None:
             self._moving = cell
             cell.moving = []
@@ -151,10 +151,10 @@ class Request(_Passenger[Decision]):
                 # transaction, their sender has not received a response yet.
                 commit = decision.ending is not None and decision.ending.commit
                 writes.ended.append((self._key[0], cell.txn.producer_id, commit))
-                flush.is_hurried = True
+                flush.is_urgent = True
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """The flush is durable: put the state in force."""
         self._moved()
         self._service.adopt(self._key, self._decision)
@@ -215,7 +215,7 @@ def _is_other(before: Transaction, decision: Decision) -> bool:
     )
 
 
-class Offsets(_Passenger[Collection[int]]):
+class Offsets(_Participant[Collection[int]]):
     """Stores pending offsets of groups, in the given order; answered with the indexes of those whose transactions have
     ended."""
 
@@ -224,10 +224,10 @@ class Offsets(_Passenger[Collection[int]]):
         self._offsets = offsets
         self._refused: set[int] = set()
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Check which transactions are open. Those that may end in this flush are checked when that is known."""
         keys = {_owners_key(group, record) for group, record in self._offsets}
-        if any(flush.has_boarded(key) for key in keys):
+        if any(flush.is_touched(key) for key in keys):
             return False
         goes_on = [self._service.goes_on(_owners_key(*one), one[1].owner) for one in self._offsets]
         self._refused = {number for number, goes in enumerate(goes_on) if not goes}
@@ -235,14 +235,14 @@ class Offsets(_Passenger[Collection[int]]):
             self._answer(self._refused)
             return True
         flush.join(self, keys=keys)
-        flush.is_hurried = True
+        flush.is_urgent = True
         writes = self._writes(flush)
         for (group, record), goes in zip(self._offsets, goes_on, strict=True):
             if goes:
                 writes.pending.append((group, record.owner.producer_id, record.offsets))
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """The offsets are pending."""
         for number, (group, record) in enumerate(self._offsets):
             cell = self._service.cell(_owners_key(group, record))
@@ -255,16 +255,16 @@ def _owners_key(group: Key, record: OffsetsPending) -> Key:
     return group[0], record.owner.transactional_id
 
 
-class Forgetting(_Passenger[None]):
+class Forgetting(_Participant[None]):
     """Deletes a transactional id, if it is still unused."""
 
     def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
         super().__init__(service, key)
         self._retention_ms = retention_ms
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Check whether it is still unused."""
-        if flush.has_boarded(self._key):
+        if flush.is_touched(self._key):
             return False
         if self._is_lost():
             return True
@@ -280,13 +280,13 @@ class Forgetting(_Passenger[None]):
         writes.states[self._key] = None
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """It is deleted."""
         self._service.drop(self._key)
         self._answer(None)
 
 
-class Marker(_Passenger["dict[Partition, ErrorCode]"]):
+class Marker(_Participant["dict[Partition, ErrorCode]"]):
     """Writes markers of a producer to some partitions, for an administrator."""
 
     def __init__(
@@ -298,7 +298,7 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
         self._coordinator_epoch = coordinator_epoch
         self._refusals: dict[Partition, ErrorCode] = {}
 
-    def board(self, flush: Flush) -> bool:
+    def prepare(self, flush: Flush) -> bool:
         """Write markers, except where a partition knows a newer epoch."""
         marked: list[Partition] = []
         for partition in self._partitions:
@@ -321,6 +321,6 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
             self._answer(self._refusals)
         return True
 
-    def landed(self) -> None:
+    def committed(self) -> None:
         """The markers are in the log."""
         self._answer(self._refusals)
