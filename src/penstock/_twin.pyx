@@ -58,7 +58,7 @@ cdef int bind() except -1:
     global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, MAX_ELEMENTS, bound
     import crc32c as library
     from penstock.base import twins
-    from penstock.log import answers, batches, commits, lines, model
+    from penstock.log import answers, batches, commits, fair_queue, model
     from penstock.log.upkeep import wal_plan
     from penstock.wire import error_codes, hot, primitives, records
 
@@ -72,7 +72,7 @@ cdef int bind() except -1:
     ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
     OpenTransaction, AbortedTransaction = model.OpenTransaction, model.AbortedTransaction
     PassProducer, LEADER_EPOCH = wal_plan.PassProducer, model.LEADER_EPOCH
-    SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = lines.SHARE_MAX_BATCHES, lines.SHARE_MAX_OFFSETS
+    SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = fair_queue.SHARE_MAX_BATCHES, fair_queue.SHARE_MAX_OFFSETS
     bound = True
     return 0
 
@@ -628,7 +628,7 @@ def settle_appended(object share, int64_t moved):
             ticket.settle(item(row, 2), answer)
 
 
-# ---- log/lines.py ------------------------------------------------------------------------------------------------
+# ---- log/fair_queue.py -------------------------------------------------------------------------------------------
 
 def fitting(list pending, int64_t room_bytes, int64_t room_batches):
     cdef Py_ssize_t count, most = len(pending)
@@ -648,23 +648,23 @@ def fitting(list pending, int64_t room_bytes, int64_t room_batches):
     return most
 
 
-def join_line(dict in_line, object batch):
-    cdef object producer = (item(batch, 2), item(batch, 3)), waiting = in_line.get(producer)
-    in_line[producer] = 1 if waiting is None else waiting + 1
+def count_waiting(dict waiting_count, object batch):
+    cdef object producer = (item(batch, 2), item(batch, 3)), waiting = waiting_count.get(producer)
+    waiting_count[producer] = 1 if waiting is None else waiting + 1
 
 
-def leave_line(dict in_line, list taken):
+def uncount_waiting(dict waiting_count, list taken):
     cdef object row, batch, producer
     cdef int64_t waiting
     for row in taken:
         batch = item(row, 0)
         if item(batch, 7):
             producer = (item(batch, 2), item(batch, 3))
-            waiting = in_line[producer]
+            waiting = waiting_count[producer]
             if waiting == 1:
-                del in_line[producer]
+                del waiting_count[producer]
             else:
-                in_line[producer] = waiting - 1
+                waiting_count[producer] = waiting - 1
 
 
 # ---- log/markers.py ----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ from penstock.log.flush import (
     settle_appended,
 )
 from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
-from penstock.log.lines import Lines, Portion, Waiting, fitting, join_line, leave_line
+from penstock.log.fair_queue import FairQueue, FlushQuota, PendingBatch, fitting, count_waiting, uncount_waiting
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.overdue import Overdue
 from penstock.log.producers import Refusal, awaited, judge, remember
@@ -116,10 +116,10 @@ class Writer:
         """The limit on producer ids of a virtual cluster; None: no limit."""
         self._newcomers: dict[int, set[int]] = {}
         """New producer ids of the flush being put together, by virtual cluster, where there is a limit."""
-        self._lines = Lines()
+        self._queue = FairQueue()
         """Partitions with waiting batches."""
         self._participants: deque[Participant] = deque()
-        self._in_line: dict[tuple[int, int], int] = {}
+        self._waiting_count: dict[tuple[int, int], int] = {}
         """How many transactional batches wait, by producer id and epoch."""
         self._task: asyncio.Task[None] | None = None
         self._written: asyncio.Future[None] | None = None
@@ -146,25 +146,25 @@ class Writer:
         """Put a batch into its partition's buffer. The ticket is settled when the batch is durable, or refused."""
         pending = partition.pending
         if not pending:
-            self._lines.add(partition)
+            self._queue.add(partition)
         pending.append((batch, ticket, position))
         self.pending_bytes += len(batch.data)
         if batch.flags:
-            join_line(self._in_line, batch)
+            count_waiting(self._waiting_count, batch)
         if not self._scheduled:
             self._come()
 
     def submit_all(self, batches: Sequence[tuple[Partition, Accepted]], ticket: Settles) -> None:
         """The same for all batches of a request, whose positions are those in the sequence."""
-        size, lines = 0, self._lines
+        size, queue = 0, self._queue
         for position, (partition, batch) in enumerate(batches):
             pending = partition.pending
             if not pending:
-                lines.add(partition)
+                queue.add(partition)
             pending.append((batch, ticket, position))
             size += len(batch.data)
             if batch.flags:
-                join_line(self._in_line, batch)
+                count_waiting(self._waiting_count, batch)
         self.pending_bytes += size
         self._come()
 
@@ -182,9 +182,9 @@ class Writer:
             self._scheduled = True
             self._soon(self._start)
 
-    def has_in_line(self, producer_id: int, epoch: int) -> bool:
+    def has_waiting(self, producer_id: int, epoch: int) -> bool:
         """Whether transactional batches of a producer are left for a later flush than the one being put together."""
-        return (producer_id, epoch) in self._in_line and bool(self._lines)
+        return (producer_id, epoch) in self._waiting_count and bool(self._queue)
 
     @property
     def is_held_up(self) -> bool:
@@ -217,7 +217,7 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while self._scheduled or self._task is not None or self._lines or self._participants:
+        while self._scheduled or self._task is not None or self._queue or self._participants:
             if self.has_stopped:
                 return
             task = self._task
@@ -232,8 +232,8 @@ class Writer:
         It may still become durable, with the sequence number and the offsets that the next flush would have got.
         """
         self._abandoned = self._scheduled = True
-        self._lines.clear()
-        self._in_line.clear()
+        self._queue.clear()
+        self._waiting_count.clear()
         self._participants.clear()
         self.overdue.stop()
         if self._task is not None:
@@ -261,7 +261,7 @@ class Writer:
         self._soon(self._start)
 
     def _flush_what_waits(self) -> None:
-        while self._lines or self._participants:
+        while self._queue or self._participants:
             if self._has_no_room():
                 self._begin(Flush(0, []))
                 return
@@ -279,7 +279,7 @@ class Writer:
             if not is_done:
                 self._begin(flush)
                 return
-            if self._lines and self._lines.go_in_parts(self._clock.monotonic()):
+            if self._queue and self._queue.is_limited(self._clock.monotonic()):
                 # What arrives meanwhile should be in the next one.
                 self._scheduled = True
                 _next_turn(self._start_soon)
@@ -328,7 +328,7 @@ class Writer:
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
             self._break(bug)
-        elif (self._lines or self._participants) and not self._scheduled:
+        elif (self._queue or self._participants) and not self._scheduled:
             self._scheduled = True
             self._soon(self._start)
 
@@ -336,21 +336,21 @@ class Writer:
         """Flush until nothing waits, or flushes can be made inline again (under a steady load something always waits).
         The first flush cannot, which is why this task was started. After one with participants, those are answered
         first."""
-        in_line = False
+        inline = False
         while True:
             if not flush.is_empty:
                 try:
-                    in_line = in_line and self._flush_now(flush)
-                    if not in_line:
+                    inline = inline and self._flush_now(flush)
+                    if not inline:
                         await self._flush(flush)
                 except Outdated as problem:
                     self._put_back(flush, problem)
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._pass()
-            if in_line or flush.participants or not (self._lines or self._participants):
+            if inline or flush.participants or not (self._queue or self._participants):
                 return
-            in_line = True
+            inline = True
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()
@@ -365,12 +365,12 @@ class Writer:
 
     def _unanswered(self) -> Iterator[Settles] | None:
         """Everybody who waits for the flush in flight, and for later ones."""
-        if self.has_stopped or not (self._task is not None or self._scheduled or self._lines):
+        if self.has_stopped or not (self._task is not None or self._scheduled or self._queue):
             return None
         shares = () if self._under_way is None else self._under_way.shares
         return chain(
             (row[1] for share in shares for row in chain(share.appended, share.repeated)),
-            (row[1] for partition in self._lines.partitions() for row in partition.pending),
+            (row[1] for partition in self._queue.partitions() for row in partition.pending),
         )
 
     async def _flush(self, flush: Flush) -> None:
@@ -419,11 +419,11 @@ class Writer:
         size, now_s = 0, self._clock.monotonic()
         self.stages.staged(now_s)
         if self._participants:
-            self._lines.hurry(now_s, self._write_s)
-        portion = self._lines.portion(now_s)
-        for cluster_id, line in self._lines.in_turn():
-            size = self._take(line, flush, size, portion)
-            self._lines.served(cluster_id, now_s)
+            self._queue.shorten(now_s, self._write_s)
+        quota = self._queue.quota(now_s)
+        for cluster_id, queue in self._queue.queues():
+            size = self._take(queue, flush, size, quota)
+            self._queue.served(cluster_id, now_s)
             if size >= FLUSH_MAX_BYTES:
                 break
         if self._participants:
@@ -448,13 +448,13 @@ class Writer:
                 return Flush(flush.now_ms, [])
         return flush
 
-    def _take(self, line: deque[Partition], flush: Flush, size: int, portion: Portion) -> int:
+    def _take(self, queue: deque[Partition], flush: Flush, size: int, quota: FlushQuota) -> int:
         """Let one cluster have its share of a flush; returns the size of the flush with it."""
-        end, room = min(size + portion.size_bytes, FLUSH_MAX_BYTES), portion.batches
+        end, room = min(size + quota.size_bytes, FLUSH_MAX_BYTES), quota.batches
         admitted: dict[int, int] = {}
-        while line and size < end and room > 0:
-            partition = line.popleft()
-            pending: list[Waiting] = partition.pending
+        while queue and size < end and room > 0:
+            partition = queue.popleft()
+            pending: list[PendingBatch] = partition.pending
             taken = fitting(pending, end - size, room)
             room -= taken
             if taken == len(pending):
@@ -463,10 +463,10 @@ class Writer:
                 # The rest waits for the next flush: a partition has one share per flush, based on its log end offset.
                 room = 0
                 partition.pending = pending[taken:]
-                line.append(partition)
+                queue.append(partition)
                 pending = pending[:taken]
-            if self._in_line:
-                leave_line(self._in_line, pending)
+            if self._waiting_count:
+                uncount_waiting(self._waiting_count, pending)
             share = self._decide(partition, pending, flush.now_ms, admitted)
             if share.appended:
                 share.byte_start = size
@@ -491,7 +491,7 @@ class Writer:
         self.pending_bytes += size - size_before
         return size
 
-    def _decide(self, partition: Partition, pending: list[Waiting], now_ms: int, admitted: dict[int, int]) -> Share:
+    def _decide(self, partition: Partition, pending: list[PendingBatch], now_ms: int, admitted: dict[int, int]) -> Share:
         share = Share(partition, partition.next_offset, partition.next_offset)
         closed_for = self._closed_for(partition)
         if closed_for is not None:
@@ -714,15 +714,15 @@ class Writer:
         for share in flush.shares:
             partition = share.partition
             self.pending_bytes -= share.byte_length
-            again: list[Waiting] = []
+            again: list[PendingBatch] = []
             for batch, ticket, slot, _ in share.appended:
                 if not isinstance(ticket, ParticipantTicket):
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
                     if batch.flags:
-                        join_line(self._in_line, batch)
+                        count_waiting(self._waiting_count, batch)
             if again and not partition.pending:
-                self._lines.add(partition)
+                self._queue.add(partition)
             partition.pending = again + partition.pending
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)

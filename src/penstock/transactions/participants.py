@@ -112,7 +112,7 @@ class Request(_Participant[Decision]):
         """Decide on the state in force and on the producer's batches in the flush."""
         if flush.is_touched(self._key):
             return False
-        if self._follows is not None and self._service.has_in_line(self._follows):
+        if self._follows is not None and self._service.has_waiting(self._follows):
             return False
         if self._is_lost():
             return True

@@ -169,9 +169,9 @@ class TransactionService:
         """The state in force of a transactional id."""
         return self._cells.get(key)
 
-    def has_in_line(self, producer: Producer) -> bool:
+    def has_waiting(self, producer: Producer) -> bool:
         """Whether batches of a producer are left for a later flush than the one being put together."""
-        return self._writer.has_in_line(producer.producer_id, producer.epoch)
+        return self._writer.has_waiting(producer.producer_id, producer.epoch)
 
     def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
         """End the transaction in all of its partitions."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from penstock.base import twins
 from penstock.base.errors import CorruptData
 from penstock.base.twins import reference
-from penstock.log import batches, commits, flush, layout, lines, markers
+from penstock.log import batches, commits, flush, layout, fair_queue, markers
 from penstock.log.answers import Appended, Ticket
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
@@ -40,7 +40,7 @@ I64, I32, U32 = st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 
 PAIRED = (
     batches.accept, batches.accept_shares, commits.follow_all, commits.pack_unsealed, commits.unpack_unsealed,
     flush.append_in_order, flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out,
-    lines.fitting, lines.join_line, lines.leave_line, markers.marker, wal_plan.note_producers,
+    fair_queue.fitting, fair_queue.count_waiting, fair_queue.uncount_waiting, markers.marker, wal_plan.note_producers,
 )  # fmt: skip
 
 
@@ -268,31 +268,31 @@ def test_who_was_admitted_in_one_partition_is_not_asked_about_in_the_next() -> N
 @given(sizes=st.lists(st.integers(1, 4), max_size=9), room_bytes=st.integers(0, 900), room_batches=st.integers(1, 9))
 def test_as_much_is_taken_as_fits(sizes: list[int], room_bytes: int, room_batches: int) -> None:
     pending = [(accepted(count=size), object(), 0) for size in sizes]
-    many = [(accepted()._replace(offset_count=lines.SHARE_MAX_OFFSETS // 2), object(), 0)] * 3
-    for function in (lines.fitting, reference(lines.fitting)):
+    many = [(accepted()._replace(offset_count=fair_queue.SHARE_MAX_OFFSETS // 2), object(), 0)] * 3
+    for function in (fair_queue.fitting, reference(fair_queue.fitting)):
         if pending:
             taken = function(pending, room_bytes, room_batches)
             assert 1 <= taken <= max(1, room_batches)
             assert taken == 1 or sum(len(batch.data) for batch, *_ in pending[:taken]) <= room_bytes
-            assert taken == reference(lines.fitting)(pending, room_bytes, room_batches)
+            assert taken == reference(fair_queue.fitting)(pending, room_bytes, room_batches)
         assert function(many, 2**62, 2**62) == 2
 
 
 @given(made=BATCHES)
 def test_batches_of_transactions_are_counted_while_they_wait(made: list[Accepted]) -> None:
     pending = [(batch, object(), 0) for batch in made]
-    ways = ((lines.join_line, lines.leave_line), (reference(lines.join_line), reference(lines.leave_line)))
+    ways = ((fair_queue.count_waiting, fair_queue.uncount_waiting), (reference(fair_queue.count_waiting), reference(fair_queue.uncount_waiting)))
     seen = []
     for join, leave in ways:
-        in_line = dict[tuple[int, int], int]()
+        waiting_count = dict[tuple[int, int], int]()
         for batch, *_ in pending:
             if batch.flags:
-                join(in_line, batch)
-        whole = dict(in_line)
-        leave(in_line, pending[:3])
-        seen.append((whole, dict(in_line)))
-        leave(in_line, pending[3:])
-        assert not in_line
+                join(waiting_count, batch)
+        whole = dict(waiting_count)
+        leave(waiting_count, pending[:3])
+        seen.append((whole, dict(waiting_count)))
+        leave(waiting_count, pending[3:])
+        assert not waiting_count
     assert seen[0] == seen[1]
     assert sum(seen[0][0].values()) == sum(bool(batch.flags) for batch in made)
 

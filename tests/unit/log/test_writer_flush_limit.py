@@ -9,7 +9,7 @@ from fixtures.log_world import append, batch, batches_in, topic_of, writer_over
 
 from penstock.log.batches import Accepted
 from penstock.log.commits import Commit, pack_entries, unpack_entries
-from penstock.log.lines import PART
+from penstock.log.fair_queue import SHARED_QUOTA
 from penstock.log.model import Partition
 from penstock.log.writer import FLUSH_MAX_BYTES
 from penstock.storage.wal import WalLocation
@@ -103,11 +103,11 @@ def of_two_clusters() -> tuple[Partition, Partition]:
 
 async def test_nobody_waits_behind_all_that_another_cluster_has_to_write() -> None:
     path, (loud, quiet) = Path(), of_two_clusters()
-    size_bytes = PART.size_bytes // 4
+    size_bytes = SHARED_QUOTA.size_bytes // 4
     waiting = [(loud, batch(size_bytes=size_bytes, mark=mark)) for mark in range(16)]
     await append(writer_over(path), *waiting, (quiet, batch(mark=16)))
     shares = [{entry.partition_id: entry.byte_length for entry in commit.entries} for commit in path.commits]
-    assert [share.get(1) for share in shares] == [PART.size_bytes] * 4
+    assert [share.get(1) for share in shares] == [SHARED_QUOTA.size_bytes] * 4
     assert [2 in share for share in shares] == [True, False, False, False]
     stored = [found for span in loud.spans for found in batches_in(span.view)]
     assert stored == [(mark, 1, mark) for mark in range(16)]
@@ -116,7 +116,7 @@ async def test_nobody_waits_behind_all_that_another_cluster_has_to_write() -> No
 async def test_nor_behind_very_many_batches_however_small() -> None:
     path, (loud, quiet) = Path(), of_two_clusters()
     writer = writer_over(path)
-    total = 3 * PART.batches
+    total = 3 * SHARED_QUOTA.batches
     begun = asyncio.gather(
         append(writer, (quiet, batch())), append(writer, *((loud, batch(mark=mark)) for mark in range(total)))
     )
@@ -127,12 +127,12 @@ async def test_nor_behind_very_many_batches_however_small() -> None:
     assert [entry.partition_id for entry in path.commits[1].entries] == [1, 2]
     await begun
     assert [entry.batch_count for commit in path.commits for entry in commit.entries if entry.partition_id == 1] == [
-        PART.batches
+        SHARED_QUOTA.batches
     ] * 3
 
 
 async def test_a_cluster_that_is_alone_has_whole_flushes() -> None:
     path, (loud, _) = Path(), of_two_clusters()
-    count = FLUSH_MAX_BYTES // PART.size_bytes
-    await append(writer_over(path), *((loud, batch(size_bytes=PART.size_bytes, mark=mark)) for mark in range(count)))
+    count = FLUSH_MAX_BYTES // SHARED_QUOTA.size_bytes
+    await append(writer_over(path), *((loud, batch(size_bytes=SHARED_QUOTA.size_bytes, mark=mark)) for mark in range(count)))
     assert [entry.batch_count for commit in path.commits for entry in commit.entries] == [count]

@@ -11,7 +11,7 @@ from test_writer_flush_limit import Path
 from penstock.base.errors import PlatformError
 from penstock.log.answers import Ticket
 from penstock.log.flush import Flush
-from penstock.log.lines import SHORT
+from penstock.log.fair_queue import SHORT_QUOTA
 from penstock.log.model import Partition
 from penstock.log.writer import MAX_PARTICIPANTS
 
@@ -62,18 +62,18 @@ class Joining(Participant):
 async def test_a_participant_does_not_wait_for_all_the_records_there_are() -> None:
     path, (partition,) = Path(), topic_of(1).partitions
     writer, flushes = writer_over(path), list[int]()
-    records = append(writer, *((partition, batch(mark=mark)) for mark in range(3 * SHORT.batches)))
+    records = append(writer, *((partition, batch(mark=mark)) for mark in range(3 * SHORT_QUOTA.batches)))
     records = asyncio.ensure_future(records)
     await asyncio.sleep(0)
     writer.enlist(Joining(partition, lambda: flushes.append(len(path.commits))))
     answers = await records
     assert flushes == [1]
     assert [entry.batch_count for commit in path.commits for entry in commit.entries] == [
-        SHORT.batches + 1, SHORT.batches, SHORT.batches
+        SHORT_QUOTA.batches + 1, SHORT_QUOTA.batches, SHORT_QUOTA.batches
     ]  # fmt: skip
     # The marker has its place behind the batches that it came with.
     assert [answer.base_offset for answer in answers] == [
-        mark + (mark >= SHORT.batches) for mark in range(3 * SHORT.batches)
+        mark + (mark >= SHORT_QUOTA.batches) for mark in range(3 * SHORT_QUOTA.batches)
     ]
 
 

@@ -19,7 +19,7 @@ from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
-from penstock.log.lines import SHORT
+from penstock.log.lines import SHORT_QUOTA
 from penstock.log.produce import Judged
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
@@ -302,7 +302,7 @@ async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world
     producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
     topic = topic_of(1)
     world.service._registry.add(topic)
-    (partition,), total = topic.partitions, 3 * SHORT.batches
+    (partition,), total = topic.partitions, 3 * SHORT_QUOTA.batches
     made = [batch(producer_id=producer.producer_id, epoch=producer.epoch, sequence=number) for number in range(total)]
     sent = [(partition, one._replace(flags=TRANSACTIONAL | IMPLICIT)) for one in made]
     answers = asyncio.ensure_future(append(world.writer, *sent))
@@ -312,7 +312,7 @@ async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world
     assert {answer.error for answer in await answers} == {ErrorCode.NONE}
     assert partition.next_offset == total + 1
     assert not partition.transactions
-    assert not world.writer._in_line
+    assert not world.writer._waiting_count
 
 
 async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> None:

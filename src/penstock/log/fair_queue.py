@@ -24,7 +24,7 @@ from penstock.log.answers import Settles
 from penstock.log.batches import Accepted
 from penstock.log.model import Partition
 
-Waiting = tuple[Accepted, Settles, int]
+PendingBatch = tuple[Accepted, Settles, int]
 """A batch that waits for a flush, the ticket that gets its answer, and its position in that."""
 SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
 """The most that one partition gets in a flush, markers apart. Producers may claim any record count for a batch, and a
@@ -33,86 +33,88 @@ SHARED_S = 1.0
 """How long a cluster counts as active after it has appended."""
 
 
-class Portion(NamedTuple):
-    """The largest share of a flush for one cluster. One batch always fits."""
+class FlushQuota(NamedTuple):
+    """The limits of what one cluster gets in a flush. One batch always fits."""
 
     size_bytes: int
     batches: int
 
 
-EVERYTHING = Portion(2**62, 2**62)
-PART = Portion(512 * 1024, 1024)
-"""A disk writes this in one or two milliseconds. So many batches, however small, take the loop as long."""
-SHORT_S = 0.002
-SHORT = Portion(512 * 1024, 64)
-"""The share when there are participants, while a flush is written in less than `SHORT_S`: the loop's time for so
-many."""
-HURRIED_S = 1.0
-"""How long after one participant more are expected."""
+UNLIMITED = FlushQuota(2**62, 2**62)
+SHARED_QUOTA = FlushQuota(512 * 1024, 1024)
+"""A disk writes this in one or two milliseconds; that many batches, however small, take the event loop as long."""
+SHORT_WRITE_S = 0.002
+SHORT_QUOTA = FlushQuota(512 * 1024, 64)
+"""The quota when there are participants, while a flush is written in less than `SHORT_WRITE_S`: that many batches take
+the event loop as long."""
+SHORT_FOR_S = 1.0
+"""How long flushes stay short after a participant: more are expected."""
 
 
-class Lines:
+class FairQueue:
     """The queues, and which clusters were active lately."""
 
-    __slots__ = ("_hurried_until_s", "_last", "_lines", "_shared_until_s", "_short")
+    __slots__ = ("_last", "_queues", "_shared_until_s", "_short", "_short_until_s")
 
     def __init__(self) -> None:
-        self._lines: dict[int, deque[Partition]] = {}
+        self._queues: dict[int, deque[Partition]] = {}
         """By cluster, the next one to serve first. A partition is in its queue once."""
         self._last: int | None = None
         """The cluster that was served last."""
-        self._shared_until_s = self._hurried_until_s = -inf
-        self._short = SHORT
+        self._shared_until_s = self._short_until_s = -inf
+        self._short = SHORT_QUOTA
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._queues)
 
     def add(self, partition: Partition) -> None:
         """Queue a partition."""
         cluster_id = partition.topic.cluster_id
-        line = self._lines.get(cluster_id)
-        if line is None:
-            line = self._lines[cluster_id] = deque()
-        line.append(partition)
+        partitions = self._queues.get(cluster_id)
+        if partitions is None:
+            partitions = self._queues[cluster_id] = deque()
+        partitions.append(partition)
 
     def clear(self) -> None:
         """Empty the queues."""
-        self._lines.clear()
+        self._queues.clear()
 
     def partitions(self) -> Iterator[Partition]:
         """Every queued partition."""
-        return chain.from_iterable(self._lines.values())
+        return chain.from_iterable(self._queues.values())
 
-    def in_turn(self) -> Sequence[tuple[int, deque[Partition]]]:
+    def queues(self) -> Sequence[tuple[int, deque[Partition]]]:
         """The waiting clusters with their queues. Call `served` for each from which something is taken."""
-        return list(self._lines.items())
+        return list(self._queues.items())
 
-    def portion(self, now_s: float) -> Portion:
-        """The largest share of the next flush for each cluster."""
-        if now_s < self._hurried_until_s:
+    def quota(self, now_s: float) -> FlushQuota:
+        """The limit for each cluster in the next flush."""
+        if now_s < self._short_until_s:
             return self._short
-        return PART if self.is_shared(now_s) else EVERYTHING
+        return SHARED_QUOTA if self.is_shared(now_s) else UNLIMITED
 
-    def hurry(self, now_s: float, write_s: float) -> None:
-        """There are participants. Where writing a flush takes long, putting it together may take as long."""
-        self._hurried_until_s = now_s + HURRIED_S
-        times = write_s / SHORT_S
-        self._short = SHORT if times <= 1 else Portion(int(SHORT.size_bytes * times), int(SHORT.batches * times))
+    def shorten(self, now_s: float, write_s: float) -> None:
+        """Keep flushes short for a while, because there are participants: deciding and laying out a flush may take as
+        long as writing it."""
+        self._short_until_s = now_s + SHORT_FOR_S
+        times = write_s / SHORT_WRITE_S
+        size_bytes, batches = SHORT_QUOTA
+        self._short = SHORT_QUOTA if times <= 1 else FlushQuota(int(size_bytes * times), int(batches * times))
 
-    def go_in_parts(self, now_s: float) -> bool:
+    def is_limited(self, now_s: float) -> bool:
         """Whether one flush may not take everything that waits."""
-        return now_s < self._hurried_until_s or self.is_shared(now_s)
+        return now_s < self._short_until_s or self.is_shared(now_s)
 
     def is_shared(self, now_s: float) -> bool:
         """Whether more than one cluster is active."""
-        lines = self._lines
-        return now_s < self._shared_until_s or len(lines) - (PLATFORM_CLUSTER_ID in lines) > 1
+        queues = self._queues
+        return now_s < self._shared_until_s or len(queues) - (PLATFORM_CLUSTER_ID in queues) > 1
 
     def served(self, cluster_id: int, now_s: float) -> None:
         """A cluster has had its share: it moves to the end of the round."""
-        line = self._lines.pop(cluster_id)
-        if line:
-            self._lines[cluster_id] = line
+        partitions = self._queues.pop(cluster_id)
+        if partitions:
+            self._queues[cluster_id] = partitions
         if cluster_id not in (self._last, PLATFORM_CLUSTER_ID):
             if self._last is not None:
                 self._shared_until_s = now_s + SHARED_S
@@ -120,7 +122,7 @@ class Lines:
 
 
 @twinned
-def fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
+def fitting(pending: list[PendingBatch], room_bytes: int, room_batches: int) -> int:
     """How many of a partition's waiting batches fit; one always does."""
     if len(pending) == 1:
         return 1
@@ -136,18 +138,18 @@ def fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
 
 
 @twinned
-def join_line(in_line: dict[tuple[int, int], int], batch: Accepted) -> None:
+def count_waiting(waiting_count: dict[tuple[int, int], int], batch: Accepted) -> None:
     """Count a waiting transactional batch, by producer id and epoch."""
     producer = batch.producer_id, batch.producer_epoch
-    in_line[producer] = in_line.get(producer, 0) + 1
+    waiting_count[producer] = waiting_count.get(producer, 0) + 1
 
 
 @twinned
-def leave_line(in_line: dict[tuple[int, int], int], taken: list[Waiting]) -> None:
+def uncount_waiting(waiting_count: dict[tuple[int, int], int], taken: list[PendingBatch]) -> None:
     """Uncount the transactional ones among batches that a flush has taken."""
     for batch, _, _ in taken:
         if batch.flags:
             producer = batch.producer_id, batch.producer_epoch
-            left = in_line.pop(producer) - 1
+            left = waiting_count.pop(producer) - 1
             if left:
-                in_line[producer] = left
+                waiting_count[producer] = left
