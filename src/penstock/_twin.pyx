@@ -501,7 +501,7 @@ def accept_shares(
 
 # ---- log/flush.py ------------------------------------------------------------------------------------------------
 
-cdef inline bint goes_on(object state, object batch) except -1:
+cdef inline bint is_next(object state, object batch) except -1:
     cdef object batches
     cdef int64_t epoch = item(batch, 3), known = state.epoch, sequence = item(batch, 4)
     if epoch < known:
@@ -550,7 +550,7 @@ def append_in_order(
         if producer_id >= 0:
             state = producers.get(producer_id)
             known = known_producers.get(producer_id) if state is None else state
-            if known is None or not goes_on(known, batch):
+            if known is None or not is_next(known, batch):
                 break
             epoch = item(batch, 3)
             flags = item(batch, 7)

@@ -79,7 +79,7 @@ class Place:
     @property
     def timed_out(self) -> int:
         """How many requests have been told so."""
-        return self.agent.log.writer.overdue.count
+        return self.agent.log.writer.timeouts.count
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def what_is_given_up_is_forgotten_by_a_restart(patch: pytest.MonkeyPatch) -> Non
 
 
 def no_judgement_of_producers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(writer, "judge", lambda *args: None)
+    patch.setattr(writer, "check_sequence", lambda *args: None)
 
 
 def no_waiting_for_the_first_batch(patch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ _COUNTERS: tuple[Reading, ...] = (
     ("commit_failures", "Flushes that failed.", lambda agent: agent.log.writer.stats.failures),
     (
         "produce_timeouts", "Produce requests that timed out before their outcome was known.",
-        lambda agent: agent.log.writer.overdue.count,
+        lambda agent: agent.log.writer.timeouts.count,
     ),
     ("batches", "Record batches appended.", lambda agent: agent.log.writer.stats.batches),
     ("appended_bytes", "Bytes of record batches appended.", lambda agent: agent.log.writer.stats.bytes),

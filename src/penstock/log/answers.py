@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from penstock.log.commits import Unappended
+from penstock.log.commits import ExclusionReason
 from penstock.log.model import NO_TIMESTAMP, Partition, SequenceBatch
-from penstock.log.producers import Refusal
+from penstock.log.producers import ProducerRefusal
 from penstock.wire.error_codes import ErrorCode
 
 _ERRORS = {
-    Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-    Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
-    Refusal.OUTSIDE: ErrorCode.INVALID_TXN_STATE,
-    Refusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
+    ProducerRefusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    ProducerRefusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
+    ProducerRefusal.OUTSIDE: ErrorCode.INVALID_TXN_STATE,
+    ProducerRefusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
 }
 
 
@@ -34,8 +34,8 @@ TIMED_OUT = Appended(ErrorCode.REQUEST_TIMED_OUT)
 """The answer when the outcome is not known yet: the batch may still be appended."""
 
 
-class Settles(Protocol):
-    """Receives the answers for the partitions of one request."""
+class PendingAppend(Protocol):
+    """Waits for the results of the batches of one request, one batch per partition."""
 
     @property
     def timeout_ms(self) -> int | None:
@@ -74,15 +74,15 @@ class Ticket:
         self.finish([TIMED_OUT if result is None else result for result in self.results])
 
 
-CROWDED_OUT = Appended(
-    ErrorCode.POLICY_VIOLATION, message="This cluster may not have another producer id; it has as many as it may have."
+TOO_MANY_PRODUCERS = Appended(
+    ErrorCode.POLICY_VIOLATION, message="The virtual cluster has reached its limit of producer ids."
 )
 """The answer to a new producer's first batch where the virtual cluster is at its limit of producer ids."""
-USED_UP = Appended(ErrorCode.POLICY_VIOLATION, message="This partition has no offsets left.")
+OFFSETS_EXHAUSTED = Appended(ErrorCode.POLICY_VIOLATION, message="The partition has no offsets left.")
 """The answer to a batch when the partition's offsets are exhausted."""
 
 
-def refused(refusal: Refusal, partition: Partition) -> Appended:
+def refused(refusal: ProducerRefusal, partition: Partition) -> Appended:
     """The answer to a batch that idempotence or a transaction refuses."""
     return Appended(_ERRORS[refusal], log_start=partition.log_start)
 
@@ -92,12 +92,12 @@ def repeated(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appe
     return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)
 
 
-def unappended(verdict: Unappended, partition: Partition) -> Appended:
+def excluded(verdict: ExclusionReason, partition: Partition) -> Appended:
     """The answer to a batch that a partial commit left out."""
     if verdict is None:
         return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if isinstance(verdict, ErrorCode):
         return Appended(verdict)
-    if isinstance(verdict, Refusal):
+    if isinstance(verdict, ProducerRefusal):
         return refused(verdict, partition)
     return repeated(verdict, partition)

@@ -95,7 +95,7 @@ class CommitPath(Protocol):
     """Whether nobody else appends: then a batch that is out of order by local state really is out of order."""
 
     @property
-    def has_company(self) -> bool:
+    def has_other_writers(self) -> bool:
         """Whether other agents have committed while this process was running."""
 
     @property
@@ -144,7 +144,7 @@ class EmbeddedCommitPath:
     """Commits of the only process that owns a data directory."""
 
     is_alone = True
-    has_company = False
+    has_other_writers = False
     seen = 0
 
     def __init__(

@@ -34,7 +34,7 @@ from penstock.log.model import (
     SequenceBatch,
     Span,
 )
-from penstock.log.producers import Refusal, last_sequence, note_marker, remember
+from penstock.log.producers import ProducerRefusal, last_sequence, note_marker, remember
 from penstock.storage.wal import WalLocation
 from penstock.wire.error_codes import ErrorCode
 
@@ -79,18 +79,18 @@ class CommitEntry(NamedTuple):
     seal: EntrySeal | None = None
 
 
-Unappended = SequenceBatch | Refusal | ErrorCode | None
+ExclusionReason = SequenceBatch | ProducerRefusal | ErrorCode | None
 """Why a batch is not in the log: a duplicate of this one, refused with this error, or (None) its partition does not
 exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class ExcludedBatches:
     """The batches left out of a partial commit: its entries are runs of the original ones."""
 
     origins: Sequence[int]
     """For each entry the index of the original one."""
-    unappended: Mapping[tuple[int, int], Unappended]
+    excluded: Mapping[tuple[int, int], ExclusionReason]
     """By index of the original entry, and of the batch in it."""
 
 
@@ -106,7 +106,7 @@ class Commit:
     entries: Sequence[CommitEntry]
     bases: Sequence[int]
     """The base offset of each entry."""
-    rest: Rest | None = None
+    rest: ExcludedBatches | None = None
     """Set where batches were left out, and only for the agent that made the commit."""
 
 

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.base.twins import twinned
-from penstock.log.answers import Settles
+from penstock.log.answers import PendingAppend
 from penstock.log.batches import Accepted
 from penstock.log.model import Partition
 
-PendingBatch = tuple[Accepted, Settles, int]
+PendingBatch = tuple[Accepted, PendingAppend, int]
 """A batch that waits for a flush, the ticket that gets its answer, and its position in that."""
 SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
 """The most that one partition gets in a flush, markers apart. Producers may claim any record count for a batch, and a

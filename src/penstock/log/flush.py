@@ -21,12 +21,12 @@ from typing import Any, Protocol, TypeVar
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import PlatformError
 from penstock.base.twins import twinned
-from penstock.log.answers import Appended, Settles
+from penstock.log.answers import Appended, PendingAppend
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
-from penstock.log.producers import goes_on, last_sequence, note_marker
+from penstock.log.producers import is_next, last_sequence, note_marker
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
 
@@ -41,9 +41,9 @@ class Share:
     partition: Partition
     base: int
     next_offset: int
-    appended: list[tuple[Accepted, Settles, int, int]] = field(default_factory=list)
+    appended: list[tuple[Accepted, PendingAppend, int, int]] = field(default_factory=list)
     """Batch, ticket and position in it, and the offset assigned."""
-    repeated: list[tuple[SequenceBatch, Settles, int]] = field(default_factory=list)
+    repeated: list[tuple[SequenceBatch, PendingAppend, int]] = field(default_factory=list)
     producers: dict[int, ProducerState] = field(default_factory=dict)
     """States of the producers once this flush is durable."""
     transactional: dict[int, None] | None = None
@@ -54,7 +54,7 @@ class Share:
 
 @twinned
 def append_in_order(
-    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None,
+    share: Share, pending: list[tuple[Accepted, PendingAppend, int]], first: int, now_ms: int, refusal: Refuses | None,
     admitted: dict[int, int],
 ) -> int:  # fmt: skip
     """The fast path for batches in order: append those from `first` on, up to one that is not the next one of a known
@@ -71,7 +71,7 @@ def append_in_order(
         if producer_id >= 0:
             state = producers.get(producer_id)
             known = partition.producers.get(producer_id) if state is None else state
-            if known is None or not goes_on(known, epoch, batch.base_sequence):
+            if known is None or not is_next(known, epoch, batch.base_sequence):
                 break
             if batch.flags:
                 if not batch.flags & IMPLICIT or admitted.get(producer_id) != epoch:
@@ -117,7 +117,7 @@ def settle_appended(share: Share, moved: int) -> None:
 
 
 @twinned
-def append_marker(share: Share, batch: Accepted, ticket: Settles, now_ms: int) -> None:
+def append_marker(share: Share, batch: Accepted, ticket: PendingAppend, now_ms: int) -> None:
     """Append a marker to a share, and update the producer's state."""
     producer_id, epoch, producers = batch.producer_id, batch.producer_epoch, share.producers
     share.appended.append((batch, ticket, 0, share.next_offset))

@@ -43,7 +43,7 @@ class Follower:
         """The last commit that is applied. The commit path advances it past its own commits in their turn."""
         self.on_transactions: Callable[[Partition, Iterable[int]], None] = lambda partition, producers: None
         """Called when transactional batches or markers were applied to a partition."""
-        self.has_company = False
+        self.has_other_writers = False
         """Whether a commit of another agent was ever applied."""
         self.own: bytes | None = None
         """The object of this agent's commit in flight, which is not applied here."""
@@ -108,7 +108,7 @@ class Follower:
             wake(partition, entry)
             if producers := [batch.producer_id for batch in entry.producer_batches if batch.flags]:
                 self.on_transactions(partition, producers)
-        self.seq, self.has_company = commit.seq, True
+        self.seq, self.has_other_writers = commit.seq, True
         self._on_commit(commit)
 
     def _left_behind(self) -> Fenced:

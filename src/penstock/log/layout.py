@@ -6,8 +6,8 @@ Base offset and leader epoch are outside a batch's CRC, so nothing else of what 
 from __future__ import annotations
 
 from penstock.base.twins import twinned
-from penstock.log.answers import Appended, unappended
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest
+from penstock.log.answers import Appended, excluded
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, ExcludedBatches
 from penstock.log.flush import Share
 from penstock.log.model import LEADER_EPOCH, EntrySeal
 from penstock.log.segments import SegmentBuilder
@@ -91,16 +91,16 @@ def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None)
     return entries, [share.base for share in shares]
 
 
-def answers_in_part(
-    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
+def partial_answers(
+    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: ExcludedBatches
 ) -> dict[int, Appended]:
     """The answer to each batch, by the offset expected for it. Base offsets of batches in the log are written in."""
     partition, answers, byte_position = share.partition, {}, share.byte_start
     waiting, left, offset = iter(stretches), 0, 0
     for count, (batch, _, _, believed) in enumerate(share.appended):
         size = len(batch.data)
-        if (number, count) in rest.unappended:
-            answers[believed] = unappended(rest.unappended[number, count], partition)
+        if (number, count) in rest.excluded:
+            answers[believed] = excluded(rest.excluded[number, count], partition)
         else:
             if not left:
                 position = next(waiting)

@@ -4,7 +4,7 @@ An agent validates batches by what it knows, and another agent may know more: a 
 other may have sent duplicates, or have a newer epoch. By then the WAL object is written. The runs of batches between
 the refused ones are appended; each run becomes an entry of its own.
 
-Batches are judged by the same rules as everywhere (`producers.judge`), against locked rows, and also checked against
+Batches are judged by the same rules as everywhere (`producers.check_sequence`), against locked rows, and also checked against
 the transactions that they belong to.
 """
 
@@ -17,9 +17,9 @@ from typing import NamedTuple
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.batches import ABORTABLE, IMPLICIT
 from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
-from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, Unappended, sequence_batch
+from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, ExclusionReason, sequence_batch
 from penstock.log.model import ProducerState
-from penstock.log.producers import Refusal, is_fenced, judge, note_marker, remember
+from penstock.log.producers import ProducerRefusal, is_fenced, check_sequence, note_marker, remember
 from penstock.wire.error_codes import ErrorCode
 
 _PREFIX_BYTES = 12
@@ -45,7 +45,7 @@ class PartialCommit:
     """Each entry's base, relative to its partition's log end offset."""
     origins: list[int] = field(default_factory=list)
     """For each entry, the index of the original entry."""
-    unappended: dict[tuple[int, int], Unappended] = field(default_factory=dict)
+    excluded: dict[tuple[int, int], ExclusionReason] = field(default_factory=dict)
     """Verdicts on the batches left out, by index of the original entry and of the batch in it."""
     producers: list[ProducerMove] = field(default_factory=list)
     members: dict[Membership, None] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def decide(
         head = heads.get(entry.partition_id)
         pieces = list(_pieces(body, entry))
         if head is None:
-            found.unappended.update(((origin, piece.number), None) for piece in pieces)
+            found.excluded.update(((origin, piece.number), None) for piece in pieces)
             continue
         _decide_entry(found, origin, entry, pieces, head, states, owners or {}, now_ms)
     return found
@@ -115,7 +115,7 @@ def _decide_entry(
                 member = member._replace(partition_id=None)
             verdict = _verdict(state, batch, member, owners)
             if verdict is not None:
-                found.unappended[origin, piece.number] = verdict
+                found.excluded[origin, piece.number] = verdict
                 found.has_lost_markers |= bool(batch.flags & CONTROL)
                 _close(found, origin, entry, run, start)
                 run, start = [], total
@@ -139,12 +139,12 @@ def _decide_entry(
 
 def _verdict(
     state: ProducerState | None, batch: ProducerBatch, member: Membership | None, owners: Mapping[int, Owner]
-) -> Unappended:
+) -> ExclusionReason:
     if batch.flags & CONTROL:
-        return Refusal.FENCED if is_fenced(state, batch.epoch) else None
+        return ProducerRefusal.FENCED if is_fenced(state, batch.epoch) else None
     if member is not None:
         if is_fenced(state, batch.epoch):
-            return Refusal.FENCED
+            return ProducerRefusal.FENCED
         owner = owners.get(batch.producer_id)
         if owner is None:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
@@ -153,8 +153,8 @@ def _verdict(
         if not is_member(owner, member):
             return ErrorCode.TRANSACTION_ABORTABLE if batch.flags & ABORTABLE else ErrorCode.INVALID_TXN_STATE
         if state is None and begins_late(batch):
-            return Refusal.OUT_OF_ORDER
-    return judge(state, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1)
+            return ProducerRefusal.OUT_OF_ORDER
+    return check_sequence(state, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1)
 
 
 def _state(

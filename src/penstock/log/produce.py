@@ -11,7 +11,7 @@ from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_I
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.threads import OnThread
-from penstock.log.answers import Appended, Settles, Ticket
+from penstock.log.answers import Appended, PendingAppend, Ticket
 from penstock.log.batches import (
     Accepted,
     Glances,
@@ -171,7 +171,7 @@ class ProduceHandler:
         self._submit(judged, done, line, request.timeout_ms)
 
     def handle_one(
-        self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles,
+        self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: PendingAppend,
         grant: Grant, line: Line | None = None,
     ) -> None:  # fmt: skip
         """The same for a request of one partition, without a transaction, that wants an acknowledgement. The grant is

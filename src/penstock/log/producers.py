@@ -16,7 +16,7 @@ SEQUENCES = 2**31
 """Sequence numbers have 31 bits and wrap from 2,147,483,647 to 0."""
 
 
-class Refusal(Enum):
+class ProducerRefusal(Enum):
     """Why a producer's batch is not appended."""
 
     OUT_OF_ORDER = "out of order"
@@ -31,7 +31,7 @@ def last_sequence(first_sequence: int, record_count: int) -> int:
     return (first_sequence + record_count - 1) % SEQUENCES
 
 
-def goes_on(state: ProducerState, epoch: int, first_sequence: int) -> bool:
+def is_next(state: ProducerState, epoch: int, first_sequence: int) -> bool:
     """Whether a batch is the next one of a known producer, or the first of a newer epoch."""
     if epoch < state.epoch:
         return False
@@ -45,9 +45,9 @@ def is_fenced(state: ProducerState | None, epoch: int) -> bool:
     return state is not None and epoch < state.epoch
 
 
-def judge(
+def check_sequence(
     state: ProducerState | None, epoch: int, first_sequence: int, record_count: int
-) -> Refusal | SequenceBatch | None:
+) -> ProducerRefusal | SequenceBatch | None:
     """Judge one batch: None to append it, the remembered batch that it repeats, or why it is refused.
 
     An unknown producer may start with any sequence: its state may have expired. A new epoch starts at 0.
@@ -55,14 +55,14 @@ def judge(
     if state is None:
         return None
     if epoch < state.epoch:
-        return Refusal.FENCED
-    if goes_on(state, epoch, first_sequence):
+        return ProducerRefusal.FENCED
+    if is_next(state, epoch, first_sequence):
         return None
     last = last_sequence(first_sequence, record_count)
     for batch in state.batches if epoch == state.epoch else ():
         if batch.first_sequence == first_sequence and batch.last_sequence == last:
             return batch
-    return Refusal.OUT_OF_ORDER
+    return ProducerRefusal.OUT_OF_ORDER
 
 
 def awaited(epoch: int, first_sequence: int, now_ms: int) -> ProducerState:
@@ -93,7 +93,7 @@ def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: in
     state.last_ms = now_ms
 
 
-def silent(producers: Mapping[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> list[int]:
+def idle_producers(producers: Mapping[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> list[int]:
     """Producers that have written nothing since `before_ms`, except those in `kept`."""
     return [
         producer_id for producer_id, state in producers.items() if state.last_ms < before_ms and producer_id not in kept

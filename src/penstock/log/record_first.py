@@ -51,7 +51,7 @@ class RecordFirstCommitPath:
     """Commits of the only process that owns a data directory, made durable by their WAL objects alone."""
 
     is_alone = True
-    has_company = False
+    has_other_writers = False
     seen = 0
 
     def __init__(

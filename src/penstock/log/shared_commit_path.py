@@ -55,7 +55,7 @@ from penstock.log.commits import (
     Commit,
     CommitEntry,
     ProducerBatch,
-    Rest,
+    ExcludedBatches,
     sequence_batch,
     unpack_bases,
     unpack_entries,
@@ -63,7 +63,7 @@ from penstock.log.commits import (
 from penstock.log.follow import Follower
 from penstock.log.model import ProducerState
 from penstock.log.partial_commits import PartialCommit, begins_late, decide, follow_ongoing, membership
-from penstock.log.producers import judge, note_marker, remember
+from penstock.log.producers import check_sequence, note_marker, remember
 from penstock.log.registry import Registry
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalStore
@@ -143,9 +143,9 @@ class SharedCommitPath:
         return False
 
     @property
-    def has_company(self) -> bool:
+    def has_other_writers(self) -> bool:
         """Whether others have committed while this agent was running."""
-        return self.follower.has_company
+        return self.follower.has_other_writers
 
     @property
     def seen(self) -> int:
@@ -367,7 +367,7 @@ class SharedCommitPath:
 
     async def _decided(self, new: NewCommit, locked: _Locked) -> Commit:
         self._correct(locked)
-        rest = Rest(locked.left.origins, locked.left.unappended)
+        rest = ExcludedBatches(locked.left.origins, locked.left.excluded)
         if locked.seq is not None:
             entries, bases = locked.left.entries, unpack_bases(locked.bases)
             return self._made(replace(new, entries=entries), locked.seq, bases, rest)
@@ -393,7 +393,7 @@ class SharedCommitPath:
             else:
                 partition.know({producer_id: state})
 
-    def _made(self, new: NewCommit, seq: int, bases: Sequence[int], rest: Rest | None = None) -> Commit:
+    def _made(self, new: NewCommit, seq: int, bases: Sequence[int], rest: ExcludedBatches | None = None) -> Commit:
         return Commit(seq, new.object_id, new.location, new.now_ms, self._agent_id, new.entries, bases, rest)
 
     # ---- finding out -------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> 
     first = batches[0]
     if any(batch.flags for batch in batches):
         return _are_next_in_transactions(state, batches)
-    if judge(state, first.epoch, first.first_sequence, first.last_offset_delta + 1) is not None:
+    if check_sequence(state, first.epoch, first.first_sequence, first.last_offset_delta + 1) is not None:
         return False
     before = first
     for batch in batches[1:]:
@@ -465,7 +465,7 @@ def _are_next_in_transactions(state: ProducerState | None, batches: Sequence[Pro
                 return False
             note_marker(known, producer_id, batch.epoch, 0)
         elif (before is None and begins_late(batch)) or (
-            judge(before, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1) is not None
+            check_sequence(before, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1) is not None
         ):
             return False
         else:

@@ -10,11 +10,11 @@ from penstock.base.durations import Durations
 class Stages:
     """Durations of the stages of flushes that became durable, one flush at a time."""
 
-    __slots__ = ("_answer", "_prepare", "_wait", "_write", "began_s", "came_s", "ended_s", "staged_s", "waited_s")
+    __slots__ = ("_answer", "_prepare", "_wait", "_write", "arrived_s", "began_s", "ended_s", "staged_s", "waited_s")
 
     def __init__(self) -> None:
         self._wait, self._prepare, self._write, self._answer = Durations(), Durations(), Durations(), Durations()
-        self.came_s = 0.0
+        self.arrived_s = 0.0
         """When the first batch of the next flush arrived; 0 if none has."""
         self.waited_s = self.staged_s = 0.0
         """How long the first batch had waited when this flush was put together, and when that began."""
@@ -23,9 +23,9 @@ class Stages:
 
     def staged(self, now_s: float) -> None:
         """A flush is put together from what has arrived."""
-        came_s = self.came_s
-        self.staged_s, self.came_s = now_s, 0.0
-        self.waited_s = now_s - came_s if came_s else 0.0
+        arrived_s = self.arrived_s
+        self.staged_s, self.arrived_s = now_s, 0.0
+        self.waited_s = now_s - arrived_s if arrived_s else 0.0
 
     def note(self, now_s: float) -> None:
         """All answers of the flush are sent."""

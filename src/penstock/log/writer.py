@@ -25,13 +25,13 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import Lock
-from penstock.log.answers import CROWDED_OUT, USED_UP, Appended, Settles, refused, repeated
+from penstock.log.answers import TOO_MANY_PRODUCERS, OFFSETS_EXHAUSTED, Appended, PendingAppend, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Change, CommitPath, Outdated
 from penstock.log.commits import (
     CONTROL,
     Commit,
-    Rest,
+    ExcludedBatches,
     apply_entry,
     wake,
 )
@@ -45,11 +45,11 @@ from penstock.log.flush import (
     sequence_of,
     settle_appended,
 )
-from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
+from penstock.log.layout import partial_answers, entries_of, index_of, lay_out, write_moved_offsets
 from penstock.log.fair_queue import FairQueue, FlushQuota, PendingBatch, fitting, count_waiting, uncount_waiting
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
-from penstock.log.overdue import Overdue
-from penstock.log.producers import Refusal, awaited, judge, remember
+from penstock.log.produce_timeouts import ProduceTimeouts
+from penstock.log.producers import ProducerRefusal, awaited, check_sequence, remember
 from penstock.log.sealing import Sealing, locked_out
 from penstock.log.segments import LONG_BYTES
 from penstock.log.stages import Stages
@@ -70,7 +70,7 @@ MAX_PARTICIPANTS = 2**14
 _log = logging.getLogger(__name__)
 
 
-class Room(Protocol):
+class WalSpace(Protocol):
     """Knows how full the write-ahead log is."""
 
     @property
@@ -101,7 +101,7 @@ class Writer:
         commit_path: CommitPath,
         clock: Clock,
         on_commit: Callable[[Commit], None] = lambda commit: None,
-        room: Room | None = None,
+        room: WalSpace | None = None,
         soon: Callable[[Callable[[], None]], object] | None = None,
         sealing: Sealing | None = None,
     ) -> None:
@@ -126,7 +126,7 @@ class Writer:
         """Done when the outcome of the flush in flight is known."""
         self._under_way: Flush | None = None
         """The flush in flight."""
-        self.overdue = Overdue(clock, self._unanswered)
+        self.timeouts = ProduceTimeouts(clock, self._unanswered)
         self._scheduled = False
         self._write_s = 0.0
         """Moving average of the time to write and commit a flush."""
@@ -142,7 +142,7 @@ class Writer:
         self._failed_in_a_row = 0
         self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
 
-    def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
+    def submit(self, partition: Partition, batch: Accepted, ticket: PendingAppend, position: int) -> None:
         """Put a batch into its partition's buffer. The ticket is settled when the batch is durable, or refused."""
         pending = partition.pending
         if not pending:
@@ -152,9 +152,9 @@ class Writer:
         if batch.flags:
             count_waiting(self._waiting_count, batch)
         if not self._scheduled:
-            self._come()
+            self._schedule()
 
-    def submit_all(self, batches: Sequence[tuple[Partition, Accepted]], ticket: Settles) -> None:
+    def submit_all(self, batches: Sequence[tuple[Partition, Accepted]], ticket: PendingAppend) -> None:
         """The same for all batches of a request, whose positions are those in the sequence."""
         size, queue = 0, self._queue
         for position, (partition, batch) in enumerate(batches):
@@ -166,18 +166,18 @@ class Writer:
             if batch.flags:
                 count_waiting(self._waiting_count, batch)
         self.pending_bytes += size
-        self._come()
+        self._schedule()
 
     def enlist(self, participant: Participant) -> None:
         """Add a participant to the next flush, which is started even if there is nothing else to flush."""
         self._participants.append(participant)
-        self._come()
+        self._schedule()
 
-    def _come(self) -> None:
-        """Something waits for a flush: begin one with the end of this turn, unless one is under way."""
+    def _schedule(self) -> None:
+        """Schedule a flush at the end of this turn of the event loop, unless one is in flight."""
         if self._task is not None:
-            if not self.stages.came_s:
-                self.stages.came_s = self._clock.monotonic()
+            if not self.stages.arrived_s:
+                self.stages.arrived_s = self._clock.monotonic()
         elif not self._scheduled:
             self._scheduled = True
             self._soon(self._start)
@@ -201,9 +201,9 @@ class Writer:
         return self._locked.get(cluster_id)
 
     @property
-    def has_company(self) -> bool:
+    def has_other_writers(self) -> bool:
         """Whether other agents have appended while this process was running."""
-        return self._commit_path.has_company
+        return self._commit_path.has_other_writers
 
     async def catch_up(self) -> None:
         """Apply every commit that had happened when this was called, whichever agent made it."""
@@ -235,14 +235,14 @@ class Writer:
         self._queue.clear()
         self._waiting_count.clear()
         self._participants.clear()
-        self.overdue.stop()
+        self.timeouts.stop()
         if self._task is not None:
             self._task.cancel()
 
     def _break(self, bug: BaseException) -> None:
         """Stop. State in memory may be half changed, so nothing is answered from it: the process must end, and its next
         start finds what is durable."""
-        _log.critical("a flush met a bug; this agent has to be started again", exc_info=bug)
+        _log.critical("an unexpected error interrupted a flush; restart this agent", exc_info=bug)
         self.broken = self._scheduled = True
         self.on_broken()
 
@@ -271,7 +271,7 @@ class Writer:
             try:
                 is_done = self._flush_now(flush)
             except Outdated as problem:
-                self._put_back(flush, problem)
+                self._requeue(flush, problem)
                 continue
             except PlatformError as problem:
                 self._fail(flush, problem)
@@ -320,11 +320,11 @@ class Writer:
         self._written, self._under_way = loop.create_future(), flush
         self._task = loop.create_task(self._run(flush))
         self._task.add_done_callback(self._ended)
-        self.overdue.watch()
+        self.timeouts.watch()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        self._pass()
+        self._flush_ended()
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
             self._break(bug)
@@ -344,27 +344,27 @@ class Writer:
                     if not inline:
                         await self._flush(flush)
                 except Outdated as problem:
-                    self._put_back(flush, problem)
+                    self._requeue(flush, problem)
                 except PlatformError as problem:
                     self._fail(flush, problem)
-            self._pass()
+            self._flush_ended()
             if inline or flush.participants or not (self._queue or self._participants):
                 return
             inline = True
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()
-            if not self.stages.came_s:  # These batches were left over by the last flush.
-                self.stages.came_s = self.stages.staged_s
+            if not self.stages.arrived_s:  # These batches were left over by the last flush.
+                self.stages.arrived_s = self.stages.staged_s
             flush = self._under_way = self._stage()
 
-    def _pass(self) -> None:
+    def _flush_ended(self) -> None:
         written, self._written, self._under_way = self._written, None, None
         if written is not None and not written.done():
             written.set_result(None)
 
-    def _unanswered(self) -> Iterator[Settles] | None:
-        """Everybody who waits for the flush in flight, and for later ones."""
+    def _unanswered(self) -> Iterator[PendingAppend] | None:
+        """The requests that wait for the flush in flight, and for later ones."""
         if self.has_stopped or not (self._task is not None or self._scheduled or self._queue):
             return None
         shares = () if self._under_way is None else self._under_way.shares
@@ -515,11 +515,11 @@ class Writer:
             return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         if self._locked and partition.topic.cluster_id in self._locked:
             return locked_out(self._locked[partition.topic.cluster_id])
-        return USED_UP if partition.next_offset > OFFSETS_MAX else None
+        return OFFSETS_EXHAUSTED if partition.next_offset > OFFSETS_MAX else None
 
-    def _decide_one(self, share: Share, batch: Accepted, ticket: Settles, position: int, now_ms: int) -> None:
+    def _decide_one(self, share: Share, batch: Accepted, ticket: PendingAppend, position: int, now_ms: int) -> None:
         if batch.producer_id >= 0:
-            verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
+            verdict = self._transactional_refusal(share, batch) or self._check_sequence(share, batch, now_ms)
             if verdict is not None:
                 self.pending_bytes -= len(batch.data)
                 self._answer_unwritten(share, verdict, ticket, position)
@@ -528,12 +528,12 @@ class Writer:
         share.next_offset += batch.offset_count
         share.byte_length += len(batch.data)
 
-    def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | Refusal | None:
+    def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | ProducerRefusal | None:
         """Why a batch does not fit its producer's transaction."""
         producer_id, partition = batch.producer_id, share.partition
         if not batch.flags:
             if producer_id in partition.transactions or (share.transactional and producer_id in share.transactional):
-                return Refusal.OUTSIDE
+                return ProducerRefusal.OUTSIDE
             return None
         if self.transactions is None:
             return ErrorCode.INVALID_TXN_STATE
@@ -545,15 +545,15 @@ class Writer:
             return refusal
         is_new = producer_id not in share.producers and producer_id not in partition.producers
         if is_new and batch.base_sequence and batch.flags & IMPLICIT and self._commit_path.is_alone:
-            return Refusal.OUT_OF_ORDER
+            return ProducerRefusal.OUT_OF_ORDER
         return None
 
-    def _crowded_out(self, share: Share, batch: Accepted) -> Appended | None:
+    def _check_producer_limit(self, share: Share, batch: Accepted) -> Appended | None:
         """The refusal of a new producer beyond the limit; owners of transactional ids are counted already."""
         producer_id = batch.producer_id
         if batch.flags or producer_id in share.producers or self.has_room_for(share.partition, producer_id):
             return None
-        return CROWDED_OUT
+        return TOO_MANY_PRODUCERS
 
     def has_room_for(self, partition: Partition, producer_id: int) -> bool:
         """Whether a partition may remember a producer: its virtual cluster knows it already, or is below its limit.
@@ -570,7 +570,7 @@ class Writer:
         newcomers.add(producer_id)
         return True
 
-    def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | Appended | None:
+    def _check_sequence(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | ProducerRefusal | Appended | None:
         """Judge a batch of an idempotent producer against the log as of the end of this flush. A refused batch must not
         count as its producer's first, nor take up the limit on producers."""
         state = share.producers.get(batch.producer_id)
@@ -579,11 +579,11 @@ class Writer:
             if known is not None:
                 state = ProducerState(known.producer_id, known.epoch, known.last_ms, known.batches)
         known = state or share.partition.awaited.get(batch.producer_id)
-        verdict = judge(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
+        verdict = check_sequence(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
         if verdict is None:
-            crowded_out = self._crowded_out(share, batch)
-            if crowded_out is not None:
-                return crowded_out
+            refusal = self._check_producer_limit(share, batch)
+            if refusal is not None:
+                return refusal
             if batch.flags:
                 share.transactional = share.transactional or {}
                 share.transactional[batch.producer_id] = None
@@ -591,21 +591,22 @@ class Writer:
                 share.producers[batch.producer_id] = state
             sequence = sequence_of(batch, share.next_offset)
             remember(share.producers, batch.producer_id, batch.producer_epoch, sequence, now_ms)
-        elif verdict is Refusal.OUT_OF_ORDER:
+        elif verdict is ProducerRefusal.OUT_OF_ORDER:
             if state is None:
-                return Refusal.TOO_EARLY
+                return ProducerRefusal.TOO_EARLY
             if not self._commit_path.is_alone:
                 return None  # The missing batch may be at another agent: the commit path decides.
         return verdict
 
     def _answer_unwritten(
-        self, share: Share, verdict: SequenceBatch | Refusal | ErrorCode | Appended, ticket: Settles, position: int
+        self, share: Share, verdict: SequenceBatch | ProducerRefusal | ErrorCode | Appended, ticket: PendingAppend,
+        position: int
     ) -> None:
         if isinstance(verdict, Appended):
             ticket.settle(position, verdict)
         elif isinstance(verdict, ErrorCode):
             ticket.settle(position, Appended(verdict))
-        elif isinstance(verdict, Refusal):
+        elif isinstance(verdict, ProducerRefusal):
             ticket.settle(position, refused(verdict, share.partition))
         elif verdict.base_offset < share.base:
             ticket.settle(position, repeated(verdict, share.partition))
@@ -630,7 +631,7 @@ class Writer:
         stats.commits += 1
         self._recovered()
         if commit.rest is not None:
-            self._succeed_in_part(flush, commit, commit.rest)
+            self._succeed_partially(flush, commit, commit.rest)
             return
         for number, share in enumerate(shares):
             partition = share.partition
@@ -672,16 +673,16 @@ class Writer:
         self._on_commit(commit)
         self.on_drained()
 
-    def _succeed_in_part(self, flush: Flush, commit: Commit, rest: Rest) -> None:
+    def _succeed_partially(self, flush: Flush, commit: Commit, rest: ExcludedBatches) -> None:
         """Some batches were left out: each run is applied by itself, each batch gets its own answer."""
-        stretches: dict[int, list[int]] = {}
+        positions_by_origin: dict[int, list[int]] = {}
         for position, origin in enumerate(rest.origins):
-            stretches.setdefault(origin, []).append(position)
+            positions_by_origin.setdefault(origin, []).append(position)
         for number, share in enumerate(flush.shares):
-            partition, own = share.partition, stretches.get(number, [])
-            answers = answers_in_part(share, number, flush.body, commit, own, rest)
+            partition, own = share.partition, positions_by_origin.get(number, [])
+            answers = partial_answers(share, number, flush.body, commit, own, rest)
             for position in own:
-                self._apply_stretch(flush, commit, position, partition)
+                self._apply_partial_entry(flush, commit, position, partition)
             if share.transactional is not None and self.transactions is not None:
                 self.transactions.began(partition, share.transactional)
             for producer_id in share.producers:
@@ -697,7 +698,7 @@ class Writer:
             self._on_commit(commit)
         self.on_drained()
 
-    def _apply_stretch(self, flush: Flush, commit: Commit, position: int, partition: Partition) -> None:
+    def _apply_partial_entry(self, flush: Flush, commit: Commit, position: int, partition: Partition) -> None:
         entry = commit.entries[position]
         view = flush.body[entry.byte_start : entry.byte_start + entry.byte_length]
         span = apply_entry(partition, commit, position, view)
@@ -707,7 +708,7 @@ class Writer:
         self.stats.bytes += entry.byte_length
         wake(partition, entry)
 
-    def _put_back(self, flush: Flush, problem: Outdated) -> None:
+    def _requeue(self, flush: Flush, problem: Outdated) -> None:
         """Nothing was written because the decision was outdated: put everything back, to decide it again."""
         _log.debug("a flush is decided again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message="what this batch repeats is not in the log yet")
@@ -734,8 +735,8 @@ class Writer:
         """Nothing was written: answer with a retriable error."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
-        if self._log_throttle.is_due(is_new=self._failed_in_a_row == 1):
-            _log.error("a flush failed, its producers are told to try again: %s", problem)
+        if self._complaints.is_due(is_new=self._failed_in_a_row == 1):
+            _log.error("a flush failed, its producers get a retriable error: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
         for share in flush.shares:
             self.pending_bytes -= share.byte_length

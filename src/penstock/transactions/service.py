@@ -254,7 +254,7 @@ class TransactionService:
     async def _look_around(self, key: Key) -> None:
         """Before a transaction is ended: read what other agents have of it, if they may have anything."""
         cell = self._cells.get(key)
-        if cell is None or (cell.is_ongoing and not self._writer.has_company):
+        if cell is None or (cell.is_ongoing and not self._writer.has_other_writers):
             return
         await self._writer.catch_up()
         if not cell.is_ongoing:

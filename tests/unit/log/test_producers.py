@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
-from penstock.log.producers import SEQUENCES, Refusal, awaited, judge, last_sequence, remember, silent
+from penstock.log.producers import SEQUENCES, ProducerRefusal, awaited, check_sequence, last_sequence, remember, idle_producers
 
 TOP = SEQUENCES - 1
 APPEND = None
@@ -38,43 +38,43 @@ WRAPPED = sent((TOP - 2, 2), (TOP, 3), (2, 1))
         pytest.param(None, 0, 0, 1, APPEND, id="unknown from the beginning"),
         pytest.param(None, 9, 4711, 3, APPEND, id="unknown from anywhere"),
         pytest.param(SIX, 5, 10, 4, APPEND, id="next"),
-        pytest.param(SIX, 5, 11, 1, Refusal.OUT_OF_ORDER, id="gap"),
-        pytest.param(SIX, 5, 9, 2, Refusal.OUT_OF_ORDER, id="overlaps the end"),
+        pytest.param(SIX, 5, 11, 1, ProducerRefusal.OUT_OF_ORDER, id="gap"),
+        pytest.param(SIX, 5, 9, 2, ProducerRefusal.OUT_OF_ORDER, id="overlaps the end"),
         pytest.param(SIX, 5, 8, 2, 108, id="repeats the last"),
         pytest.param(SIX, 5, 4, 3, 104, id="repeats one before"),
         pytest.param(SIX, 5, 1, 2, 101, id="repeats the oldest kept"),
-        pytest.param(SIX, 5, 0, 1, Refusal.OUT_OF_ORDER, id="repeats one that is forgotten"),
-        pytest.param(SIX, 5, 8, 1, Refusal.OUT_OF_ORDER, id="the beginning of the last"),
-        pytest.param(SIX, 5, 9, 1, Refusal.OUT_OF_ORDER, id="the end of the last"),
-        pytest.param(SIX, 5, 4, 4, Refusal.OUT_OF_ORDER, id="two of them in one"),
-        pytest.param(SIX, 4, 10, 1, Refusal.FENCED, id="older epoch"),
-        pytest.param(SIX, 4, 8, 2, Refusal.FENCED, id="repeat of an older epoch"),
+        pytest.param(SIX, 5, 0, 1, ProducerRefusal.OUT_OF_ORDER, id="repeats one that is forgotten"),
+        pytest.param(SIX, 5, 8, 1, ProducerRefusal.OUT_OF_ORDER, id="the beginning of the last"),
+        pytest.param(SIX, 5, 9, 1, ProducerRefusal.OUT_OF_ORDER, id="the end of the last"),
+        pytest.param(SIX, 5, 4, 4, ProducerRefusal.OUT_OF_ORDER, id="two of them in one"),
+        pytest.param(SIX, 4, 10, 1, ProducerRefusal.FENCED, id="older epoch"),
+        pytest.param(SIX, 4, 8, 2, ProducerRefusal.FENCED, id="repeat of an older epoch"),
         pytest.param(SIX, 6, 0, 1, APPEND, id="newer epoch from 0"),
-        pytest.param(SIX, 6, 10, 1, Refusal.OUT_OF_ORDER, id="newer epoch goes on"),
-        pytest.param(SIX, 6, 8, 2, Refusal.OUT_OF_ORDER, id="newer epoch repeats an older one"),
+        pytest.param(SIX, 6, 10, 1, ProducerRefusal.OUT_OF_ORDER, id="newer epoch goes on"),
+        pytest.param(SIX, 6, 8, 2, ProducerRefusal.OUT_OF_ORDER, id="newer epoch repeats an older one"),
         pytest.param(WRAPPED, 5, 3, 1, APPEND, id="next after the wrap"),
         pytest.param(WRAPPED, 5, TOP, 3, 102, id="repeats the one that wraps"),
         pytest.param(WRAPPED, 5, TOP - 2, 2, 100, id="repeats the one before the wrap"),
         pytest.param(sent((TOP - 1, 2)), 5, 0, 1, APPEND, id="0 follows 2147483647"),
-        pytest.param(sent((TOP - 1, 2)), 5, 1, 1, Refusal.OUT_OF_ORDER, id="1 does not"),
+        pytest.param(sent((TOP - 1, 2)), 5, 1, 1, ProducerRefusal.OUT_OF_ORDER, id="1 does not"),
         pytest.param(sent((TOP - 1, 1)), 5, TOP, 1, APPEND, id="2147483647 is a sequence"),
         pytest.param(ProducerState(1, 5, 0), 5, 0, 1, APPEND, id="the first of an epoch that a marker began"),
-        pytest.param(ProducerState(1, 5, 0), 5, 77, 1, Refusal.OUT_OF_ORDER, id="not the first of that epoch"),
-        pytest.param(ProducerState(1, 5, 0), 4, 0, 1, Refusal.FENCED, id="known without batches, older epoch"),
+        pytest.param(ProducerState(1, 5, 0), 5, 77, 1, ProducerRefusal.OUT_OF_ORDER, id="not the first of that epoch"),
+        pytest.param(ProducerState(1, 5, 0), 4, 0, 1, ProducerRefusal.FENCED, id="known without batches, older epoch"),
         pytest.param(awaited(5, 3, 0), 5, 3, 2, APPEND, id="the awaited batch"),
         pytest.param(awaited(5, 3, 0), 5, 3, 9, APPEND, id="the awaited batch, cut otherwise"),
-        pytest.param(awaited(5, 3, 0), 5, 5, 1, Refusal.OUT_OF_ORDER, id="one from behind it"),
+        pytest.param(awaited(5, 3, 0), 5, 5, 1, ProducerRefusal.OUT_OF_ORDER, id="one from behind it"),
         pytest.param(awaited(5, 0, 0), 5, 0, 1, APPEND, id="awaited at 0"),
-        pytest.param(awaited(5, 0, 0), 5, TOP, 1, Refusal.OUT_OF_ORDER, id="what would precede 0"),
+        pytest.param(awaited(5, 0, 0), 5, TOP, 1, ProducerRefusal.OUT_OF_ORDER, id="what would precede 0"),
         pytest.param(awaited(5, 3, 0), 6, 0, 1, APPEND, id="awaited, newer epoch"),
-        pytest.param(awaited(5, 3, 0), 6, 3, 1, Refusal.OUT_OF_ORDER, id="awaited, newer epoch not from 0"),
-        pytest.param(awaited(5, 3, 0), 4, 3, 1, Refusal.FENCED, id="awaited, older epoch"),
+        pytest.param(awaited(5, 3, 0), 6, 3, 1, ProducerRefusal.OUT_OF_ORDER, id="awaited, newer epoch not from 0"),
+        pytest.param(awaited(5, 3, 0), 4, 3, 1, ProducerRefusal.FENCED, id="awaited, older epoch"),
     ],
 )
 def test_judgement(
-    state: ProducerState | None, epoch: int, first: int, count: int, expected: Refusal | int | None
+    state: ProducerState | None, epoch: int, first: int, count: int, expected: ProducerRefusal | int | None
 ) -> None:
-    verdict = judge(state, epoch, first, count)
+    verdict = check_sequence(state, epoch, first, count)
     if isinstance(expected, int):
         assert isinstance(verdict, SequenceBatch)
         assert verdict.base_offset == expected
@@ -107,9 +107,9 @@ def test_a_producer_that_wrote_once_takes_little_memory() -> None:
 
 def test_who_writes_nothing_expires() -> None:
     producers = {number: ProducerState(number, 0, last_ms) for number, last_ms in enumerate((10, 20, 30))}
-    assert silent(producers, 20) == [0]
-    assert silent(producers, 40, kept={1: None}) == [0, 2]
-    assert silent(producers, 10) == []
+    assert idle_producers(producers, 20) == [0]
+    assert idle_producers(producers, 40, kept={1: None}) == [0, 2]
+    assert idle_producers(producers, 10) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_against_a_naive_model(first: int, steps: list[tuple[int, int]]) -> None
             position = 0  # An unknown producer may begin anywhere: that is its beginning.
         expected = model.append(position, size)
         sequence = (first + position) % SEQUENCES
-        verdict = judge(producers.get(1), 0, sequence, size)
+        verdict = check_sequence(producers.get(1), 0, sequence, size)
         if verdict is None:
             offset = model.records - size
             assert expected == offset
@@ -164,5 +164,5 @@ def test_against_a_naive_model(first: int, steps: list[tuple[int, int]]) -> None
         elif isinstance(verdict, SequenceBatch):
             assert verdict.base_offset == expected
         else:
-            assert verdict is Refusal.OUT_OF_ORDER
+            assert verdict is ProducerRefusal.OUT_OF_ORDER
             assert expected is None

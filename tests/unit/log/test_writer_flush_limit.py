@@ -21,7 +21,7 @@ class Path:
     """Commits everything at once and keeps it."""
 
     is_alone = True
-    has_company = False
+    has_other_writers = False
     seen = 0
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from penstock.base.clock import Clock
 from penstock.base.settings import LiveSettings
 from penstock.log import segment_store
 from penstock.log.model import Partition
-from penstock.log.producers import silent
+from penstock.log.producers import idle_producers
 from penstock.log.registry import Registry
 from penstock.metadata.database import Database
 
@@ -64,6 +64,6 @@ class ProducerExpiry:
             lambda: segment_store.forget_producers(partition_ids, before_ms), background=True
         )
         for partition in quiet:
-            gone = silent(partition.producers, before_ms, kept=partition.transactions)
+            gone = idle_producers(partition.producers, before_ms, kept=partition.transactions)
             partition.forget_producers(gone)
             self.expired_producers += len(gone)

@@ -13,23 +13,23 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from penstock.base.clock import Clock
-from penstock.base.log_throttle import LogThrottle
-from penstock.log.answers import Settles
+from penstock.base.complaints import Seldom
+from penstock.log.answers import PendingAppend
 
-LOOK_EVERY_S = 1.0
+SCAN_INTERVAL_S = 1.0
 """The scan interval: how late a time-out may be."""
-SOONEST_S = 0.05
+MIN_SCAN_INTERVAL_S = 0.05
 COMPLAIN_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Overdue:
+class ProduceTimeouts:
     """The requests that were found waiting, with their deadlines. Scans only while there may be any."""
 
-    def __init__(self, clock: Clock, waiting: Callable[[], Iterable[Settles] | None]) -> None:
+    def __init__(self, clock: Clock, waiting: Callable[[], Iterable[PendingAppend] | None]) -> None:
         self._clock, self._waiting = clock, waiting
         """`waiting` yields those that wait, some of them several times; None: there are none and never will be."""
-        self._deadlines: dict[Settles, float] = {}
+        self._deadlines: dict[PendingAppend, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._log_throttle = LogThrottle(clock, COMPLAIN_EVERY_S)
         self.count = 0
@@ -38,7 +38,7 @@ class Overdue:
     def watch(self) -> None:
         """Requests begin to wait."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+            self._timer = asyncio.get_running_loop().call_later(SCAN_INTERVAL_S, self._scan)
 
     def stop(self) -> None:
         """Stop scanning."""
@@ -47,7 +47,7 @@ class Overdue:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         waiting, self._timer = self._waiting(), None
         if waiting is None:
             self._deadlines.clear()
@@ -56,15 +56,15 @@ class Overdue:
         pause_s = self.answer(waiting)
         if self.count > before and self._log_throttle.is_due():
             _log.warning(
-                "%d produce requests have waited longer than their time-outs: the disk or the database takes long, and"
-                " what they carry may be appended yet", self.count - before,
-            )  # fmt: skip
-        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
+                "%d produce requests timed out: the disk or the database is slow. Their records may still be appended",
+                self.count - before,
+            )
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._scan)
 
-    def answer(self, waiting: Iterable[Settles]) -> float:
+    def answer(self, waiting: Iterable[PendingAppend]) -> float:
         """Answer those whose time-out has passed; in how many seconds to scan again."""
         now_s = self._clock.monotonic()
-        known, deadlines = self._deadlines, dict[Settles, float]()
+        known, deadlines = self._deadlines, dict[PendingAppend, float]()
         soonest = inf
         for ticket in list(waiting):
             timeout_ms = ticket.timeout_ms
@@ -80,4 +80,4 @@ class Overdue:
             elif deadline < soonest:
                 soonest = deadline
         self._deadlines = deadlines
-        return max(SOONEST_S, min(soonest - now_s, LOOK_EVERY_S))
+        return max(MIN_SCAN_INTERVAL_S, min(soonest - now_s, SCAN_INTERVAL_S))

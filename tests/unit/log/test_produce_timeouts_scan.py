@@ -12,11 +12,11 @@ from fixtures.fake_commits import FakeCommits
 from fixtures.log_world import batch, topic_of
 
 from penstock.base.errors import Unavailable
-from penstock.log import overdue
+from penstock.log import produce_timeouts
 from penstock.log.answers import Appended, Ticket
 from penstock.log.flush import ParticipantTicket
 from penstock.log.model import Partition
-from penstock.log.overdue import LOOK_EVERY_S, SOONEST_S, Overdue
+from penstock.log.produce_timeouts import SCAN_INTERVAL_S, MIN_SCAN_INTERVAL_S, ProduceTimeouts
 from penstock.log.writer import Writer, forget_views
 from penstock.storage.arena import Arena
 from penstock.wire.error_codes import ErrorCode
@@ -66,7 +66,7 @@ class Place:
         self.clock.time_ms += after_ms
         waiting = self.writer._unanswered()
         assert waiting is not None
-        return self.writer.overdue.answer(waiting)
+        return self.writer.timeouts.answer(waiting)
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ async def test_who_is_written_and_who_waits_are_both_answered_and_nobody_early(p
     await turns()
     waiting = Request(place.writer, (second, batch()), timeout_ms=8_000)
     assert place.commits.begun == 1
-    assert place.look() == LOOK_EVERY_S
-    assert place.look(4_999) == pytest.approx(SOONEST_S)
+    assert place.look() == SCAN_INTERVAL_S
+    assert place.look(4_999) == pytest.approx(MIN_SCAN_INTERVAL_S)
     assert (written.told, waiting.told) == ([], [])
     place.look(1)
     assert (written.told, waiting.told) == ([[(TIMED_OUT, -1)]], [])
@@ -107,7 +107,7 @@ async def test_who_is_written_and_who_waits_are_both_answered_and_nobody_early(p
     assert waiting.told == []
     place.look(1)
     assert waiting.told == [[(TIMED_OUT, -1)]]
-    assert place.writer.overdue.count == 2
+    assert place.writer.timeouts.count == 2
     place.look(60_000)
     place.commits.goes_on.set()
     await place.writer.drain()
@@ -193,30 +193,30 @@ async def test_some_wait_as_long_as_it_takes(place: Place) -> None:
 async def test_somebody_looks_while_anything_waits_and_not_otherwise(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overdue, "LOOK_EVERY_S", 0.002)
-    monkeypatch.setattr(overdue, "SOONEST_S", 0.001)
+    monkeypatch.setattr(produce_timeouts, "SCAN_INTERVAL_S", 0.002)
+    monkeypatch.setattr(produce_timeouts, "MIN_SCAN_INTERVAL_S", 0.001)
     looks: list[int] = []
-    answer = Overdue.answer
+    answer = ProduceTimeouts.answer
 
-    def counted(self: Overdue, waiting: Sequence[Any]) -> float:
+    def counted(self: ProduceTimeouts, waiting: Sequence[Any]) -> float:
         looks.append(1)
         return answer(self, waiting)
 
-    monkeypatch.setattr(Overdue, "answer", counted)
+    monkeypatch.setattr(ProduceTimeouts, "answer", counted)
     request = Request(place.writer, (place.partitions[0], batch()))
     await until(lambda: len(looks) > 2)
     place.clock.time_ms += 5_000
     await until(lambda: request.told)
-    assert place.writer.overdue._timer is not None
+    assert place.writer.timeouts._timer is not None
     place.commits.goes_on.set()
     await place.writer.drain()
-    await until(lambda: place.writer.overdue._timer is None)
+    await until(lambda: place.writer.timeouts._timer is None)
     seen = len(looks)
-    assert not place.writer.overdue._deadlines
+    assert not place.writer.timeouts._deadlines
     await asyncio.sleep(0.02)
     assert len(looks) == seen
     Request(place.writer, (place.partitions[0], batch()))
     await turns()
-    assert place.writer.overdue._timer is not None
+    assert place.writer.timeouts._timer is not None
     place.writer.abandon()
-    assert place.writer.overdue._timer is None
+    assert place.writer.timeouts._timer is None
