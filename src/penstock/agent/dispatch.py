@@ -200,7 +200,7 @@ class Dispatcher:
             connection.task = connection.spawn(self._answer_long(connection, beside, api, header, frame))
             return
         # What was produced is written, whether its client is still there or not.
-        self._produce.looked_at_bytes += len(frame)
+        self._produce.decoding_bytes += len(frame)
         task = connection.spawn(self._produce_long(connection, beside, header, frame))
         self._producing.add(task)
         task.add_done_callback(self._producing.discard)
@@ -251,7 +251,7 @@ class Dispatcher:
             _log.exception("PRODUCE v%d failed", header.api_version)
             connection.close()
         finally:
-            self._produce.looked_at_bytes -= len(frame)
+            self._produce.decoding_bytes -= len(frame)
             await long_requests.forget(beside, held)
 
     async def _produce_portions(

@@ -88,15 +88,15 @@ class Rejected(NamedTuple):
     """Whether the request itself is invalid, whatever the log's state: then the answer contains no log start offset."""
 
 
-class Unread(NamedTuple):
+class Undecoded(NamedTuple):
     """A batch whose records must be decoded before it can be accepted."""
 
     batch: Accepted
     record_count: int
 
 
-class Glances:
-    """How many batches, and records of them, one request may have decoded on the event loop before it moves to a
+class InlineDecodeBudget:
+    """How many batches, and records in them, are decoded on the event loop for one request; the others are decoded on a
     thread."""
 
     __slots__ = ("_batches", "_records")
@@ -105,7 +105,7 @@ class Glances:
         self._batches, self._records = 32, 1000
 
     def take(self, records: int) -> bool:
-        """Whether a batch of so many records still fits."""
+        """Take a batch with that many records; False if it exceeds the budget."""
         if not self._batches or records > self._records:
             return False
         self._batches -= 1
@@ -186,13 +186,13 @@ def inspect(
     data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
 ) -> Accepted | Rejected:
     """Validate the data of one partition, decoding records where the rules need it, which may take long."""
-    found = inspect_outside(data, config, now_ms, version=version, transactional=transactional)
-    return look_inside(found.batch, config, now_ms) if isinstance(found, Unread) else found
+    found = inspect_header(data, config, now_ms, version=version, transactional=transactional)
+    return inspect_records(found.batch, config, now_ms) if isinstance(found, Undecoded) else found
 
 
-def inspect_outside(
+def inspect_header(
     data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
-) -> Accepted | Rejected | Unread:
+) -> Accepted | Rejected | Undecoded:
     """Validate the data of one partition by its header and its CRC."""
     if data is None or len(data) < HEADER_BYTES:
         return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch", by_request=True)
@@ -204,7 +204,7 @@ def inspect_outside(
     if size != len(data):
         if size > len(data) or size < HEADER_BYTES:
             return Rejected(ErrorCode.INVALID_RECORD, "the record batch is cut short", by_request=True)
-        if _another_batch(data, size):
+        if _has_another_batch(data, size):
             return Rejected(
                 ErrorCode.INVALID_RECORD, "a partition gets exactly one record batch in a request", by_request=True
             )
@@ -240,8 +240,8 @@ def inspect_outside(
         config.timestamp_before_max_ms > now_ms and max_timestamp <= now_ms + config.timestamp_after_max_ms
     ) or config.log_append_time
     if timely and config.plain and not attributes & _APPEND_TIME_BIT:
-        return _beyond_a_segment(size, config) or accepted
-    return Unread(accepted, parse_header(accepted.data).record_count)
+        return _check_segment_size(size, config) or accepted
+    return Undecoded(accepted, parse_header(accepted.data).record_count)
 
 
 def is_transactional(data: memoryview | bytes | None) -> bool:
@@ -256,7 +256,7 @@ def flags_of_transactional(version: int) -> int:
     return TRANSACTIONAL | (ABORTABLE if version >= ABORTABLE_SINCE_VERSION else 0)
 
 
-def _another_batch(data: memoryview | bytes, position: int) -> bool:
+def _has_another_batch(data: memoryview | bytes, position: int) -> bool:
     """Whether a second batch follows. A truncated one does not count, as in Kafka."""
     try:
         following = parse_header(data, position)
@@ -265,18 +265,19 @@ def _another_batch(data: memoryview | bytes, position: int) -> bool:
     return position + following.size_bytes <= len(data)
 
 
-def look_quickly(unread: Unread, config: TopicConfig, now_ms: int, glances: Glances) -> Accepted | Rejected | None:
-    """`look_inside` for small batches; None where decoding takes long or may, since a few bytes can expand to many."""
-    plain_bytes = _quick_bytes(config)
-    if len(unread.batch.data) > plain_bytes or not glances.take(unread.record_count):
+def inspect_records_inline(undecoded: Undecoded, config: TopicConfig, now_ms: int, budget: InlineDecodeBudget) -> Accepted | Rejected | None:
+    """`inspect_records` for small batches; None where decoding takes long or may, since a few bytes can expand to
+    many."""
+    plain_bytes = _inline_bytes(config)
+    if len(undecoded.batch.data) > plain_bytes or not budget.take(undecoded.record_count):
         return None
     try:
-        return _looked_inside(unread.batch, config, now_ms, plain_bytes)
+        return _inspect_records(undecoded.batch, config, now_ms, plain_bytes)
     except PlatformError:
         return None
 
 
-def _quick_bytes(config: TopicConfig) -> int:
+def _inline_bytes(config: TopicConfig) -> int:
     """How many bytes of records can be decoded, and recompressed as the topic requires, in half a millisecond."""
     if config.compression < 0:
         return 64 * 1024
@@ -286,21 +287,21 @@ def _quick_bytes(config: TopicConfig) -> int:
     return 32 * 1024 if is_fast else 4 * 1024
 
 
-def look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
+def inspect_records(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
     """The rules that need decoded records: up to some seconds of CPU time."""
     try:
-        return _looked_inside(batch, config, now_ms, MAX_DECOMPRESSED_BYTES)
+        return _inspect_records(batch, config, now_ms, MAX_DECOMPRESSED_BYTES)
     except PlatformError as problem:
         return Rejected(ErrorCode.INVALID_RECORD, str(problem))
 
 
-def _looked_inside(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes: int) -> Accepted | Rejected:
+def _inspect_records(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes: int) -> Accepted | Rejected:
     header = parse_header(batch.data)
     if header.record_count > MAX_RECORDS:
         return Rejected(
             ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {header.record_count} records, {MAX_RECORDS} are taken"
         )
-    wrong = _wrong_records(batch.data, config, now_ms, max_bytes)
+    wrong = _check_records(batch.data, config, now_ms, max_bytes)
     if wrong is not None:
         return wrong
     data = _reshape(batch.data, header, config, now_ms, max_bytes)
@@ -308,14 +309,14 @@ def _looked_inside(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes:
     if size > config.max_message_bytes:
         text = f"the batch would be stored with {size} bytes, the topic takes {config.max_message_bytes}"
         return Rejected(ErrorCode.MESSAGE_TOO_LARGE, text)
-    too_long = _beyond_a_segment(size, config)
+    too_long = _check_segment_size(size, config)
     if too_long is not None:
         return too_long
     append_time_ms = now_ms if config.log_append_time else NO_TIMESTAMP
     return batch._replace(data=data, max_timestamp=parse_header(data).max_timestamp, append_time_ms=append_time_ms)
 
 
-def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
+def _check_segment_size(size: int, config: TopicConfig) -> Rejected | None:
     """Why a batch does not fit into any segment. Kafka checks this last."""
     if size <= config.segment_bytes:
         return None
@@ -323,7 +324,7 @@ def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
     return Rejected(ErrorCode.RECORD_LIST_TOO_LARGE, text)
 
 
-def _wrong_records(data: memoryview | bytes, config: TopicConfig, now_ms: int, max_bytes: int) -> Rejected | None:
+def _check_records(data: memoryview | bytes, config: TopicConfig, now_ms: int, max_bytes: int) -> Rejected | None:
     _, spans = scan_batch(data, max_bytes=max_bytes)
     if config.compact:
         keyless = tuple((index, "a compacted topic needs keys") for index, span in enumerate(spans) if span.key is None)

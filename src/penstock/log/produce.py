@@ -14,17 +14,17 @@ from penstock.base.threads import OnThread
 from penstock.log.answers import Appended, PendingAppend, Ticket
 from penstock.log.batches import (
     Accepted,
-    Glances,
+    InlineDecodeBudget,
     Rejected,
-    Unread,
+    Undecoded,
     accept,
     accept_shares,
     flags_of_transactional,
-    inspect_outside,
+    inspect_header,
     is_transactional,
     limits_of_plain,
-    look_inside,
-    look_quickly,
+    inspect_records,
+    inspect_records_inline,
 )
 from penstock.log.model import NO_PRODUCER_ID, Partition
 from penstock.log.producers import is_fenced
@@ -48,7 +48,7 @@ _ACKS = (-1, 0, 1)
 _PRODUCE = int(ApiKey.PRODUCE)
 
 Done = Callable[[list[Appended]], None]
-Verdict = Accepted | Rejected | Unread
+ValidationResult = Accepted | Rejected | Undecoded
 
 
 class TransactionalIds(Protocol):
@@ -58,8 +58,8 @@ class TransactionalIds(Protocol):
         """Why a producer does not own a transactional id of a virtual cluster, or NONE."""
 
 
-class Line(Protocol):
-    """The requests of one connection, in order."""
+class RequestOrder(Protocol):
+    """Keeps the requests of one connection in order."""
 
     def hold(self) -> None:
         """Hold back the requests after this one."""
@@ -81,52 +81,52 @@ class ProduceHandler:
         self._registry, self._writer, self._clock = registry, writer, clock
         self.beside: OnThread | None = None
         """The thread that decodes batches; None: the event loop's."""
-        self.looked_at_bytes = 0
+        self.decoding_bytes = 0
         """Bytes of batches that are being decoded, or wait for it."""
-        self._looking: set[asyncio.Task[None]] = set()
+        self._decoding: set[asyncio.Task[None]] = set()
         self.transactional_ids: TransactionalIds | None = None
-        """Ownership of transactional ids. None: nobody owns any."""
+        """Ownership of transactional ids. None: there are none."""
         self.authorizer: Authorizer | None = None
-        """Checks permissions. None: everybody may write everything."""
+        """Checks permissions. None: everything is allowed."""
 
     async def drain(self) -> None:
         """Wait for batches that are being decoded."""
-        while self._looking:
-            await asyncio.wait(self._looking)
+        while self._decoding:
+            await asyncio.wait(self._decoding)
 
-    def handle(self, context: RequestContext, request: ProduceRequest, done: Done, line: Line | None = None) -> None:
+    def handle(self, context: RequestContext, request: ProduceRequest, done: Done, order: RequestOrder | None = None) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
 
         Only durable records are acknowledged: `acks` 1 and all are the same. With `acks` 0 there is no response.
         """
         _count_repeats_once(request)
-        brought = [share.records for topic in request.topic_data for share in topic.partition_data]
-        if not self._may_use_id(context, request.transactional_id, brought):
-            done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(brought))
+        batches = [share.records for topic in request.topic_data for share in topic.partition_data]
+        if not self._may_use_id(context, request.transactional_id, batches):
+            done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(batches))
             return
         key, transactional = (context.cluster_id, request.transactional_id or ""), request.transactional_id is not None
-        judged = Judged(partial(self._owned, key))
+        validation = ProduceValidation(partial(self._owned, key))
         for topic in request.topic_data:
             for share in topic.partition_data:
                 if request.acks not in _ACKS:
-                    judged.refuse(ErrorCode.INVALID_REQUIRED_ACKS)
+                    validation.refuse(ErrorCode.INVALID_REQUIRED_ACKS)
                     continue
                 partition = self._find(context, context.api_version, topic.name, topic.topic_id, share.index)
                 if isinstance(partition, ErrorCode):
-                    judged.refuse(partition)
+                    validation.refuse(partition)
                 else:
-                    judged.add(
+                    validation.add(
                         partition,
                         self._inspect(
-                            share.records, partition, judged.glances, line, version=context.api_version,
+                            share.records, partition, validation.budget, order, version=context.api_version,
                             transactional=transactional,
                         ),
                     )  # fmt: skip
-        self._submit(judged, done, line, request.timeout_ms if request.acks else None)
+        self._submit(validation, done, order, request.timeout_ms if request.acks else None)
 
     def handle_plain(
         self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done,
-        line: Line | None = None,
+        order: RequestOrder | None = None,
     ) -> None:  # fmt: skip
         """The same for a request that was parsed without a message; it wants an acknowledgement."""
         shares, now_ms, transactional_id = request.shares, self._clock.now_ms(), request.transactional_id
@@ -147,7 +147,7 @@ class ProduceHandler:
                 if not first.flags or owned(first) is ErrorCode.NONE:
                     self._writer.submit_all(accepted, Ticket([None] * len(accepted), done, request.timeout_ms))
                     return
-        judged = Judged(owned)
+        validation = ProduceValidation(owned)
         for name, named_id, index, start, end in shares:
             if name != topic_name or named_id != topic_id:
                 topic_name, topic_id = name, named_id
@@ -155,24 +155,24 @@ class ProduceHandler:
                 if not isinstance(partitions, ErrorCode):
                     max_bytes, latest_ms = limits_of_plain(partitions[0].topic.config, now_ms)
             if isinstance(partitions, ErrorCode):
-                judged.refuse(partitions)
+                validation.refuse(partitions)
                 continue
             if not 0 <= index < len(partitions):
-                judged.refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                validation.refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                 continue
             partition = partitions[index]
-            outcome: Verdict | None = accept(frame, start, end, max_bytes, latest_ms, flags)
+            outcome: ValidationResult | None = accept(frame, start, end, max_bytes, latest_ms, flags)
             if outcome is None:
                 outcome = self._inspect(
-                    memoryview(frame)[start:end], partition, judged.glances, line, version=request.version,
+                    memoryview(frame)[start:end], partition, validation.budget, order, version=request.version,
                     transactional=transactional_id is not None,
                 )  # fmt: skip
-            judged.add(partition, outcome)
-        self._submit(judged, done, line, request.timeout_ms)
+            validation.add(partition, outcome)
+        self._submit(validation, done, order, request.timeout_ms)
 
     def handle_one(
         self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: PendingAppend,
-        grant: Grant, line: Line | None = None,
+        grant: Grant, order: RequestOrder | None = None,
     ) -> None:  # fmt: skip
         """The same for a request of one partition, without a transaction, that wants an acknowledgement. The grant is
         that of all requests of this shape in this context."""
@@ -186,49 +186,49 @@ class ProduceHandler:
         if batch is not None:
             self._writer.submit(partition, batch, ticket, 0)
             return
-        judged = Judged(partial(self._owned, (context.cluster_id, "")))
-        outcome = self._inspect(records, partition, judged.glances, line, version=version, transactional=False)
-        judged.add(partition, outcome)
-        self._submit(judged, lambda results: ticket.settle(0, results[0]), line, ticket.timeout_ms)
+        validation = ProduceValidation(partial(self._owned, (context.cluster_id, "")))
+        outcome = self._inspect(records, partition, validation.budget, order, version=version, transactional=False)
+        validation.add(partition, outcome)
+        self._submit(validation, lambda results: ticket.settle(0, results[0]), order, ticket.timeout_ms)
 
     # ---- validating ------------------------------------------------------------------------------------------
 
     def _inspect(
-        self, records: memoryview | bytes | None, partition: Partition, glances: Glances, line: Line | None, *,
-        version: int, transactional: bool,
-    ) -> Verdict:  # fmt: skip
+        self, records: memoryview | bytes | None, partition: Partition, budget: InlineDecodeBudget,
+        order: RequestOrder | None, *, version: int, transactional: bool,
+    ) -> ValidationResult:  # fmt: skip
         config, now_ms = partition.topic.config, self._clock.now_ms()
-        found = inspect_outside(records, config, now_ms, version=version, transactional=transactional)
-        if not isinstance(found, Unread):
+        found = inspect_header(records, config, now_ms, version=version, transactional=transactional)
+        if not isinstance(found, Undecoded):
             return found
-        if line is None or self.beside is None:
-            return look_inside(found.batch, config, now_ms)
-        return look_quickly(found, config, now_ms, glances) or found
+        if order is None or self.beside is None:
+            return inspect_records(found.batch, config, now_ms)
+        return inspect_records_inline(found, config, now_ms, budget) or found
 
-    def _submit(self, judged: Judged, done: Done, line: Line | None, timeout_ms: int | None) -> None:
+    def _submit(self, validation: ProduceValidation, done: Done, order: RequestOrder | None, timeout_ms: int | None) -> None:
         """Submit every valid batch, after decoding those that must be."""
-        if not judged.unread:
-            judged.submit(self._writer, done, timeout_ms)
+        if not validation.undecoded:
+            validation.submit(self._writer, done, timeout_ms)
             return
-        assert line is not None
+        assert order is not None
         assert self.beside is not None
-        line.hold()
-        task = asyncio.get_running_loop().create_task(self._look(judged, self.beside, done, line, timeout_ms))
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
+        order.hold()
+        task = asyncio.get_running_loop().create_task(self._decode_and_submit(validation, self.beside, done, order, timeout_ms))
+        self._decoding.add(task)
+        task.add_done_callback(self._decoding.discard)
 
-    async def _look(self, judged: Judged, beside: OnThread, done: Done, line: Line, timeout_ms: int | None) -> None:
-        size = sum(len(unread.batch.data) for _, _, unread in judged.unread)
-        self.looked_at_bytes += size
+    async def _decode_and_submit(self, validation: ProduceValidation, beside: OnThread, done: Done, order: RequestOrder, timeout_ms: int | None) -> None:
+        size = sum(len(undecoded.batch.data) for _, _, undecoded in validation.undecoded)
+        self.decoding_bytes += size
         try:
-            for position, partition, unread in judged.unread:
-                work = partial(look_inside, unread.batch, partition.topic.config, self._clock.now_ms())
-                judged.replace(position, partition, await beside(work))
+            for position, partition, undecoded in validation.undecoded:
+                work = partial(inspect_records, undecoded.batch, partition.topic.config, self._clock.now_ms())
+                validation.replace(position, partition, await beside(work))
         finally:
-            self.looked_at_bytes -= size
+            self.decoding_bytes -= size
             # Batches that were not decoded are refused, and their producer retries.
-            judged.submit(self._writer, done, timeout_ms)
-            line.release()
+            validation.submit(self._writer, done, timeout_ms)
+            order.release()
 
     def _owned(self, key: tuple[int, str], batch: Accepted) -> ErrorCode:
         """Why the producer of a transactional batch may not write it, or NONE."""
@@ -236,13 +236,13 @@ class ProduceHandler:
         return ErrorCode.INVALID_PRODUCER_ID_MAPPING if owners is None else owners.ownership(key, batch.producer_id)
 
     def _may_use_id(
-        self, context: RequestContext, transactional_id: str | None, brought: Iterable[bytes | memoryview | None]
+        self, context: RequestContext, transactional_id: str | None, batches: Iterable[bytes | memoryview | None]
     ) -> bool:
         """Whether the caller may use the transactional id; true for a request without transactions."""
         authorizer = self.authorizer
         if authorizer is None or transactional_id is None:
             return True
-        return not any(is_transactional(records) for records in brought) or authorizer.allows(
+        return not any(is_transactional(records) for records in batches) or authorizer.allows(
             context, _PRODUCE, WRITE_TRANSACTIONAL_ID, transactional_id
         )
 
@@ -276,31 +276,31 @@ class ProduceHandler:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if topic is None else topic.partitions
 
 
-class Judged:
-    """Verdicts on the batches of a request, in its order."""
+class ProduceValidation:
+    """The results of validating the batches of a request, in its order."""
 
-    __slots__ = ("_outcomes", "_owned", "_owner", "glances", "unread")
+    __slots__ = ("_outcomes", "_owned", "_owner", "budget", "undecoded")
 
     def __init__(self, owned: Callable[[Accepted], ErrorCode]) -> None:
-        self._owned, self._owner, self.glances = owned, NO_PRODUCER_ID, Glances()
+        self._owned, self._owner, self.budget = owned, NO_PRODUCER_ID, InlineDecodeBudget()
         self._outcomes: list[tuple[Partition, Accepted] | Appended] = []
-        self.unread: list[tuple[int, Partition, Unread]] = []
+        self.undecoded: list[tuple[int, Partition, Undecoded]] = []
         """Batches that must still be decoded, with their positions."""
 
     def refuse(self, error: ErrorCode) -> None:
         """Refuse the next batch."""
         self._outcomes.append(Appended(error))
 
-    def add(self, partition: Partition, outcome: Verdict) -> None:
-        """Add the verdict on the next batch."""
-        if isinstance(outcome, Unread):
-            self.unread.append((len(self._outcomes), partition, outcome))
+    def add(self, partition: Partition, outcome: ValidationResult) -> None:
+        """Add the result for the next batch."""
+        if isinstance(outcome, Undecoded):
+            self.undecoded.append((len(self._outcomes), partition, outcome))
             self.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
         else:
             self._outcomes.append(self._final(partition, outcome))
 
     def replace(self, position: int, partition: Partition, outcome: Accepted | Rejected) -> None:
-        """Set the verdict on a batch after it was decoded."""
+        """Set the result for a batch after it was decoded."""
         self._outcomes[position] = self._final(partition, outcome)
 
     def _final(self, partition: Partition, outcome: Accepted | Rejected) -> tuple[Partition, Accepted] | Appended:

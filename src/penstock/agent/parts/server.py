@@ -42,7 +42,7 @@ def open_server(agent: Agent) -> Server:
         times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
         admit=None if agent.gate is None else agent.gate.admit,
         tenancy=agent.limits.tenancy,
-        pending_bytes=lambda: log.writer.pending_bytes + requests.produce.looked_at_bytes,
+        pending_bytes=lambda: log.writer.pending_bytes + requests.produce.decoding_bytes,
         pinned_bytes=log.pinned_bytes,
         memory=runtime.memory,
         max_frame_bytes=settings.whole("socket.request.max.bytes"),
