@@ -74,27 +74,27 @@ async def test_what_commit_records_tell_of_ids_is_stored(database: Any) -> None:
     assert sorted(await database.read(store.load), key=lambda txn: txn.key) == [ended, PLAIN]
     for nonsense in (b"\x04", b"\x03\x00", b"\x03" + b"\xff" * 20):
         with pytest.raises(CorruptData):
-            store.unpack_told(nonsense)
+            store.unpack_changes(nonsense)
 
 
 async def test_what_commit_records_tell_of_offsets_is_stored(database: Any) -> None:
     """In the order of the records, and in order with what the group commits itself in between."""
     name = "group \0 grüp"
     noted = replace(offset(-1, 100), leader_epoch=7, metadata="métadata\0")
-    told = store.Told(
+    told = store.TransactionChanges(
         (ORDERS, PLAIN),
         (((1, name), 2**40, {(TOPIC, 3): noted, (b"u" * 16, 2**31 - 1): offset(2**62)}), ((2, "g"), 5, {})),
         ((1, 2**40, True), (2, 5, False)),
     )
-    assert store.unpack_told(store.pack_told(told)) == told
-    assert store.unpack_told(store.pack_told(store.Told(ended=[(1, 4, False)]))).ended == ((1, 4, False),)
+    assert store.unpack_changes(store.pack_changes(told)) == told
+    assert store.unpack_changes(store.pack_changes(store.TransactionChanges(ended=[(1, 4, False)]))).ended == ((1, 4, False),)
 
     def waits(value: int, *partitions: int, at: int = 0) -> bytes:
         offsets = {(TOPIC, partition): offset(value, at) for partition in partitions}
-        return store.pack_told(store.Told(pending=[(GROUP, OWNER.producer_id, offsets)]))
+        return store.pack_changes(store.TransactionChanges(pending=[(GROUP, OWNER.producer_id, offsets)]))
 
     def ends(*, commit: bool) -> bytes:
-        return store.pack_told(store.Told([ORDERS], ended=[(1, OWNER.producer_id, commit)]))
+        return store.pack_changes(store.TransactionChanges([ORDERS], ended=[(1, OWNER.producer_id, commit)]))
 
     await write(database, GroupStored(Group(stored=True)), OffsetsCommitted({(TOPIC, 1): offset(1, 50)}))
     await database.transaction(lambda: store.redo([waits(5, 0, 1), ends(commit=True), waits(6, 0), ends(commit=False)]))

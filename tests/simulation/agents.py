@@ -89,7 +89,7 @@ from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectStore
 from penstock.storage.wal import WalLocation, WalStore
 from penstock.transactions import store as transaction_store
-from penstock.transactions.chores import IdExpiry, TimeOuts
+from penstock.transactions.chores import TransactionalIdExpiry, TransactionTimeouts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.transactions.service import TransactionService
@@ -200,13 +200,14 @@ class SimAgent:
             self._open_background(live, around.upkeep)
         if around.epoch is not None:
             self.watching = asyncio.get_running_loop().create_task(self.follower.watch())
-        path, database, passage = self.commit_path, around.database, None
+        path, database, pending_offset_writer = self.commit_path, around.database, None
         if isinstance(path, RecordFirstCommitPath):
-            database, passage = path.up_to_date, self.transactions
+            database, pending_offset_writer = path.up_to_date, self.transactions
         self.groups = GroupService(
             database=database, topics=self.registry, settings=GroupSettings.of(self.settings),
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
-            randomness=around.randomness, passage=passage, catch_up=path.store_changes, live=self.topics.settings,
+            randomness=around.randomness, pending_offset_writer=pending_offset_writer, catch_up=path.store_changes,
+            live=self.topics.settings,
         )  # fmt: skip
         await self.groups.open()
         self.coordinators = SimpleNamespace(groups=self.groups)
@@ -319,8 +320,8 @@ class SimAgent:
                 )
             )
         settings = TransactionSettings.of(self.settings)
-        time_outs = TimeOuts(self.transactions, settings)
-        chores += [time_outs, IdExpiry(self.transactions, settings)]
+        time_outs = TransactionTimeouts(self.transactions, settings)
+        chores += [time_outs, TransactionalIdExpiry(self.transactions, settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
         self.transactions.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)

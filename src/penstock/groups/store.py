@@ -3,9 +3,9 @@
 Offsets are not kept in memory. Commits go through the journal, guarded by the slot's fencing epoch and in order with
 everything else that happens to the group; reads of offsets go straight to the database.
 
-Where one process owns the data, pending offsets of transactions, and their outcomes, take a faster way (`Passage`), by
-which the database gets them later. So each transaction of the journal's database begins by storing what is still
-missing, and reads of offsets wait until nothing is (`GroupService`).
+Where one process owns the data, pending offsets of transactions, and their outcomes, take a faster way
+(`PendingOffsetWriter`), by which the database gets them later. So each transaction of the journal's database begins by
+storing what is still missing, and reads of offsets wait until nothing is (`GroupService`).
 
 Every script may run twice, because the port retries after a conflict; `GuardedWrites` resolves whether a transaction
 whose answer was lost has happened.
@@ -419,13 +419,13 @@ def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: in
 # --- Journal -------------------------------------------------------------------------------------------------------
 
 
-class Passage(Protocol):
+class PendingOffsetWriter(Protocol):
     """Makes pending offsets durable without the database (in commit records)."""
 
-    def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
-        """Whether that is faster for these now. Other changes of groups wait meanwhile."""
+    def prefers_commit_record(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
+        """Whether a commit record is better for these now than the database."""
 
-    async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
+    async def store_pending(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
         """Store pending offsets, all or nothing, in order; the indexes of those whose transactions have ended. Raises
         `Unavailable` when nothing happened."""
 
@@ -435,9 +435,9 @@ class GroupJournal:
 
     def __init__(
         self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
-        passage: Passage | None = None,
+        pending_offset_writer: PendingOffsetWriter | None = None,
     ) -> None:  # fmt: skip
-        self._database, self._passage = database, passage
+        self._database, self._pending_offset_writer = database, pending_offset_writer
         self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
         self._pending: set[Key] = set()
         """Groups that have had pending offsets."""
@@ -464,10 +464,10 @@ class GroupJournal:
         written = list(records)
         pending = [(key, record) for key, record in written if isinstance(record, OffsetsPending)]
         self._pending.update(key for key, _ in pending)
-        if self._passage is not None and len(pending) == len(written) and self._passage.takes(pending):
+        if self._pending_offset_writer is not None and len(pending) == len(written) and self._pending_offset_writer.prefers_commit_record(pending):
             for key, _ in pending:
                 self._writes.check(key)
-            return await self._passage.let_wait(pending)
+            return await self._pending_offset_writer.store_pending(pending)
         changes = fold(written)
         left_out = await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
         self._pending.difference_update(

@@ -189,7 +189,7 @@ class Waiter(Protocol):
         """The partition changed in another way (deleted, log start moved): answer now."""
 
 
-class ProducerTally:
+class ProducerCounts:
     """Counts the distinct producer ids of a virtual cluster; one id may be known in several places."""
 
     __slots__ = ("_places",)
@@ -203,12 +203,12 @@ class ProducerTally:
     def __contains__(self, producer_id: int) -> bool:
         return producer_id in self._places
 
-    def came(self, producer_ids: Iterable[int]) -> None:
+    def added(self, producer_ids: Iterable[int]) -> None:
         """One more place knows each of these ids."""
         for producer_id in producer_ids:
             self._places[producer_id] = self._places.get(producer_id, 0) + 1
 
-    def went(self, producer_ids: Iterable[int]) -> None:
+    def removed(self, producer_ids: Iterable[int]) -> None:
         """One place fewer knows each of these ids. A counting mistake must not fail a flush, so it is tolerated."""
         for producer_id in producer_ids:
             left = self._places.pop(producer_id, 1) - 1
@@ -222,7 +222,7 @@ class Partition:
     __slots__ = (
         "aborted", "aborted_from", "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset",
         "partition_id", "pending", "producers", "segmented_to", "segmented_transactions", "size_bytes", "spans",
-        "tally", "topic", "transactions", "waiters",
+        "producer_counts", "topic", "transactions", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -242,8 +242,9 @@ class Partition:
         """Key compaction has processed everything below this offset."""
         self.first_dirty_ms = first_dirty_ms
         self.producers: dict[int, ProducerState] = {}
-        """Change it through `know`, `meet` and `forget_producers`, or after them, which keep the tally right."""
-        self.tally: ProducerTally | None = None
+        """Change it through `know`, `add_producer` and `forget_producers`, or after them, which keep `producer_counts`
+        right."""
+        self.producer_counts: ProducerCounts | None = None
         self.awaited: dict[int, ProducerState] = {}
         """Producers that are known only because a flush with their first batch failed: that batch must be retried
         before those that were sent after it. Belongs to the writer."""
@@ -267,30 +268,30 @@ class Partition:
             return self.next_offset
         return max(self.log_start, next(iter(self.transactions.values())).first_offset)
 
-    def count_producers(self, tally: ProducerTally | None) -> None:
+    def count_producers(self, producer_counts: ProducerCounts | None) -> None:
         """Count this partition's producers in another tally from now on."""
-        if self.tally is not None:
-            self.tally.went(self.producers)
-        self.tally = tally
-        if tally is not None:
-            tally.came(self.producers)
+        if self.producer_counts is not None:
+            self.producer_counts.removed(self.producers)
+        self.producer_counts = producer_counts
+        if producer_counts is not None:
+            producer_counts.added(self.producers)
 
     def know(self, states: Mapping[int, ProducerState]) -> None:
         """Set the states of producers."""
-        if self.tally is not None:
-            self.tally.came([producer_id for producer_id in states if producer_id not in self.producers])
+        if self.producer_counts is not None:
+            self.producer_counts.added([producer_id for producer_id in states if producer_id not in self.producers])
         self.producers.update(states)
 
-    def meet(self, producer_id: int) -> None:
+    def add_producer(self, producer_id: int) -> None:
         """Count a producer whose state is about to be added."""
-        if self.tally is not None and producer_id not in self.producers:
-            self.tally.came((producer_id,))
+        if self.producer_counts is not None and producer_id not in self.producers:
+            self.producer_counts.added((producer_id,))
 
     def forget_producers(self, producer_ids: Iterable[int]) -> None:
         """Drop the states of these producers."""
         known = [producer_id for producer_id in producer_ids if self.producers.pop(producer_id, None) is not None]
-        if self.tally is not None:
-            self.tally.went(known)
+        if self.producer_counts is not None:
+            self.producer_counts.removed(known)
 
     def drop_lost_spans(self) -> None:
         """Drop the oldest spans that are neither in the WAL nor in memory: segments have their bytes."""

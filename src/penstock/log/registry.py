@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from penstock.log.model import Partition, ProducerTally, Topic
+from penstock.log.model import Partition, ProducerCounts, Topic
 from penstock.log.topic_names import metric_name
 
 
 class Registry:
     """Topics by name and by id within their virtual cluster; partitions by id."""
 
-    __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partition_totals", "_partitions", "_tallies")
+    __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partition_totals", "_partitions", "_producer_counts")
 
     def __init__(self) -> None:
         self._by_name: dict[int, dict[str, Topic]] = {}
@@ -24,7 +24,7 @@ class Registry:
         self._by_id: dict[int, dict[bytes, Topic]] = {}
         self._partitions: dict[int, Partition] = {}
         self._partition_totals: dict[int, int] = {}
-        self._tallies: dict[int, ProducerTally] = {}
+        self._producer_counts: dict[int, ProducerCounts] = {}
 
     def by_name(self, cluster_id: int, name: str) -> Topic | None:
         """The topic of that name, or None."""
@@ -49,24 +49,24 @@ class Registry:
         """How many partitions all topics of a virtual cluster have together."""
         return self._partition_totals.get(cluster_id, 0)
 
-    def tally(self, cluster_id: int) -> ProducerTally:
+    def producer_counts(self, cluster_id: int) -> ProducerCounts:
         """The tally of a virtual cluster's producer ids: of its partitions here, and of others that register
         themselves."""
-        tally = self._tallies.get(cluster_id)
-        if tally is None:
-            tally = self._tallies[cluster_id] = ProducerTally()
-        return tally
+        producer_counts = self._producer_counts.get(cluster_id)
+        if producer_counts is None:
+            producer_counts = self._producer_counts[cluster_id] = ProducerCounts()
+        return producer_counts
 
     def producer_total(self, cluster_id: int) -> int:
         """How many distinct producer ids a virtual cluster has."""
-        tally = self._tallies.get(cluster_id)
-        return 0 if tally is None else len(tally)
+        producer_counts = self._producer_counts.get(cluster_id)
+        return 0 if producer_counts is None else len(producer_counts)
 
     def forget_cluster(self, cluster_id: int) -> None:
         """Drop what is left of a deleted virtual cluster that has no topics and no producers."""
         if self._by_id.get(cluster_id) or self.producer_total(cluster_id):
             return
-        for kept in (self._by_name, self._by_id, self._partition_totals, self._tallies):
+        for kept in (self._by_name, self._by_id, self._partition_totals, self._producer_counts):
             kept.pop(cluster_id, None)
 
     def partition(self, partition_id: int) -> Partition | None:
@@ -86,11 +86,11 @@ class Registry:
         self._by_name.setdefault(topic.cluster_id, {})[topic.name] = topic
         self._by_metric_name[topic.cluster_id, metric_name(topic.name)] = topic.name
         self._by_id.setdefault(topic.cluster_id, {})[topic.topic_id] = topic
-        tally, added = self.tally(topic.cluster_id), 0
+        producer_counts, added = self.producer_counts(topic.cluster_id), 0
         for partition in topic.partitions:
             if partition.partition_id not in self._partitions:
                 self._partitions[partition.partition_id] = partition
-                partition.count_producers(tally)
+                partition.count_producers(producer_counts)
                 added += 1
         self._partition_totals[topic.cluster_id] = self.partition_total(topic.cluster_id) + added
 

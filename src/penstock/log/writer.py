@@ -560,12 +560,12 @@ class Writer:
         Called while a flush is put together, and counts the producer. Clients may have invented their ids."""
         if producer_id in partition.producers:
             return True
-        cluster_id, tally = partition.topic.cluster_id, partition.tally
+        cluster_id, producer_counts = partition.topic.cluster_id, partition.producer_counts
         limit = self.producer_limit(cluster_id)
-        if limit is None or tally is None or producer_id in tally:
+        if limit is None or producer_counts is None or producer_id in producer_counts:
             return True
         newcomers = self._newcomers.setdefault(cluster_id, set())
-        if producer_id not in newcomers and len(tally) + len(newcomers) >= limit:
+        if producer_id not in newcomers and len(producer_counts) + len(newcomers) >= limit:
             return False
         newcomers.add(producer_id)
         return True

@@ -25,7 +25,7 @@ class Cell:
     """Partitions with open batches of its producer, by their logs."""
     pending: dict[str, int] = field(default_factory=dict)
     """Groups that may have pending offsets of it, and since when."""
-    moving: list[asyncio.Future[None]] | None = None
+    changing: list[asyncio.Future[None]] | None = None
     """Callbacks for the end of the flush in flight that changes the id; None if there is none."""
 
     @property

@@ -11,7 +11,7 @@ FIRST_AFTER_S = 60.0
 """Retry interval when ids are not loaded yet. Otherwise a process that restarts often would never expire any."""
 
 
-class TimeOuts:
+class TransactionTimeouts:
     """The chore that aborts timed-out transactions. It is idle while there are none."""
 
     name = "transaction time-outs"
@@ -38,7 +38,7 @@ class TimeOuts:
         return self._settings.timeout_check_interval_ms / 1000
 
 
-class IdExpiry:
+class TransactionalIdExpiry:
     """The chore that deletes expired transactional ids."""
 
     name = "transactional id expiry"

@@ -21,10 +21,10 @@ from penstock.transactions.model import (
     NO_EPOCH,
     NO_PRODUCER_ID,
     STATE_NAMES,
-    Add,
-    End,
-    Init,
-    Producer,
+    AddToTransaction,
+    EndTransaction,
+    InitProducerId,
+    ProducerIdAndEpoch,
     Result,
 )
 from penstock.transactions.service import TransactionService
@@ -81,30 +81,30 @@ class TransactionHandlers:
         """InitProducerId, key 22, v0-5. v2: flexible. v3: current id and epoch (KIP-360). v4: PRODUCER_FENCED. v5:
         transaction version 2. Producers without a transactional id get a new producer id each time."""
         try:
-            self._make_room(context.cluster_id, request.transactional_id)
+            self._check_producer_limit(context.cluster_id, request.transactional_id)
             if request.transactional_id is None:
                 producer_id = await self._producer_ids.take()
                 return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
             if not request.transactional_id:
-                return _not_given(ErrorCode.INVALID_REQUEST)
+                return _init_failed(ErrorCode.INVALID_REQUEST)
             if not 0 < request.transaction_timeout_ms <= self._settings.max_timeout_ms:
-                return _not_given(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
+                return _init_failed(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
             expected = None
             if request.producer_id != NO_PRODUCER_ID or request.producer_epoch != NO_EPOCH:
                 if request.producer_id == NO_PRODUCER_ID or request.producer_epoch == NO_EPOCH:
-                    return _not_given(ErrorCode.INVALID_REQUEST)
-                expected = Producer(request.producer_id, request.producer_epoch)
+                    return _init_failed(ErrorCode.INVALID_REQUEST)
+                expected = ProducerIdAndEpoch(request.producer_id, request.producer_epoch)
             result = await self._service.init(
                 (context.cluster_id, request.transactional_id),
-                Init(timeout_ms=request.transaction_timeout_ms, expected=expected),
+                InitProducerId(timeout_ms=request.transaction_timeout_ms, expected=expected),
             )
         except PlatformError as problem:
-            return _not_given(code_of(problem))
+            return _init_failed(code_of(problem))
         if result.error:
-            return _not_given(_known(result.error, context, "init"))
+            return _init_failed(_known(result.error, context, "init"))
         return InitProducerIdResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
 
-    def _make_room(self, cluster_id: int, transactional_id: str | None) -> None:
+    def _check_producer_limit(self, cluster_id: int, transactional_id: str | None) -> None:
         """Raise `Refused` if a producer needs an id and its virtual cluster is at its limit."""
         limit = self.producer_limit(cluster_id)
         if limit is None:
@@ -113,7 +113,7 @@ class TransactionHandlers:
             return
         # Known to partitions, or owned by transactional ids.
         if self._registry.producer_total(cluster_id) >= limit:
-            raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} producer ids, and has them.")
+            raise Refused(ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} producer ids.")
 
     # ---- adding to a transaction -----------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class TransactionHandlers:
             return await _per_partition(asked.topics, lambda name, index: others if found[name, index] else unknown)
         if not asked.transactional_id:
             return await _per_partition(asked.topics, lambda name, index: ErrorCode.INVALID_REQUEST)
-        key, producer = (context.cluster_id, asked.transactional_id), Producer(asked.producer_id, asked.producer_epoch)
+        key, producer = (context.cluster_id, asked.transactional_id), ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch)
         if asked.verify_only:
 
             def verified(name: str, index: int) -> ErrorCode:
@@ -166,11 +166,11 @@ class TransactionHandlers:
             return await _per_partition(asked.topics, verified)
         ids = frozenset(partition.partition_id for partition in found.values() if partition is not None)
         error = _known(
-            await self._code(self._service.add(key, Add(producer=producer, partitions=ids))), context, "add_partitions"
+            await self._code(self._service.add(key, AddToTransaction(producer=producer, partitions=ids))), context, "add_partitions"
         )
         return await _per_partition(asked.topics, lambda name, index: error)
 
-    def _verify(self, key: Key, producer: Producer, partition: Partition) -> ErrorCode:
+    def _verify(self, key: Key, producer: ProducerIdAndEpoch, partition: Partition) -> ErrorCode:
         try:
             self._service.require(key)
         except PlatformError as problem:
@@ -181,11 +181,11 @@ class TransactionHandlers:
         """AddOffsetsToTxn, key 25, v0-4. v2: PRODUCER_FENCED. v3: flexible."""
         if not request.transactional_id:
             return AddOffsetsToTxnResponse(error_code=ErrorCode.INVALID_REQUEST)
-        producer = Producer(request.producer_id, request.producer_epoch)
+        producer = ProducerIdAndEpoch(request.producer_id, request.producer_epoch)
         error = await self._code(
             self._service.add(
                 (context.cluster_id, request.transactional_id),
-                Add(producer=producer, groups=frozenset((request.group_id,))),
+                AddToTransaction(producer=producer, groups=frozenset((request.group_id,))),
             )
         )
         return AddOffsetsToTxnResponse(error_code=_known(error, context, "add_offsets"))
@@ -208,10 +208,10 @@ class TransactionHandlers:
             done(EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST))
             return
 
-        def hear(outcome: Result | PlatformError | None) -> None:
+        def callback(outcome: Result | PlatformError | None) -> None:
             done(None if outcome is None else _ended(context, outcome))
 
-        self._service.end_soon(*_end_of(context, request), hear)
+        self._service.end_soon(*_end_of(context, request), callback)
 
     async def _code(self, answer: Awaitable[Result]) -> ErrorCode:
         try:
@@ -318,7 +318,7 @@ class TransactionHandlers:
         try:
             for first in range(0, len(partitions), MARKED_AT_ONCE) or (0,):
                 refusals |= await self._service.write_marker(
-                    Producer(asked.producer_id, asked.producer_epoch), partitions[first : first + MARKED_AT_ONCE],
+                    ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch), partitions[first : first + MARKED_AT_ONCE],
                     commit=asked.transaction_result, coordinator_epoch=asked.coordinator_epoch,
                 )  # fmt: skip
         except PlatformError:
@@ -344,14 +344,14 @@ class TransactionHandlers:
         return topic.partitions[index] if topic is not None and 0 <= index < len(topic.partitions) else None
 
 
-def _not_given(code: ErrorCode) -> InitProducerIdResponse:
+def _init_failed(code: ErrorCode) -> InitProducerIdResponse:
     return InitProducerIdResponse(error_code=code, producer_id=NO_PRODUCER_ID, producer_epoch=NO_EPOCH)
 
 
-def _end_of(context: RequestContext, request: EndTxnRequest) -> tuple[Key, End]:
-    producer = Producer(request.producer_id, request.producer_epoch)
+def _end_of(context: RequestContext, request: EndTxnRequest) -> tuple[Key, EndTransaction]:
+    producer = ProducerIdAndEpoch(request.producer_id, request.producer_epoch)
     raises_epoch = context.api_version >= RAISES_EPOCH_SINCE
-    end = End(producer=producer, commit=request.committed, raises_epoch=raises_epoch)
+    end = EndTransaction(producer=producer, commit=request.committed, raises_epoch=raises_epoch)
     return (context.cluster_id, request.transactional_id), end
 
 

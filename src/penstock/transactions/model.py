@@ -59,7 +59,7 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Producer:
+class ProducerIdAndEpoch:
     """A producer id and epoch, as sent by a producer."""
 
     producer_id: int
@@ -67,38 +67,38 @@ class Producer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Init:
+class InitProducerId:
     """InitProducerId."""
 
     timeout_ms: int
-    expected: Producer | None = None
+    expected: ProducerIdAndEpoch | None = None
     """The client's current producer id and epoch (KIP-360)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Add:
+class AddToTransaction:
     """AddPartitionsToTxn or AddOffsetsToTxn."""
 
-    producer: Producer
+    producer: ProducerIdAndEpoch
     partitions: frozenset[int] = frozenset()
     groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class EndTransaction:
     """EndTxn."""
 
-    producer: Producer
+    producer: ProducerIdAndEpoch
     commit: bool
     raises_epoch: bool
     """v5: the producer continues with the next epoch (KIP-890)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndMarkers:
     """The markers to write: in every partition of the transaction, with this epoch."""
 
-    producer: Producer
+    producer: ProducerIdAndEpoch
     commit: bool
 
 
@@ -107,7 +107,7 @@ class Result:
     """The response to a request."""
 
     error: ErrorCode = ErrorCode.NONE
-    producer: Producer = field(default=Producer(NO_PRODUCER_ID, NO_EPOCH))
+    producer: ProducerIdAndEpoch = field(default=ProducerIdAndEpoch(NO_PRODUCER_ID, NO_EPOCH))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,6 @@ class Decision:
     result: Result
     state: Transaction | None = None
     """The state to store; None: unchanged."""
-    ending: Ending | None = None
+    ending: EndMarkers | None = None
     needs_producer_id: bool = False
     """Decide again with a new producer id; the rest is void."""

@@ -13,7 +13,7 @@ from penstock.groups.asked_offsets import sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
 from penstock.groups.service import GroupService, Topics
-from penstock.transactions.model import NEVER_MS, Add, Producer
+from penstock.transactions.model import NEVER_MS, AddToTransaction, ProducerIdAndEpoch
 from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.txn_offset_commit import (
@@ -81,13 +81,13 @@ class TransactionOffsetHandlers:
     async def _join(self, context: RequestContext, request: TxnOffsetCommitRequest) -> tuple[ErrorCode, int]:
         """Add the group to the transaction, or check that it was added; and when that transaction began."""
         key = (context.cluster_id, request.transactional_id)
-        producer = Producer(request.producer_id, request.producer_epoch)
+        producer = ProducerIdAndEpoch(request.producer_id, request.producer_epoch)
         began_ms = NEVER_MS
         if context.api_version >= IMPLICIT_SINCE:
-            error = await self._service.offsets_come(key, producer, request.group_id)
+            error = await self._service.begin_offset_commit(key, producer, request.group_id)
         else:
-            add = Add(producer=producer, groups=frozenset((request.group_id,)))
-            known, began_ms = await self._service.part_of(key, add)
+            add = AddToTransaction(producer=producer, groups=frozenset((request.group_id,)))
+            known, began_ms = await self._service.check_part(key, add)
             abortable = context.api_version >= ABORTABLE_SINCE
             missing = ErrorCode.TRANSACTION_ABORTABLE if abortable else ErrorCode.INVALID_TXN_STATE
             error = missing if known is None else known

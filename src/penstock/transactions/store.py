@@ -43,8 +43,8 @@ _STATE = Struct(">qqhqhqBqqIII")
 _LAYOUTS = {b"\x01": Struct(">qqhqhqBqqHIH"), _STATES_FORMAT: _STATE}
 """By format version. The first one had no room for the groups of a large transaction."""
 
-_TOLD_FORMAT = b"\x03"
-_TOLD = Struct(">II")
+_CHANGES_FORMAT = b"\x03"
+_CHANGES = Struct(">II")
 _ENDED = Struct(">qq?")
 _PENDING = Struct(">qqII")
 _OFFSET = Struct(">16siqiqqI")
@@ -60,8 +60,8 @@ Pending = tuple[Key, int, Mapping[TopicPartition, Offset]]
 """Pending offsets of a group in a producer's transaction: the group, the producer id, the offsets."""
 
 
-class Told(NamedTuple):
-    """What a commit record contains about transactions."""
+class TransactionChanges(NamedTuple):
+    """The changes of transactions that one commit record contains."""
 
     states: Sequence[Transaction] = ()
     pending: Sequence[Pending] = ()
@@ -181,7 +181,7 @@ def _walk_states(blob: bytes) -> Iterator[tuple[tuple[int, bytes], _Packed]]:
         try:
             fields, at = layout.unpack_from(blob, at), at + layout.size
         except StructError as problem:
-            raise CorruptData("transactional ids in a commit record end too early") from problem
+            raise CorruptData("the transactional ids in a commit record are truncated") from problem
         yield (fields[0], blob[at : at + fields[9]]), (fields, blob, at)
         at += fields[9] + fields[10] + fields[11]
 
@@ -200,14 +200,14 @@ def _unpack_state(fields: tuple[Any, ...], blob: bytes, at: int) -> Transaction:
     )  # fmt: skip
 
 
-def pack_told(told: Told) -> bytes:
+def pack_changes(changes: TransactionChanges) -> bytes:
     """Encode the transactions' part of a commit record. If it has ids only, it is in the format of ids."""
-    states = pack_states(told.states)
-    if not told.pending and not told.ended:
+    states = pack_states(changes.states)
+    if not changes.pending and not changes.ended:
         return states
-    parts = [_TOLD_FORMAT, _TOLD.pack(len(states), len(told.ended)), states]
-    parts.extend(_ENDED.pack(*ended) for ended in told.ended)
-    for (cluster_id, group_id), producer_id, offsets in told.pending:
+    parts = [_CHANGES_FORMAT, _CHANGES.pack(len(states), len(changes.ended)), states]
+    parts.extend(_ENDED.pack(*ended) for ended in changes.ended)
+    for (cluster_id, group_id), producer_id, offsets in changes.pending:
         group = group_id.encode()
         parts += (_PENDING.pack(cluster_id, producer_id, len(group), len(offsets)), group)
         for (topic_id, partition), offset in offsets.items():
@@ -223,7 +223,7 @@ def pack_told(told: Told) -> bytes:
 
 
 def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
-    """The largest room that pending offsets take up in a record."""
+    """The largest size of pending offsets in a commit record."""
     return sum(
         _PENDING.size + UTF8_BYTES_MAX * len(group_id)
         + sum(_OFFSET.size + UTF8_BYTES_MAX * len(offset.metadata) for offset in record.offsets.values())
@@ -231,24 +231,24 @@ def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
     )  # fmt: skip
 
 
-def unpack_told(blob: bytes) -> Told:
-    """Decode what `pack_told` or `pack_states` wrote; raise `CorruptData` on anything else."""
-    states, told = _split_told(blob)
-    return told._replace(states=tuple(unpack_states(states)))
+def unpack_changes(blob: bytes) -> TransactionChanges:
+    """Decode what `pack_changes` or `pack_states` wrote; raise `CorruptData` on anything else."""
+    states, changes = _split_changes(blob)
+    return changes._replace(states=tuple(unpack_states(states)))
 
 
-def _split_told(blob: bytes) -> tuple[bytes, Told]:
+def _split_changes(blob: bytes) -> tuple[bytes, TransactionChanges]:
     """The encoded ids, and the decoded rest."""
-    if blob[:1] != _TOLD_FORMAT:
-        return blob, Told()
+    if blob[:1] != _CHANGES_FORMAT:
+        return blob, TransactionChanges()
     try:
-        states_bytes, ended_count = _TOLD.unpack_from(blob, 1)
-        at = 1 + _TOLD.size + states_bytes
+        states_bytes, ended_count = _CHANGES.unpack_from(blob, 1)
+        at = 1 + _CHANGES.size + states_bytes
         end = at + ended_count * _ENDED.size
         ended = tuple(_ENDED.iter_unpack(blob[at:end]))
-        return blob[at - states_bytes : at], Told((), tuple(_unpack_pending(blob, end)), ended)
+        return blob[at - states_bytes : at], TransactionChanges((), tuple(_unpack_pending(blob, end)), ended)
     except StructError as problem:
-        raise CorruptData("what a commit record tells of transactions ends too early") from problem
+        raise CorruptData("the transactional part of a commit record is truncated") from problem
 
 
 def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
@@ -268,67 +268,67 @@ def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
         yield (cluster_id, group_id), producer_id, offsets
 
 
-def redo(changes: Iterable[bytes]) -> Script[None]:
+def redo(records: Iterable[bytes]) -> Script[None]:
     """Apply the contents of commit records to the database, oldest first."""
     latest: dict[tuple[int, bytes], _Packed] = {}
-    all_told = []
-    for change in changes:
-        states, told = _split_told(change)
+    decoded = []
+    for record in records:
+        states, changes = _split_changes(record)
         # A busy id occurs very often; only its last state counts, so only that is decoded.
         latest.update(_walk_states(states))
-        all_told.append(told)
+        decoded.append(changes)
     yield from put(*(_unpack_state(*latest[key]) for key in sorted(latest)))
-    for pending, ended in folded(all_told):
+    for pending, ended in merged_offsets(decoded):
         yield from move_offsets(pending, ended)
 
 
 @dataclass(slots=True)
-class _Course:
+class _ProducerOffsets:
     """The offsets of one producer in a series of records, by group."""
 
     first_end: bool | None = None
     """Whether the first of its transactions that ended was committed; None if none has ended."""
     committed: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
-    waiting: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
+    pending: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
 
     def end(self, *, commit: bool) -> None:
         if self.first_end is None:
             self.first_end = commit
         if commit:
-            for group, offsets in self.waiting.items():
+            for group, offsets in self.pending.items():
                 self.committed.setdefault(group, {}).update(offsets)
-        self.waiting = {}
+        self.pending = {}
 
 
-def folded(all_told: Sequence[Told]) -> Iterable[tuple[Sequence[Pending], Sequence[Ended]]]:
-    """The events about offsets in order, without those that have no visible effect: of a producer's transactions only
-    the last committed offset of each partition matters. A relay moves the same ones a thousand times.
+def merged_offsets(records: Sequence[TransactionChanges]) -> Iterable[tuple[Sequence[Pending], Sequence[Ended]]]:
+    """The changes of offsets in order, without those that have no visible effect: of a producer's transactions only the
+    last committed offset of each partition matters. A streaming application commits the same ones in each transaction.
 
     Everything is kept where several producers have sent offsets of the same partitions.
     """
     owners: dict[tuple[Key, TopicPartition], int] = {}
-    courses: dict[tuple[int, int], _Course] = {}
-    for told in all_told:
-        for group, producer_id, offsets in told.pending:
+    by_producer: dict[tuple[int, int], _ProducerOffsets] = {}
+    for changes in records:
+        for group, producer_id, offsets in changes.pending:
             if any(owners.setdefault((group, partition), producer_id) != producer_id for partition in offsets):
-                return [(told.pending, told.ended) for told in all_told]
-            courses.setdefault((group[0], producer_id), _Course()).waiting.setdefault(group, {}).update(offsets)
-        for cluster_id, producer_id, commit in told.ended:
-            courses.setdefault((cluster_id, producer_id), _Course()).end(commit=commit)
-    return chain.from_iterable(starmap(_steps, courses.items()))
+                return [(changes.pending, changes.ended) for changes in records]
+            by_producer.setdefault((group[0], producer_id), _ProducerOffsets()).pending.setdefault(group, {}).update(offsets)
+        for cluster_id, producer_id, commit in changes.ended:
+            by_producer.setdefault((cluster_id, producer_id), _ProducerOffsets()).end(commit=commit)
+    return chain.from_iterable(starmap(_steps, by_producer.items()))
 
 
-def _steps(producer: tuple[int, int], course: _Course) -> Iterator[tuple[Sequence[Pending], Sequence[Ended]]]:
+def _steps(producer: tuple[int, int], history: _ProducerOffsets) -> Iterator[tuple[Sequence[Pending], Sequence[Ended]]]:
     """The same for one producer, whose transactions are merged into one."""
     cluster_id, producer_id = producer
-    if course.first_end is False:
+    if history.first_end is False:
         # Offsets pending from before were not committed together with later ones.
         yield (), ((cluster_id, producer_id, False),)
-    if course.first_end or course.committed:
-        pending = [(group, producer_id, offsets) for group, offsets in course.committed.items()]
+    if history.first_end or history.committed:
+        pending = [(group, producer_id, offsets) for group, offsets in history.committed.items()]
         yield pending, ((cluster_id, producer_id, True),)
-    if course.waiting:
-        yield [(group, producer_id, offsets) for group, offsets in course.waiting.items()], ()
+    if history.pending:
+        yield [(group, producer_id, offsets) for group, offsets in history.pending.items()], ()
 
 
 def move_offsets(pending: Iterable[Pending], ended: Iterable[Ended]) -> Script[None]:

@@ -49,11 +49,11 @@ class World:
             made.partitions[0].know({producer_id: ProducerState(producer_id, 0, count)})
             self.grow(made, count)
         elif what == "id":
-            held, tally = self.ids.pop((cluster_id, number), None), self.registry.tally(cluster_id)
-            tally.went(() if held is None else (held,))
+            held, producer_counts = self.ids.pop((cluster_id, number), None), self.registry.producer_counts(cluster_id)
+            producer_counts.removed(() if held is None else (held,))
             if count:
                 self.ids[cluster_id, number] = producer_id
-                tally.came((producer_id,))
+                producer_counts.added((producer_id,))
         elif what == "forget":
             self.registry.forget_cluster(cluster_id)
         elif topic is None:

@@ -28,20 +28,20 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
-from penstock.transactions.chores import FIRST_AFTER_S, IdExpiry, TimeOuts
+from penstock.transactions.chores import FIRST_AFTER_S, TransactionalIdExpiry, TransactionTimeouts
 from penstock.transactions.model import (
     EPOCH_EXHAUSTED,
     EPOCH_MAX,
     NEVER_MS,
-    Add,
-    End,
-    Init,
-    Producer,
+    AddToTransaction,
+    EndTransaction,
+    InitProducerId,
+    ProducerIdAndEpoch,
     Result,
     Transaction,
 )
 from penstock.transactions.participants import TransactionWrites
-from penstock.transactions.service import ENDED_AT_ONCE, TransactionService
+from penstock.transactions.service import CONCURRENT_CHANGES, TransactionService
 from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.transactions.transitions import SAME_CLOCK_MS
@@ -73,8 +73,8 @@ async def world() -> World:
 
 async def test_who_waits_may_go(world: World) -> None:
     await world.service.open()
-    first = await world.service.init(KEY, Init(timeout_ms=1_000))
-    for doing in (world.service.expire(0), world.service.init((1, "other"), Init(timeout_ms=1_000))):
+    first = await world.service.init(KEY, InitProducerId(timeout_ms=1_000))
+    for doing in (world.service.expire(0), world.service.init((1, "other"), InitProducerId(timeout_ms=1_000))):
         task = asyncio.ensure_future(doing)
         while not world.database._waiting:
             await asyncio.sleep(0)
@@ -83,15 +83,15 @@ async def test_who_waits_may_go(world: World) -> None:
             await task
         await world.writer.drain()
     assert not world.writer.broken
-    again = await world.service.init(KEY, Init(timeout_ms=1_000))
+    again = await world.service.init(KEY, InitProducerId(timeout_ms=1_000))
     assert again.producer.producer_id > first.producer.producer_id, "the id was not forgotten"
 
 
 async def test_nothing_begins_after_the_writer_was_abandoned(world: World) -> None:
     await world.service.open()
-    await world.service.init(KEY, Init(timeout_ms=1_000))
+    await world.service.init(KEY, InitProducerId(timeout_ms=1_000))
     world.database.delay_s = lambda: 3_600.0
-    waiting = [asyncio.ensure_future(world.service.init(KEY, Init(timeout_ms=1_000))) for _ in range(2)]
+    waiting = [asyncio.ensure_future(world.service.init(KEY, InitProducerId(timeout_ms=1_000))) for _ in range(2)]
     while not world.database._waiting:
         await asyncio.sleep(0)
     world.writer.abandon()
@@ -111,11 +111,11 @@ async def on_its_way(world: World) -> None:
 async def test_who_sends_offsets_waits_for_changes_of_the_id_on_their_way(world: World) -> None:
     """The end of a transaction that was decided without them would leave them behind."""
     await world.service.open()
-    before = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
-    raising = asyncio.ensure_future(world.service.init(KEY, Init(timeout_ms=1_000)))
+    before = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
+    raising = asyncio.ensure_future(world.service.init(KEY, InitProducerId(timeout_ms=1_000)))
     await on_its_way(world)
-    coming = asyncio.ensure_future(world.service.offsets_come(KEY, before, "a"))
-    old = asyncio.ensure_future(world.service.part_of(KEY, Add(producer=before, groups=frozenset("a"))))
+    coming = asyncio.ensure_future(world.service.begin_offset_commit(KEY, before, "a"))
+    old = asyncio.ensure_future(world.service.check_part(KEY, AddToTransaction(producer=before, groups=frozenset("a"))))
     await asyncio.wait((coming, old), timeout=0.01)
     assert not coming.done()
     assert not old.done()
@@ -124,11 +124,11 @@ async def test_who_sends_offsets_waits_for_changes_of_the_id_on_their_way(world:
     raised = (await raising).producer
     assert await coming is ErrorCode.PRODUCER_FENCED
     assert (await old)[0] is ErrorCode.PRODUCER_FENCED
-    assert await world.service.offsets_come(KEY, raised, "a") is ErrorCode.NONE
+    assert await world.service.begin_offset_commit(KEY, raised, "a") is ErrorCode.NONE
 
 
 def waiting_offsets(
-    producer: Producer, *, key: Key = KEY, began_ms: int | None = None
+    producer: ProducerIdAndEpoch, *, key: Key = KEY, began_ms: int | None = None
 ) -> tuple[Key, OffsetsPending]:  # fmt: skip
     """What a group's journal has of one producer."""
     owner = TransactionOwner(
@@ -141,50 +141,50 @@ def waiting_offsets(
 
 async def test_offsets_wait_only_for_transactions_that_go_on(world: World) -> None:
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
-    stale, nobodys = Producer(producer.producer_id, producer.epoch - 1), Producer(77, 0)
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
+    stale, nobodys = ProducerIdAndEpoch(producer.producer_id, producer.epoch - 1), ProducerIdAndEpoch(77, 0)
     asked = [
         waiting_offsets(stale), waiting_offsets(producer), waiting_offsets(nobodys, key=(1, "nobody")),
         waiting_offsets(producer, began_ms=NEVER_MS),
     ]  # fmt: skip
-    assert set(await world.service.let_wait(asked)) == {0, 2, 3}
-    assert await world.service.let_wait(asked[:1]) == {0}
+    assert set(await world.service.store_pending(asked)) == {0, 2, 3}
+    assert await world.service.store_pending(asked[:1]) == {0}
     assert await world.database.read(store.load_pending) == [(producer.producer_id, "readers", 5)]
     cell = world.service.cell(KEY)
     assert cell is not None
     assert cell.is_ongoing
-    await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=False))
+    await world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=False))
     assert await world.database.read(store.load_pending) == []
-    add = Add(producer=producer, groups=frozenset({"readers"}))
+    add = AddToTransaction(producer=producer, groups=frozenset({"readers"}))
     await world.service.add(KEY, add)
-    error, began_ms = await world.service.part_of(KEY, add)
+    error, began_ms = await world.service.check_part(KEY, add)
     assert error is ErrorCode.NONE
-    assert await world.service.let_wait([waiting_offsets(producer, began_ms=began_ms)]) == set()
+    assert await world.service.store_pending([waiting_offsets(producer, began_ms=began_ms)]) == set()
 
 
 async def test_offsets_that_were_stuck_do_not_join_the_next_transaction(world: World) -> None:
     """Producers of before KIP-890 keep their epoch, and transactions may follow each other within a millisecond."""
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
-    add, stuck = Add(producer=producer, groups=frozenset({"readers"})), list[tuple[Key, OffsetsPending]]()
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=60_000))).producer
+    add, stuck = AddToTransaction(producer=producer, groups=frozenset({"readers"})), list[tuple[Key, OffsetsPending]]()
     for _ in range(5):
         await world.service.add(KEY, add)
-        error, began_ms = await world.service.part_of(KEY, add)
+        error, began_ms = await world.service.check_part(KEY, add)
         assert error is ErrorCode.NONE
-        assert await world.service.let_wait(stuck) == set(range(len(stuck)))
+        assert await world.service.store_pending(stuck) == set(range(len(stuck)))
         stuck.append(waiting_offsets(producer, began_ms=began_ms))
-        assert await world.service.let_wait(stuck) == set(range(len(stuck) - 1))
-        await world.service.end(KEY, End(producer=producer, commit=False, raises_epoch=False))
+        assert await world.service.store_pending(stuck) == set(range(len(stuck) - 1))
+        await world.service.end(KEY, EndTransaction(producer=producer, commit=False, raises_epoch=False))
         assert await world.database.read(store.load_pending) == []
 
 
 async def test_offsets_are_asked_about_when_it_is_known_what_became_of_the_transaction(world: World) -> None:
     """An end that is decided with the same flush is in force before they are."""
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
-    assert await world.service.offsets_come(KEY, producer, "readers") is ErrorCode.NONE
-    ending = asyncio.ensure_future(world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True)))
-    coming = asyncio.ensure_future(world.service.let_wait([waiting_offsets(producer)]))
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
+    assert await world.service.begin_offset_commit(KEY, producer, "readers") is ErrorCode.NONE
+    ending = asyncio.ensure_future(world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=True)))
+    coming = asyncio.ensure_future(world.service.store_pending([waiting_offsets(producer)]))
     assert (await ending).error is ErrorCode.NONE
     assert await coming == {0}
     assert await world.database.read(store.load_pending) == []
@@ -201,7 +201,7 @@ class Full:
 
 async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world: World) -> None:
     def sent(partitions: int, metadata: str = "") -> list[tuple[Key, OffsetsPending]]:
-        group, record = waiting_offsets(Producer(1, 0))
+        group, record = waiting_offsets(ProducerIdAndEpoch(1, 0))
         (one,) = record.offsets.values()
         one = replace(one, metadata=metadata)
         return [(group, replace(record, offsets={(b"t" * 16, number): one for number in range(partitions)}))]
@@ -210,7 +210,7 @@ async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world
         assert world.service.takes(few)
         assert not world.service.takes(many)
         told = [(group, record.owner.producer_id, record.offsets) for group, record in few]
-        assert len(store.pack_told(store.Told(pending=told))) <= store.size_of(few) + 100
+        assert len(store.pack_changes(store.TransactionChanges(pending=told))) <= store.size_of(few) + 100
     world.writer._room = Full()
     assert not world.service.takes(sent(1))
 
@@ -218,12 +218,12 @@ async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world
 async def test_offsets_are_let_go_when_nothing_is_flushed_any_more(world: World) -> None:
     """Whoever closes the groups does not wait for a writer that has given up."""
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
     world.writer.abandon()
-    coming = asyncio.ensure_future(world.service.let_wait([waiting_offsets(producer)]))
+    coming = asyncio.ensure_future(world.service.store_pending([waiting_offsets(producer)]))
     await asyncio.sleep(0)
     world.service.close()
-    for request in (coming, world.service.let_wait([waiting_offsets(producer)])):
+    for request in (coming, world.service.store_pending([waiting_offsets(producer)])):
         with pytest.raises(Unavailable):
             await request
 
@@ -250,7 +250,7 @@ def test_a_record_tells_offsets_while_they_fit() -> None:
 
     few = told(900, AllSlots())
     assert few is not None
-    assert len(store.unpack_told(few).pending[0][2]) == 900
+    assert len(store.unpack_changes(few).pending[0][2]) == 900
     assert told(1_100, AllSlots()) is None
     shared = AllSlots()
     shared.is_shared = True
@@ -269,9 +269,9 @@ async def test_the_producer_ids_of_transactional_ids_are_counted(world: World) -
         return len(walked)
 
     assert counted() == 1
-    again = await world.service.init(KEY, Init(timeout_ms=1_000))
+    again = await world.service.init(KEY, InitProducerId(timeout_ms=1_000))
     assert again.producer.producer_id != 7
-    await world.service.init((1, "other"), Init(timeout_ms=1_000))
+    await world.service.init((1, "other"), InitProducerId(timeout_ms=1_000))
     assert counted() == 2
     assert registry.producer_total(2) == 0
     while not await world.service.remove(1, 1):
@@ -283,14 +283,14 @@ async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> No
     fenced = Transaction(key=KEY, producer_id=7, epoch=EPOCH_MAX, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: store.put(fenced))
     await world.service.open()
-    zombie = Producer(7, EPOCH_MAX)
+    zombie = ProducerIdAndEpoch(7, EPOCH_MAX)
     partition = topic_of(1).partitions[0]
     batch = Accepted(b"", 1, 7, EPOCH_MAX, 0, 0, -1, TRANSACTIONAL)
     assert world.service.refusal(partition, batch) is ErrorCode.INVALID_PRODUCER_EPOCH
-    added = await world.service.add(KEY, Add(producer=zombie, partitions=frozenset({1})))
-    ended = await world.service.end(KEY, End(producer=zombie, commit=False, raises_epoch=True))
+    added = await world.service.add(KEY, AddToTransaction(producer=zombie, partitions=frozenset({1})))
+    ended = await world.service.end(KEY, EndTransaction(producer=zombie, commit=False, raises_epoch=True))
     assert (added.error, ended.error) == (ErrorCode.PRODUCER_FENCED, ErrorCode.PRODUCER_FENCED)
-    assert (await world.service.init(KEY, Init(timeout_ms=1_000))).producer.epoch == 0
+    assert (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer.epoch == 0
 
 
 # ---- ends ------------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> No
 async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world: World) -> None:
     """Flushes are short for its sake, so they do not take everything that waits."""
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=60_000))).producer
     topic = topic_of(1)
     world.service._registry.add(topic)
     (partition,), total = topic.partitions, 3 * SHORT_QUOTA.batches
@@ -307,7 +307,7 @@ async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world
     sent = [(partition, one._replace(flags=TRANSACTIONAL | IMPLICIT)) for one in made]
     answers = asyncio.ensure_future(append(world.writer, *sent))
     await asyncio.sleep(0)
-    ended = await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True))
+    ended = await world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=True))
     assert ended.error is ErrorCode.NONE
     assert {answer.error for answer in await answers} == {ErrorCode.NONE}
     assert partition.next_offset == total + 1
@@ -317,13 +317,13 @@ async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world
 
 async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> None:
     heard: list[Result | PlatformError | None] = []
-    end = End(producer=Producer(0, 0), commit=False, raises_epoch=True)
+    end = EndTransaction(producer=ProducerIdAndEpoch(0, 0), commit=False, raises_epoch=True)
     world.service.end_soon(KEY, end, heard.append)
     assert isinstance(heard.pop(), Loading)
     exhausted = Transaction(key=(1, "old"), producer_id=70, epoch=EPOCH_EXHAUSTED, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: store.put(exhausted))
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=60_000))).producer
     world.service.end_soon(KEY, replace(end, producer=producer), heard.append)
     await world.writer.drain()
     assert heard.pop() == Result(producer=replace(producer, epoch=producer.epoch + 1))
@@ -331,14 +331,14 @@ async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> N
     await world.writer.drain()
     assert heard.pop() == Result(error=ErrorCode.PRODUCER_FENCED)
     # It takes a new producer id, which has to be waited for.
-    world.service.end_soon(exhausted.key, replace(end, producer=Producer(70, EPOCH_EXHAUSTED)), heard.append)
+    world.service.end_soon(exhausted.key, replace(end, producer=ProducerIdAndEpoch(70, EPOCH_EXHAUSTED)), heard.append)
     await world.writer.drain()
     assert heard == [None]
 
 
 async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_room(world: World) -> None:
     """The chores share one task: what makes room in the log would wait for those that wait for room."""
-    full, keys = Full(), [(1, f"orders {number}") for number in range(2 * ENDED_AT_ONCE)]
+    full, keys = Full(), [(1, f"orders {number}") for number in range(2 * CONCURRENT_CHANGES)]
     flushes, late_ms = list[int](), -2 * SAME_CLOCK_MS
 
     def note_flush() -> float:
@@ -346,8 +346,9 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
         return 0.0
 
     async def begun(key: Key) -> None:
-        producer = (await world.service.init(key, Init(timeout_ms=late_ms))).producer  # It is late when it begins.
-        added = await world.service.add(key, Add(producer=producer, groups=frozenset(("readers",))))
+        # It is late when it begins.
+        producer = (await world.service.init(key, InitProducerId(timeout_ms=late_ms))).producer
+        added = await world.service.add(key, AddToTransaction(producer=producer, groups=frozenset(("readers",))))
         assert added.error is ErrorCode.NONE
 
     def ongoing() -> list[bool]:
@@ -380,10 +381,10 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
 
 async def test_unused_ids_are_looked_for_soon_after_they_were_read(world: World) -> None:
     """What restarts once an hour forgets them as well."""
-    chore = IdExpiry(world.service, TransactionSettings(id_check_interval_ms=3_600_000, id_expiration_ms=0))
+    chore = TransactionalIdExpiry(world.service, TransactionSettings(id_check_interval_ms=3_600_000, id_expiration_ms=0))
     assert await chore.run() == FIRST_AFTER_S
     await world.service.open()
-    await world.service.init(KEY, Init(timeout_ms=1_000))
+    await world.service.init(KEY, InitProducerId(timeout_ms=1_000))
     assert await chore.run() == 3_600
     assert world.service.cell(KEY) is None
 
@@ -394,13 +395,13 @@ async def test_markers_of_others_are_nobodys_batches(world: World) -> None:
     foreign = topic_of(2)
     foreign.cluster_id = 2
     world.service._registry.add(foreign)
-    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=60_000))).producer
     (partition,) = foreign.partitions
     marking = asyncio.ensure_future(
         world.service.write_marker(producer, [partition], commit=False, coordinator_epoch=0)
     )
     await asyncio.sleep(0)
-    ended = await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True))
+    ended = await world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=True))
     assert await marking == {}
     assert ended.error is ErrorCode.INVALID_TXN_STATE
     assert partition.next_offset == 1
@@ -408,8 +409,8 @@ async def test_markers_of_others_are_nobodys_batches(world: World) -> None:
 
 async def test_a_time_out_that_fails_is_tried_at_the_next_look(world: World) -> None:
     await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=-2 * SAME_CLOCK_MS))).producer
-    await world.service.add(KEY, Add(producer=producer, groups=frozenset(("readers",))))
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=-2 * SAME_CLOCK_MS))).producer
+    await world.service.add(KEY, AddToTransaction(producer=producer, groups=frozenset(("readers",))))
     world.database.faults = lambda: "before"
     assert world.service.abort_timed_out()
     await world.writer.drain()
@@ -461,7 +462,7 @@ async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a
             return self.any_left
 
     watched, woken = Watched(), list[int]()
-    chore = TimeOuts(watched, TransactionSettings(timeout_check_interval_ms=10_000))
+    chore = TransactionTimeouts(watched, TransactionSettings(timeout_check_interval_ms=10_000))
     chore.wake = lambda: woken.append(1)
     for _ in range(3):
         chore.began()

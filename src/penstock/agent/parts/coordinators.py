@@ -16,7 +16,7 @@ from penstock.groups.expiry import OffsetExpiry
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.service import ShareGroups
-from penstock.groups.store import Passage
+from penstock.groups.store import PendingOffsetWriter
 from penstock.log.aborted import StoredAborted
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
@@ -26,7 +26,7 @@ from penstock.log.upkeep.background import Background
 from penstock.share.dead_letters import DeadLetters
 from penstock.share.service import SharePartitions
 from penstock.share.settings import ShareConfigs
-from penstock.transactions.chores import IdExpiry, TimeOuts
+from penstock.transactions.chores import TransactionalIdExpiry, TransactionTimeouts
 from penstock.transactions.service import TransactionService
 from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
@@ -48,8 +48,8 @@ def transactions_of(
     )  # fmt: skip
     if not isinstance(log.commit_path, RecordFirstCommitPath):
         log.commit_path.follower.on_transactions = service.began
-    time_outs = TimeOuts(service, settings)
-    background.add(time_outs, IdExpiry(service, settings))
+    time_outs = TransactionTimeouts(service, settings)
+    background.add(time_outs, TransactionalIdExpiry(service, settings))
     service.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
     topics.before_deletion = service.keep_open
     return service
@@ -92,12 +92,12 @@ async def open_groups(
     """Take over groups and share partitions, and be notified of changes of topics from now on."""
     clock, closing, settings = runtime.clock, runtime.closing, GroupSettings.of(runtime.settings)
     database: CoordinatorDatabase = stores.database
-    passage: Passage | None = None
+    pending_offset_writer: PendingOffsetWriter | None = None
     if isinstance(log.commit_path, RecordFirstCommitPath):
-        database, passage = log.commit_path.up_to_date, transactions
+        database, pending_offset_writer = log.commit_path.up_to_date, transactions
     groups = GroupService(
         database=database, topics=log.registry, settings=settings, configs=topics, holder=HOLDER,
-        clock=clock, alarms=LoopAlarms(), randomness=runtime.randomness, passage=passage,
+        clock=clock, alarms=LoopAlarms(), randomness=runtime.randomness, pending_offset_writer=pending_offset_writer,
         catch_up=log.commit_path.store_changes, live=topics.settings,
     )  # fmt: skip
     groups.limit = clusters.limit(LimitKey.GROUPS)

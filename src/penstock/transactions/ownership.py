@@ -18,26 +18,26 @@ from penstock.wire.error_codes import ErrorCode
 REMEMBERED_MAX = 100_000
 
 
-class Elsewhere:
+class OwnershipCache:
     """Results of look-ups, and look-ups in progress."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._answers: dict[tuple[Key, int], ErrorCode] = {}
-        self._asking: dict[tuple[Key, int], asyncio.Task[None]] = {}
+        self._lookups: dict[tuple[Key, int], asyncio.Task[None]] = {}
 
     def ownership(self, key: Key, producer_id: int) -> ErrorCode:
         """Why a producer does not own an id, or NONE; NOT_LEADER_OR_FOLLOWER while that is unknown."""
-        question = (key, producer_id)
-        answer = self._answers.get(question)
+        key_and_producer = (key, producer_id)
+        answer = self._answers.get(key_and_producer)
         if answer is not None:
             return answer
-        if question not in self._asking and len(self._asking) < REMEMBERED_MAX:
-            task = self._asking[question] = asyncio.get_running_loop().create_task(self._ask(key, producer_id))
-            task.add_done_callback(lambda _: self._asking.pop(question, None))
+        if key_and_producer not in self._lookups and len(self._lookups) < REMEMBERED_MAX:
+            task = self._lookups[key_and_producer] = asyncio.get_running_loop().create_task(self._look_up(key, producer_id))
+            task.add_done_callback(lambda _: self._lookups.pop(key_and_producer, None))
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
 
-    async def _ask(self, key: Key, producer_id: int) -> None:
+    async def _look_up(self, key: Key, producer_id: int) -> None:
         try:
             txn = await self._database.read(lambda: store.load_one(key))
         except PlatformError:

@@ -52,7 +52,7 @@ from penstock.storage.arena import Arena
 from penstock.storage.slabs import SlabWal
 from penstock.storage.wal import WalLocation
 from penstock.transactions import store
-from penstock.transactions.model import Add, End, Init, Producer
+from penstock.transactions.model import AddToTransaction, EndTransaction, InitProducerId, ProducerIdAndEpoch
 from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
 
@@ -123,7 +123,7 @@ class World:
         self.clock, self.randomness = ManualClock(), SeededRandomness(f"told offsets {seed}")
         self.loses_write = False
         self.topics = [topic_of(*PARTITIONS[:2], name="in"), topic_of(PARTITIONS[2], name="more")]
-        self.model, self.producers = Model(), dict[str, Producer]()
+        self.model, self.producers = Model(), dict[str, ProducerIdAndEpoch]()
         self.number = 0
         self.objects_alone = 0
         """How many commits there were without batches."""
@@ -171,7 +171,7 @@ class World:
         await self.transactions.open()
         self.groups = GroupService(
             database=self.path.up_to_date, topics=registry, settings=GroupSettings(), holder=Holder(name="agent"),
-            clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness, passage=self.transactions,
+            clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness, pending_offset_writer=self.transactions,
             catch_up=self.path.store_changes,
         )  # fmt: skip
         await self.groups.open()
@@ -222,7 +222,7 @@ class World:
 
     async def init(self, name: str) -> None:
         """A new producer takes an id; what the one before had open is aborted."""
-        given = await self.insist(lambda: self.transactions.init((1, name), Init(timeout_ms=60_000)))
+        given = await self.insist(lambda: self.transactions.init((1, name), InitProducerId(timeout_ms=60_000)))
         if given is not None:
             self.model.ends(name, commit=False)
             self.producers[name] = given.producer
@@ -230,7 +230,7 @@ class World:
     async def send(self, name: str, group: str) -> None:
         """TxnOffsetCommit."""
         producer, offsets = self.producers[name], self.offsets()
-        error = await self.insist(lambda: self.transactions.offsets_come((1, name), producer, group))
+        error = await self.insist(lambda: self.transactions.begin_offset_commit((1, name), producer, group))
         assert error is ErrorCode.NONE
         done = await self.insist(
             lambda: self.groups.commit_offsets((1, group), self.request(offsets, self.owner(name, producer)))
@@ -240,7 +240,7 @@ class World:
             self.model.waits(name, group, offsets)
 
     @staticmethod
-    def owner(name: str, producer: Producer) -> TransactionOwner:
+    def owner(name: str, producer: ProducerIdAndEpoch) -> TransactionOwner:
         return TransactionOwner(
             transactional_id=name, producer_id=producer.producer_id, epoch=producer.epoch, begins=True
         )
@@ -248,7 +248,7 @@ class World:
     async def haunt(self, name: str, group: str) -> None:
         """A producer of before sends offsets, and is past the first look at it."""
         producer = self.producers[name]
-        stale = self.owner(name, Producer(producer.producer_id, producer.epoch - 1))
+        stale = self.owner(name, ProducerIdAndEpoch(producer.producer_id, producer.epoch - 1))
         with pytest.raises(Unavailable):
             await self.groups.commit_offsets((1, group), self.request(self.offsets(), stale))
 
@@ -258,10 +258,10 @@ class World:
             return  # It may be none: nobody knows of a transaction whose group was deleted.
         key, producer, commit = (1, name), self.producers[name], self.choose.random() < 0.7
         if self.choose.random() < 0.4:
-            add = Add(producer=producer, partitions=frozenset({self.choose.choice(PARTITIONS)}))
+            add = AddToTransaction(producer=producer, partitions=frozenset({self.choose.choice(PARTITIONS)}))
             await self.insist(lambda: self.transactions.add(key, add))
         ended = await self.insist(
-            lambda: self.transactions.end(key, End(producer=producer, commit=commit, raises_epoch=True))
+            lambda: self.transactions.end(key, EndTransaction(producer=producer, commit=commit, raises_epoch=True))
         )
         if ended is not None:
             assert ended.error is ErrorCode.NONE
@@ -408,7 +408,7 @@ async def test_what_is_left_out_of_records_nobody_would_see(seed: int) -> None:
             continue
         pending = (((1, group), producer_id, offsets),) if choose.random() < 0.6 else ()
         ended = ((1, producer_id % 3 + 1, choose.random() < 0.7),) if not pending or choose.random() < 0.2 else ()
-        change = store.pack_told(store.Told((), pending, ended))
+        change = store.pack_changes(store.TransactionChanges((), pending, ended))
         await one_by_one.transaction(partial(store.move_offsets, pending, ended))
         waiting.append(change)
     await at_once.transaction(partial(store.redo, waiting))
@@ -416,16 +416,16 @@ async def test_what_is_left_out_of_records_nobody_would_see(seed: int) -> None:
 
 
 def test_a_relay_moves_each_offset_once() -> None:
-    def told(value: int, *, commit: bool = True) -> list[store.Told]:
+    def told(value: int, *, commit: bool = True) -> list[store.TransactionChanges]:
         offset = Offset(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=value)
         pending = ((1, "readers"), 7, {(b"t" * 16, 0): offset, (b"t" * 16, value % 2): offset})
-        return [store.Told(pending=[pending]), store.Told(ended=[(1, 7, commit)])]
+        return [store.TransactionChanges(pending=[pending]), store.TransactionChanges(ended=[(1, 7, commit)])]
 
-    ((pending, ended),) = store.folded([*told(1), *told(2), *told(3), *told(4, commit=False)])
+    ((pending, ended),) = store.merged_offsets([*told(1), *told(2), *told(3), *told(4, commit=False)])
     ((group, producer_id, offsets),) = pending
     assert (group, producer_id, list(ended)) == ((1, "readers"), 7, [(1, 7, True)])
     assert {index: offset.committed_offset for (_, index), offset in offsets.items()} == {0: 3, 1: 3}
-    first, second = store.folded([*told(1, commit=False), *told(2)])
+    first, second = store.merged_offsets([*told(1, commit=False), *told(2)])
     assert first == ((), ((1, 7, False),))
     assert second[1] == ((1, 7, True),)
 
@@ -442,7 +442,7 @@ def readers_do_not_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def transactions_always_go_on(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TransactionService, "goes_on", lambda *args: True)
+    patch.setattr(TransactionService, "may_add_offsets", lambda *args: True)
 
 
 def rows_follow_without_offsets(patch: pytest.MonkeyPatch) -> None:
@@ -453,7 +453,7 @@ def offsets_may_overtake_what_ends(patch: pytest.MonkeyPatch) -> None:
     """Ends are made true before the offsets that were sent before them."""
 
     def hasty(changes):
-        told = [store.unpack_told(change) for change in changes]
+        told = [store.unpack_changes(change) for change in changes]
         yield from store.put(*{txn.key: txn for one in told for txn in one.states}.values())
         yield from store.move_offsets((), [ended for one in told for ended in one.ended])
         yield from store.move_offsets([pending for one in told for pending in one.pending], ())
