@@ -32,7 +32,7 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.share import store as share_store
-from penstock.share.model import REJECTED, Deleted, Letters, Run, SharePartition, Stored
+from penstock.share.model import REJECTED, DeadLetterBatch, Run, SharePartition, StateDeleted, StateStored
 from penstock.share.store import PartitionName, ShareJournal
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store as transaction_store
@@ -837,12 +837,14 @@ async def with_letters_to_write(world: World, agent: Agent) -> ShareJournal:
         world.database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
     )
     await journal.open()
-    await journal.write([(NAME.key, Stored(WAITING))])
+    await journal.write([(NAME.key, StateStored(WAITING))])
     return journal
 
 
-async def tell(journal: ShareJournal, agent: Agent, mark: int = 9) -> bool:
-    return await journal.tell(NAME.key, 0, Letters(agent.partitions[2], batch(3, mark=mark), [(0, 2)]))
+async def append_dead_letters(journal: ShareJournal, agent: Agent, mark: int = 9) -> bool:
+    return await journal.append_dead_letters(
+        NAME.key, 0, DeadLetterBatch(agent.partitions[2], batch(3, mark=mark), [(0, 2)])
+    )
 
 
 async def stored(world: World) -> SharePartition | None:
@@ -856,15 +858,15 @@ async def test_letters_and_the_note_of_them_happen_together(world: World, fault:
     agent.database.faults = [fault]
     if fault != "after":
         with pytest.raises(Unavailable):
-            await tell(journal, agent)
+            await append_dead_letters(journal, agent)
         assert await stored(world) == WAITING
         assert await world.log(2) == []
-    assert await tell(journal, agent)
+    assert await append_dead_letters(journal, agent)
     assert await stored(world) == TOLD
     assert await world.log(2) == [(0, 9)]
-    await journal.write([(NAME.key, Stored(replace(WAITING, next_offset=3)))])
+    await journal.write([(NAME.key, StateStored(replace(WAITING, next_offset=3)))])
     assert await stored(world) == TOLD, "what members say meanwhile changes nothing of it"
-    await journal.write([(NAME.key, Stored(DONE, is_settled=True)), (NAME.key, Stored(DONE))])
+    await journal.write([(NAME.key, StateStored(DONE, is_settled=True)), (NAME.key, StateStored(DONE))])
     assert await stored(world) == DONE
     await world.check(agent)
 
@@ -873,7 +875,7 @@ async def test_letters_follow_what_their_queue_gets_by_the_same_flush(world: Wor
     agent = await world.agent()
     journal = await with_letters_to_write(world, agent)
     (answer,), _ = await asyncio.gather(
-        append(agent.writer, (agent.partitions[2], batch(2, mark=1))), tell(journal, agent)
+        append(agent.writer, (agent.partitions[2], batch(2, mark=1))), append_dead_letters(journal, agent)
     )
     assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 0)
     assert await world.log(2) == [(0, 1), (2, 9)]
@@ -889,12 +891,14 @@ async def test_a_coordinator_that_was_replaced_writes_no_letters_and_keeps_nobod
     )
     assert list(await new.open()) == [(NAME.key, WAITING)]
     (answer,), fenced = await asyncio.gather(
-        append(agent.writer, (agent.partitions[1], batch(1, mark=1))), tell(old, agent), return_exceptions=True
+        append(agent.writer, (agent.partitions[1], batch(1, mark=1))),
+        append_dead_letters(old, agent),
+        return_exceptions=True,
     )
     assert isinstance(fenced, Fenced)
     assert answer.error is ErrorCode.NONE
     assert (await world.log(1), await world.log(2)) == ([(0, 1)], [])
-    assert await tell(new, agent, mark=5)
+    assert await append_dead_letters(new, agent, mark=5)
     assert await world.log(2) == [(0, 5)]
     last = ShareJournal(
         world.database, holder=Holder(name="last"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
@@ -911,22 +915,22 @@ async def test_letters_do_not_hide_what_became_of_another_write(world: World, mo
     async def loses_the_answer(script, **options):
         monkeypatch.setattr(world.database, "transaction", transaction)
         await transaction(script, **options)
-        await tell(journal, agent)
+        await append_dead_letters(journal, agent)
         raise OutcomeUnknown("the connection ended")
 
     monkeypatch.setattr(world.database, "transaction", loses_the_answer)
-    await journal.write([(NAME.key, Stored(replace(WAITING, next_offset=3)))])
+    await journal.write([(NAME.key, StateStored(replace(WAITING, next_offset=3)))])
     assert await stored(world) == TOLD
 
 
 async def test_letters_do_not_bring_a_group_back(world: World) -> None:
     agent = await world.agent()
     journal = await with_letters_to_write(world, agent)
-    await journal.write([(NAME.key, Deleted())])
-    assert await tell(journal, agent)
+    await journal.write([(NAME.key, StateDeleted())])
+    assert await append_dead_letters(journal, agent)
     assert await stored(world) is None
-    await journal.write([(NAME.key, Stored(replace(WAITING, state_epoch=1)))])
-    assert await tell(journal, agent)
+    await journal.write([(NAME.key, StateStored(replace(WAITING, state_epoch=1)))])
+    assert await append_dead_letters(journal, agent)
     assert await stored(world) == replace(WAITING, state_epoch=1), "it was set elsewhere meanwhile"
 
 
@@ -935,7 +939,7 @@ async def test_a_queue_that_is_gone_gets_nothing(world: World) -> None:
     journal = await with_letters_to_write(world, agent)
     agent.partitions[2].topic.deleted = True
     with pytest.raises(Conflict):
-        await tell(journal, agent)
+        await append_dead_letters(journal, agent)
     assert await stored(world) == WAITING
     assert await world.commits() == []
 
@@ -948,10 +952,10 @@ async def test_a_queue_that_another_agent_deleted_is_not_said_to_have_letters(wo
     await world.database.statement("DELETE FROM partition WHERE partition_id = 2")
     if is_alone:
         with pytest.raises(Conflict):
-            await tell(journal, agent)
+            await append_dead_letters(journal, agent)
     else:
         _, is_there = await asyncio.gather(
-            append(agent.writer, (agent.partitions[1], batch(1, mark=1))), tell(journal, agent)
+            append(agent.writer, (agent.partitions[1], batch(1, mark=1))), append_dead_letters(journal, agent)
         )
         assert not is_there
     assert await world.log(2) == []
@@ -962,7 +966,7 @@ async def test_letters_do_not_wait_for_a_log_that_has_stopped(world: World) -> N
     journal = await with_letters_to_write(world, agent)
     agent.writer.abandon()
     with pytest.raises(Unavailable):
-        await tell(journal, agent)
+        await append_dead_letters(journal, agent)
 
 
 def test_both_dialects_have_the_same_scripts() -> None:

@@ -23,12 +23,12 @@ from penstock.share.model import (
     ARCHIVED,
     AVAILABLE,
     REJECTED,
-    Deleted,
     Run,
     SharePartition,
-    Stored,
+    StateDeleted,
+    StateStored,
 )
-from penstock.share.store import PartitionName, ShareJournal, Summary
+from penstock.share.store import PartitionName, ShareJournal, SharePartitionSummary
 
 TOPIC, OTHER = bytes(range(16)), b"\xff" * 16
 HERE = PartitionName(1, "a:group", TOPIC, 3)
@@ -63,9 +63,11 @@ def test_names_are_told_from_keys() -> None:
 async def test_partitions_come_back_without_locks(database) -> None:
     one = await opened(database)
     assert await one.load(HERE.key) is None
-    await one.write([(HERE.key, Stored(replace(PARTITION, runs=()))), (HERE.key, Stored(PARTITION))])
+    await one.write([(HERE.key, StateStored(replace(PARTITION, runs=()))), (HERE.key, StateStored(PARTITION))])
     assert await one.load(HERE.key) == READ_BACK
-    await one.write([(HERE.key, Stored(PARTITION)), (HERE.key, Deleted()), (THERE.key, Stored(PARTITION))])
+    await one.write(
+        [(HERE.key, StateStored(PARTITION)), (HERE.key, StateDeleted()), (THERE.key, StateStored(PARTITION))]
+    )
     assert await one.load(HERE.key) is None
     assert await one.load(THERE.key) == READ_BACK
 
@@ -73,35 +75,35 @@ async def test_partitions_come_back_without_locks(database) -> None:
 async def test_groups_and_topics_are_found(database) -> None:
     one = await opened(database)
     elsewhere = PartitionName(2, THERE.group_id, TOPIC, 0)
-    await one.write([(name.key, Stored(PARTITION)) for name in (HERE, THERE, elsewhere)])
-    assert await database.read(lambda: store.summaries(1, "b")) == {(TOPIC, 0): Summary(7, 20)}
+    await one.write([(name.key, StateStored(PARTITION)) for name in (HERE, THERE, elsewhere)])
+    assert await database.read(lambda: store.summaries(1, "b")) == {(TOPIC, 0): SharePartitionSummary(7, 20)}
     assert await database.read(lambda: store.summaries(1, "nobody")) == {}
     assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == {HERE, THERE}
     assert await database.read(lambda: store.of_topic(1, OTHER)) == []
-    assert set(await database.read(store.gone_topics)) == {(1, TOPIC), (2, TOPIC)}
+    assert set(await database.read(store.deleted_topics)) == {(1, TOPIC), (2, TOPIC)}
     there = TopicRow(
         topic_id=TOPIC, name="t", partition_count=1, replication_factor=1, overrides={}, created_ms=0
     )  # fmt: skip
     await database.transaction(lambda: topic_store.create(1, 1, [there]))
-    assert await database.read(store.gone_topics) == [(2, TOPIC)]
+    assert await database.read(store.deleted_topics) == [(2, TOPIC)]
 
 
 async def test_groups_have_any_names(database) -> None:
     one = await opened(database)
     names = [PartitionName(1, name, TOPIC, 0) for name in ODD_NAMES.values()]
-    await one.write([(name.key, Stored(PARTITION)) for name in names])
+    await one.write([(name.key, StateStored(PARTITION)) for name in names])
     assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == set(names)
     for name in names:
         assert await one.load(name.key) == READ_BACK
         summaries = await database.read(lambda name=name: store.summaries(1, name.group_id))
-        assert summaries == {(TOPIC, 0): Summary(7, 20)}
-        await one.write([(name.key, Deleted())])
+        assert summaries == {(TOPIC, 0): SharePartitionSummary(7, 20)}
+        await one.write([(name.key, StateDeleted())])
         assert await one.load(name.key) is None
 
 
 async def test_what_a_deleted_group_did_goes_with_it(database) -> None:
     one = await opened(database)
-    await one.write([(name.key, Stored(PARTITION)) for name in (HERE, THERE)])
+    await one.write([(name.key, StateStored(PARTITION)) for name in (HERE, THERE)])
     changes = groups_store.fold([((1, HERE.group_id), GroupDeleted())])
     await database.transaction(lambda: groups_store.write(changes))
     assert await one.load(HERE.key) is None
@@ -111,7 +113,7 @@ async def test_what_a_deleted_group_did_goes_with_it(database) -> None:
 async def test_a_partition_that_cannot_be_read_stops_no_start(database) -> None:
     one = await opened(database)
     given_up = replace(READ_BACK, runs=tuple(run._replace(state=REJECTED) for run in READ_BACK.runs))
-    await one.write([(name.key, Stored(given_up)) for name in (HERE, THERE)])
+    await one.write([(name.key, StateStored(given_up)) for name in (HERE, THERE)])
     await database.transaction(lambda: spoil(HERE))
     again = journal(database)
     assert list(await again.open()) == [(THERE.key, given_up)]
@@ -123,8 +125,8 @@ async def test_a_partition_that_cannot_be_read_stops_no_start(database) -> None:
 async def test_letters_are_noted_of_the_epoch_that_they_are_of(database, state_epoch: int, told: object) -> None:
     one = await opened(database)
     given_up = replace(READ_BACK, runs=tuple(run._replace(state=REJECTED) for run in READ_BACK.runs))
-    await one.write([(HERE.key, Stored(given_up))])
-    await database.transaction(lambda: store.note_told(HERE, state_epoch, [(7, 8)]))
+    await one.write([(HERE.key, StateStored(given_up))])
+    await database.transaction(lambda: store.note_dead_letters(HERE, state_epoch, [(7, 8)]))
     assert await one.load(HERE.key) == replace(given_up, told=told)
 
 
@@ -134,10 +136,10 @@ def spoil(name: PartitionName):
 
 async def test_a_stale_holder_changes_nothing(database) -> None:
     old = await opened(database, "old")
-    await old.write([(HERE.key, Stored(PARTITION))])
+    await old.write([(HERE.key, StateStored(PARTITION))])
     new = await opened(database, "new")
     with pytest.raises(Fenced):
-        await old.write([(HERE.key, Deleted())])
+        await old.write([(HERE.key, StateDeleted())])
     with pytest.raises(Fenced):
         await old.load(HERE.key)
     assert await new.load(HERE.key) == READ_BACK
@@ -147,7 +149,7 @@ async def test_share_partitions_and_groups_do_not_fence_each_other(database) -> 
     one = await opened(database)
     groups = GroupJournal(database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms())
     await groups.open()
-    await one.write([(HERE.key, Stored(PARTITION))])
+    await one.write([(HERE.key, StateStored(PARTITION))])
     assert await one.load(HERE.key) == READ_BACK
 
 
@@ -164,8 +166,8 @@ async def test_a_lost_answer_is_looked_up(database, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(database, "transaction", loses_the_answer)
     if happens:
-        await one.write([(HERE.key, Stored(PARTITION))])
+        await one.write([(HERE.key, StateStored(PARTITION))])
     else:
         with pytest.raises(Unavailable):
-            await one.write([(HERE.key, Stored(PARTITION))])
+            await one.write([(HERE.key, StateStored(PARTITION))])
     assert await one.load(HERE.key) == (READ_BACK if happens else None)

@@ -87,7 +87,9 @@ async def test_what_commit_records_tell_of_offsets_is_stored(database: Any) -> N
         ((1, 2**40, True), (2, 5, False)),
     )
     assert store.unpack_changes(store.pack_changes(told)) == told
-    assert store.unpack_changes(store.pack_changes(store.TransactionChanges(ended=[(1, 4, False)]))).ended == ((1, 4, False),)
+    assert store.unpack_changes(store.pack_changes(store.TransactionChanges(ended=[(1, 4, False)]))).ended == (
+        (1, 4, False),
+    )
 
     def waits(value: int, *partitions: int, at: int = 0) -> bytes:
         offsets = {(TOPIC, partition): offset(value, at) for partition in partitions}

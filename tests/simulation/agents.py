@@ -344,7 +344,7 @@ class SimAgent:
         )  # fmt: skip
         await self.share_partitions.open()
         known = self.share_partitions._runner.states()
-        self.found_letters = any(partition is not None and partition.told for _, partition in known)
+        self.found_letters = any(partition is not None and partition.dead_lettered for _, partition in known)
         """Whether the one before died when letters were written, and what they are about was not archived yet."""
         self.groups.before_deletion = self.share_partitions.settle_group
         self.groups.delete_with = self.share_partitions.delete_group

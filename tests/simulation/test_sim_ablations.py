@@ -108,18 +108,18 @@ def what_is_acknowledged_is_not_stored(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_is_acquired_is_given_away(patch: pytest.MonkeyPatch) -> None:
-    again = acquisition._Taking.again
+    acquire_available = acquisition._Acquisition.acquire_available
 
     def generous(self, runs, first, last):
         available = [run._replace(state=AVAILABLE) if run.state is ACQUIRED else run for run in runs]
-        return again(self, available, first, last)
+        return acquire_available(self, available, first, last)
 
-    patch.setattr(acquisition._Taking, "again", generous)
+    patch.setattr(acquisition._Acquisition, "acquire_available", generous)
 
 
 def sessions_end_and_nothing_is_released_but_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Records of a member that is gone count as done with."""
-    patch.setattr(share_transitions, "let_go", lambda run, most: archived(run))
+    patch.setattr(share_transitions, "released", lambda run, most: archived(run))
 
 
 def what_is_known_of_deleted_groups_is_kept(patch: pytest.MonkeyPatch) -> None:
@@ -134,22 +134,22 @@ def groups_are_deleted_while_they_are_written(patch: pytest.MonkeyPatch) -> None
         pass
 
     patch.setattr(Runner, "settle_where", settles_nothing)
-    patch.setattr(share_service.SharePartitions, "_is_going", lambda self, key: False)
+    patch.setattr(share_service.SharePartitions, "_is_deleting", lambda self, key: False)
 
 
 def letters_are_not_noted(patch: pytest.MonkeyPatch) -> None:
     """What they are about is archived afterwards, unless somebody dies in between."""
-    patch.setattr(share_store, "note_told", lambda name, state_epoch, stretches: iter(()))
+    patch.setattr(share_store, "note_dead_letters", lambda name, state_epoch, ranges: iter(()))
 
 
 def letters_are_written_when_their_records_are_done_with(patch: pytest.MonkeyPatch) -> None:
-    tell = share_service.SharePartitions.tell
+    append_dead_letters = share_service.SharePartitions.append_dead_letters
 
     async def late(self, name, state_epoch, letters):
-        await self.archive(name, state_epoch, letters.stretches)
-        return await tell(self, name, state_epoch, letters)
+        await self.archive(name, state_epoch, letters.ranges)
+        return await append_dead_letters(self, name, state_epoch, letters)
 
-    patch.setattr(share_service.SharePartitions, "tell", late)
+    patch.setattr(share_service.SharePartitions, "append_dead_letters", late)
 
 
 def what_is_given_up_is_forgotten_by_a_restart(patch: pytest.MonkeyPatch) -> None:

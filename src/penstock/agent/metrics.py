@@ -53,7 +53,7 @@ _COUNTERS: tuple[Reading, ...] = (
     ),
     (
         "dead_letters", "Records of share groups that were written to a dead letter queue.",
-        lambda agent: agent.coordinators.dead_letters.stats.letters,
+        lambda agent: agent.coordinators.dead_letters.stats.written,
     ),
     (
         "dead_letters_lost", "Records given up that could not be written to a dead letter queue.",

@@ -172,7 +172,9 @@ class GroupService:
         self._clock, self._randomness = clock, randomness
         self._catch_up = catch_up
         """Returns when the database has the outcomes of all transactions so far."""
-        journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms, pending_offset_writer=pending_offset_writer)
+        journal = store.GroupJournal(
+            database, holder=holder, clock=clock, alarms=alarms, pending_offset_writer=pending_offset_writer
+        )
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
@@ -247,7 +249,9 @@ class GroupService:
             return
         in_memory, group = self._runner.latest(key)
         if group is None and (in_memory or not await self._database.read(lambda: store.has_group(key))):
-            raise Refused(ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} groups.")
+            raise Refused(
+                ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} groups."
+            )
 
     def count(self, cluster_id: int) -> int:
         """How many groups a virtual cluster has, counted as `list_groups` lists them."""

@@ -464,7 +464,11 @@ class GroupJournal:
         written = list(records)
         pending = [(key, record) for key, record in written if isinstance(record, OffsetsPending)]
         self._pending.update(key for key, _ in pending)
-        if self._pending_offset_writer is not None and len(pending) == len(written) and self._pending_offset_writer.prefers_commit_record(pending):
+        if (
+            self._pending_offset_writer is not None
+            and len(pending) == len(written)
+            and self._pending_offset_writer.prefers_commit_record(pending)
+        ):
             for key, _ in pending:
                 self._writes.check(key)
             return await self._pending_offset_writer.store_pending(pending)

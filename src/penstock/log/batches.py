@@ -265,7 +265,9 @@ def _has_another_batch(data: memoryview | bytes, position: int) -> bool:
     return position + following.size_bytes <= len(data)
 
 
-def inspect_records_inline(undecoded: Undecoded, config: TopicConfig, now_ms: int, budget: InlineDecodeBudget) -> Accepted | Rejected | None:
+def inspect_records_inline(
+    undecoded: Undecoded, config: TopicConfig, now_ms: int, budget: InlineDecodeBudget
+) -> Accepted | Rejected | None:
     """`inspect_records` for small batches; None where decoding takes long or may, since a few bytes can expand to
     many."""
     plain_bytes = _inline_bytes(config)

@@ -290,7 +290,7 @@ def follow_all(
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
     """Remember one idempotent batch of a durable entry with this base offset; one that is known changes nothing."""
     if batch.flags & CONTROL:
-        partition.meet(batch.producer_id)
+        partition.add_producer(batch.producer_id)
         note_marker(partition.producers, batch.producer_id, batch.epoch, now_ms)
         return
     state = partition.producers.get(batch.producer_id)
@@ -298,7 +298,7 @@ def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms
         batch.epoch < state.epoch or (state.batches and base + batch.offset_delta <= state.batches[-1].last_offset)
     ):
         return  # Where commits store states, loaded states are ahead of replayed commits.
-    partition.meet(batch.producer_id)
+    partition.add_producer(batch.producer_id)
     remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from penstock.base.twins import twinned
 from penstock.log.answers import Appended, excluded
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, ExcludedBatches
+from penstock.log.commits import Commit, CommitEntry, ExcludedBatches, ProducerBatch
 from penstock.log.flush import Share
 from penstock.log.model import LEADER_EPOCH, EntrySeal
 from penstock.log.segments import SegmentBuilder

@@ -221,8 +221,8 @@ class Partition:
 
     __slots__ = (
         "aborted", "aborted_from", "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset",
-        "partition_id", "pending", "producers", "segmented_to", "segmented_transactions", "size_bytes", "spans",
-        "producer_counts", "topic", "transactions", "waiters",
+        "partition_id", "pending", "producer_counts", "producers", "segmented_to", "segmented_transactions",
+        "size_bytes", "spans", "topic", "transactions", "waiters",
     )  # fmt: skip
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.batches import ABORTABLE, IMPLICIT
 from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
-from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, ExclusionReason, sequence_batch
+from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ExclusionReason, ProducerBatch, sequence_batch
 from penstock.log.model import ProducerState
 from penstock.log.producers import ProducerRefusal, is_fenced, check_sequence, note_marker, remember
 from penstock.wire.error_codes import ErrorCode

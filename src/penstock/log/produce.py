@@ -21,10 +21,10 @@ from penstock.log.batches import (
     accept_shares,
     flags_of_transactional,
     inspect_header,
-    is_transactional,
-    limits_of_plain,
     inspect_records,
     inspect_records_inline,
+    is_transactional,
+    limits_of_plain,
 )
 from penstock.log.model import NO_PRODUCER_ID, Partition
 from penstock.log.producers import is_fenced
@@ -94,7 +94,9 @@ class ProduceHandler:
         while self._decoding:
             await asyncio.wait(self._decoding)
 
-    def handle(self, context: RequestContext, request: ProduceRequest, done: Done, order: RequestOrder | None = None) -> None:
+    def handle(
+        self, context: RequestContext, request: ProduceRequest, done: Done, order: RequestOrder | None = None
+    ) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
 
         Only durable records are acknowledged: `acks` 1 and all are the same. With `acks` 0 there is no response.
@@ -205,7 +207,9 @@ class ProduceHandler:
             return inspect_records(found.batch, config, now_ms)
         return inspect_records_inline(found, config, now_ms, budget) or found
 
-    def _submit(self, validation: ProduceValidation, done: Done, order: RequestOrder | None, timeout_ms: int | None) -> None:
+    def _submit(
+        self, validation: ProduceValidation, done: Done, order: RequestOrder | None, timeout_ms: int | None
+    ) -> None:
         """Submit every valid batch, after decoding those that must be."""
         if not validation.undecoded:
             validation.submit(self._writer, done, timeout_ms)
@@ -213,11 +217,15 @@ class ProduceHandler:
         assert order is not None
         assert self.beside is not None
         order.hold()
-        task = asyncio.get_running_loop().create_task(self._decode_and_submit(validation, self.beside, done, order, timeout_ms))
+        task = asyncio.get_running_loop().create_task(
+            self._decode_and_submit(validation, self.beside, done, order, timeout_ms)
+        )
         self._decoding.add(task)
         task.add_done_callback(self._decoding.discard)
 
-    async def _decode_and_submit(self, validation: ProduceValidation, beside: OnThread, done: Done, order: RequestOrder, timeout_ms: int | None) -> None:
+    async def _decode_and_submit(
+        self, validation: ProduceValidation, beside: OnThread, done: Done, order: RequestOrder, timeout_ms: int | None
+    ) -> None:
         size = sum(len(undecoded.batch.data) for _, _, undecoded in validation.undecoded)
         self.decoding_bytes += size
         try:

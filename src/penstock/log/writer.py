@@ -25,7 +25,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import Lock
-from penstock.log.answers import TOO_MANY_PRODUCERS, OFFSETS_EXHAUSTED, Appended, PendingAppend, refused, repeated
+from penstock.log.answers import OFFSETS_EXHAUSTED, TOO_MANY_PRODUCERS, Appended, PendingAppend, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Change, CommitPath, Outdated
 from penstock.log.commits import (
@@ -35,18 +35,18 @@ from penstock.log.commits import (
     apply_entry,
     wake,
 )
+from penstock.log.fair_queue import FairQueue, FlushQuota, PendingBatch, count_waiting, fitting, uncount_waiting
 from penstock.log.flush import (
-    ParticipantTicket,
     Flush,
     Participant,
+    ParticipantTicket,
     Share,
     TransactionGuard,
     append_in_order,
     sequence_of,
     settle_appended,
 )
-from penstock.log.layout import partial_answers, entries_of, index_of, lay_out, write_moved_offsets
-from penstock.log.fair_queue import FairQueue, FlushQuota, PendingBatch, fitting, count_waiting, uncount_waiting
+from penstock.log.layout import entries_of, index_of, lay_out, partial_answers, write_moved_offsets
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.produce_timeouts import ProduceTimeouts
 from penstock.log.producers import ProducerRefusal, awaited, check_sequence, remember
@@ -491,7 +491,9 @@ class Writer:
         self.pending_bytes += size - size_before
         return size
 
-    def _decide(self, partition: Partition, pending: list[PendingBatch], now_ms: int, admitted: dict[int, int]) -> Share:
+    def _decide(
+        self, partition: Partition, pending: list[PendingBatch], now_ms: int, admitted: dict[int, int]
+    ) -> Share:
         share = Share(partition, partition.next_offset, partition.next_offset)
         closed_for = self._closed_for(partition)
         if closed_for is not None:
@@ -570,7 +572,9 @@ class Writer:
         newcomers.add(producer_id)
         return True
 
-    def _check_sequence(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | ProducerRefusal | Appended | None:
+    def _check_sequence(
+        self, share: Share, batch: Accepted, now_ms: int
+    ) -> SequenceBatch | ProducerRefusal | Appended | None:
         """Judge a batch of an idempotent producer against the log as of the end of this flush. A refused batch must not
         count as its producer's first, nor take up the limit on producers."""
         state = share.producers.get(batch.producer_id)
@@ -599,8 +603,11 @@ class Writer:
         return verdict
 
     def _answer_unwritten(
-        self, share: Share, verdict: SequenceBatch | ProducerRefusal | ErrorCode | Appended, ticket: PendingAppend,
-        position: int
+        self,
+        share: Share,
+        verdict: SequenceBatch | ProducerRefusal | ErrorCode | Appended,
+        ticket: PendingAppend,
+        position: int,
     ) -> None:
         if isinstance(verdict, Appended):
             ticket.settle(position, verdict)

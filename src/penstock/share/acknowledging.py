@@ -14,11 +14,11 @@ from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.share.model import Acknowledged, Acknowledgement, AcknowledgeType
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import SessionKey, TopicPartition
+from penstock.share.sessions import SessionKey, TopicIdPartition
 from penstock.share.store import PartitionName
 from penstock.wire.error_codes import ErrorCode
 
-MAX_SAID = 50_000
+MAX_ACKNOWLEDGED_OFFSETS = 50_000
 """The most offsets of a partition that a request may acknowledge one by one. No group has as many in flight."""
 MAX_MEMBER_ID = 36
 """Members choose their ids; Kafka's clients use UUIDs."""
@@ -33,35 +33,35 @@ class WireBatch(Protocol):
     acknowledge_types: list[int]
 
 
-class Outcome(NamedTuple):
+class AcknowledgeResult(NamedTuple):
     """The result for one partition."""
 
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
 
 
-class Begun:
+class SubmittedAcknowledgements:
     """Acknowledgements of a request that were passed to their partitions."""
 
     def __init__(self) -> None:
-        self.refused: dict[TopicPartition, Outcome] = {}
-        self.passed: dict[TopicPartition, asyncio.Future[Acknowledged]] = {}
+        self.refused: dict[TopicIdPartition, AcknowledgeResult] = {}
+        self.passed: dict[TopicIdPartition, asyncio.Future[Acknowledged]] = {}
 
-    async def outcomes(self) -> dict[TopicPartition, Outcome]:
+    async def results(self) -> dict[TopicIdPartition, AcknowledgeResult]:
         """The result for each partition, once everything accepted is durable."""
-        outcomes = self.refused
+        results = self.refused
         for number, (partition, passed) in enumerate(self.passed.items()):
             await breathe(number, MADE_AT_ONCE)
             try:
                 answer = await passed
             except PlatformError as failure:
-                outcomes[partition] = _failed(failure)
+                results[partition] = _failed(failure)
             else:
-                outcomes[partition] = Outcome(answer.error, answer.message)
-        return outcomes
+                results[partition] = AcknowledgeResult(answer.error, answer.message)
+        return results
 
 
-Said = Mapping[TopicPartition, Sequence[WireBatch]]
+Acknowledgements = Mapping[TopicIdPartition, Sequence[WireBatch]]
 
 
 class Acknowledging:
@@ -71,41 +71,49 @@ class Acknowledging:
         self._registry, self._partitions = registry, partitions
 
     async def acknowledge(
-        self, key: SessionKey, said: Said, *, version: int, is_renewal: bool
-    ) -> dict[TopicPartition, Outcome]:
+        self, key: SessionKey, acknowledgements: Acknowledgements, *, version: int, is_renewal: bool
+    ) -> dict[TopicIdPartition, AcknowledgeResult]:
         """The result for each partition; returns once everything accepted is durable."""
-        return await (await self.begin(key, said, version=version, is_renewal=is_renewal)).outcomes()
+        return await (await self.begin(key, acknowledgements, version=version, is_renewal=is_renewal)).results()
 
-    async def begin(self, key: SessionKey, said: Said, *, version: int, is_renewal: bool) -> Begun:
+    async def begin(
+        self, key: SessionKey, acknowledgements: Acknowledgements, *, version: int, is_renewal: bool
+    ) -> SubmittedAcknowledgements:
         """Pass them to their partitions. When this returns, whatever is submitted for any of these partitions later is
         decided after its acknowledgements."""
-        begun, pace = Begun(), Pace()
-        for partition, batches in said.items():
+        begun, pace = SubmittedAcknowledgements(), Pace()
+        for partition, batches in acknowledgements.items():
             await pace.step(1 + len(batches))
-            error = self._wrong(key, partition, batches, version, is_renewal)
+            error = self._validate(key, partition, batches, version, is_renewal)
             if error is not ErrorCode.NONE or not batches:
-                begun.refused[partition] = Outcome(error)
+                begun.refused[partition] = AcknowledgeResult(error)
             else:
                 given = [Acknowledgement(one.first_offset, one.last_offset, one.acknowledge_types) for one in batches]
                 self._pass(key, partition, given, begun)
         return begun
 
-    def _pass(self, key: SessionKey, partition: TopicPartition, given: Sequence[Acknowledgement], begun: Begun) -> None:
+    def _pass(
+        self,
+        key: SessionKey,
+        partition: TopicIdPartition,
+        given: Sequence[Acknowledgement],
+        begun: SubmittedAcknowledgements,
+    ) -> None:
         name = PartitionName(key.cluster_id, key.group_id, *partition)
         try:
             begun.passed[partition] = self._partitions.acknowledge(name, key.holder, given)
         except PlatformError as failure:
             begun.refused[partition] = _failed(failure)
 
-    def _wrong(
-        self, key: SessionKey, partition: TopicPartition, batches: Sequence[WireBatch], version: int, is_renewal: bool
+    def _validate(
+        self, key: SessionKey, partition: TopicIdPartition, batches: Sequence[WireBatch], version: int, is_renewal: bool
     ) -> ErrorCode:
         topic = self._registry.by_id(key.cluster_id, partition.topic_id)
         if topic is None:
             return ErrorCode.UNKNOWN_TOPIC_ID
         highest = AcknowledgeType.RENEW if version >= RENEW_SINCE else AcknowledgeType.REJECT
         before = -1
-        if sum(len(batch.acknowledge_types) for batch in batches) > MAX_SAID:
+        if sum(len(batch.acknowledge_types) for batch in batches) > MAX_ACKNOWLEDGED_OFFSETS:
             return ErrorCode.INVALID_REQUEST
         for batch in batches:
             types = batch.acknowledge_types
@@ -122,17 +130,17 @@ class Acknowledging:
         return ErrorCode.NONE
 
 
-async def said_by(topics: Iterable[Any]) -> Said:
+async def acknowledgements_of(topics: Iterable[Any]) -> Acknowledgements:
     """The acknowledgements of a request of either kind, by partition."""
-    said, pace = dict[TopicPartition, Sequence[WireBatch]](), Pace(MADE_AT_ONCE)
+    acknowledgements, pace = dict[TopicIdPartition, Sequence[WireBatch]](), Pace(MADE_AT_ONCE)
     for topic in topics:
         await pace.step()
         for partition in topic.partitions:
             await pace.step()
             if partition.acknowledgement_batches:
-                place = TopicPartition(topic.topic_id, partition.partition_index)
-                said[place] = partition.acknowledgement_batches
-    return said
+                place = TopicIdPartition(topic.topic_id, partition.partition_index)
+                acknowledgements[place] = partition.acknowledgement_batches
+    return acknowledgements
 
 
 def session_key(context: RequestContext, group_id: str | None, member_id: str | None) -> SessionKey:
@@ -144,11 +152,11 @@ def session_key(context: RequestContext, group_id: str | None, member_id: str | 
     return SessionKey(context.cluster_id, group_id, member_id, context.principal)
 
 
-def _failed(problem: PlatformError) -> Outcome:
+def _failed(problem: PlatformError) -> AcknowledgeResult:
     """The outcome of acknowledgements that could not be made durable."""
     if isinstance(problem, Refused):
         error = problem.code
     else:
         fenced = isinstance(problem, Fenced)
         error = ErrorCode.NOT_LEADER_OR_FOLLOWER if fenced else ErrorCode.COORDINATOR_NOT_AVAILABLE
-    return Outcome(error, message_of(problem))
+    return AcknowledgeResult(error, message_of(problem))

@@ -49,23 +49,23 @@ def acquired_of(
             return nothing
     if batches[0].first > fetched.fetch_offset:
         # Records that were available there have been compacted away.
-        runs = changed(runs, [(fetched.fetch_offset, batches[0].first - 1)], _no_longer_there)
-    taking = _Taking(asked, limits, most, expires_ms)
-    runs = taking.again(runs, batches[0].first, end)
+        runs = changed(runs, [(fetched.fetch_offset, batches[0].first - 1)], _archive_compacted)
+    acquisition = _Acquisition(asked, limits, most, expires_ms)
+    runs = acquisition.acquire_available(runs, batches[0].first, end)
     next_offset = partition.next_offset
-    if taking.open and end >= next_offset:
+    if acquisition.open and end >= next_offset:
         first = max(next_offset, batches[0].first)
         if first > next_offset:
             runs.append(Run(next_offset, first - 1, ARCHIVED, 0, NOBODY, 0, (next_offset, first - 1)))
-        runs += taking.new(first, end, batches)
+        runs += acquisition.acquire_new(first, end, batches)
         next_offset = runs[-1].last + 1
     if not fetched.aborted:
-        return runs, next_offset, taking.ranges
-    unseen, seen = _sorted_out(taking.ranges, fetched.aborted)
-    return changed(runs, unseen, lambda run, _: archived(run)), next_offset, seen
+        return runs, next_offset, acquisition.ranges
+    aborted_ranges, visible_ranges = _split_aborted(acquisition.ranges, fetched.aborted)
+    return changed(runs, aborted_ranges, lambda run, _: archived(run)), next_offset, visible_ranges
 
 
-class _Taking:
+class _Acquisition:
     """An acquisition in progress."""
 
     __slots__ = ("_asked", "_expires_ms", "_limits", "_most", "_suspect_at", "_taken", "open", "ranges")
@@ -78,7 +78,7 @@ class _Taking:
         """Whether more records may be acquired."""
         self.ranges: list[AcquiredRange] = []
 
-    def again(self, runs: Sequence[Run], first: int, last: int) -> list[Run]:
+    def acquire_available(self, runs: Sequence[Run], first: int, last: int) -> list[Run]:
         """Acquire what is available between two offsets."""
         suspects = {
             run.batch
@@ -93,7 +93,7 @@ class _Taking:
                 result.append(run)
                 continue
             if run.batch != batch:
-                self._enter(run.batch in suspects, was_suspect=batch in suspects)
+                self._start_batch(run.batch in suspects, was_suspect=batch in suspects)
                 batch = run.batch
             count = self._room_for(run, end - start + 1, suspect=batch in suspects) if self.open else 0
             result += self._split(run, start, count)
@@ -101,7 +101,7 @@ class _Taking:
             self.open = False
         return result
 
-    def _enter(self, suspect: bool, *, was_suspect: bool) -> None:
+    def _start_batch(self, suspect: bool, *, was_suspect: bool) -> None:
         """Decide whether the next batch may be acquired as well."""
         full = self._taken >= self._most
         if full or (self._taken and (suspect or was_suspect)):
@@ -134,11 +134,11 @@ class _Taking:
         if start > run.first:
             yield run._replace(last=start - 1)
         end = start + count - 1
-        yield self._take(run._replace(first=start, last=end, deliveries=run.deliveries + 1))
+        yield self._acquire(run._replace(first=start, last=end, deliveries=run.deliveries + 1))
         if end < run.last:
             yield run._replace(first=end + 1)
 
-    def _take(self, run: Run) -> Run:
+    def _acquire(self, run: Run) -> Run:
         self._taken += run.last - run.first + 1
         if self._asked.exact and self._taken >= self._most:
             self.open = False
@@ -149,7 +149,7 @@ class _Taking:
             ranges.append(AcquiredRange(run.first, run.last, run.deliveries))
         return run._replace(state=ACQUIRED, member=self._asked.member, expires_ms=self._expires_ms)
 
-    def new(self, first: int, last: int, batches: Sequence[Batch]) -> list[Run]:
+    def acquire_new(self, first: int, last: int, batches: Sequence[Batch]) -> list[Run]:
         """Acquire new records; the rest of a batch that was begun becomes available."""
         room = self._most - self._taken
         if room <= 0:
@@ -158,17 +158,17 @@ class _Taking:
         if self._asked.exact:
             taken_to = min(end, first + room - 1)
             run = Run(first, taken_to, AVAILABLE, 1, NOBODY, 0, (first, end))
-            runs = [self._take(run)]
+            runs = [self._acquire(run)]
             if taken_to < end:
                 runs.append(Run(taken_to + 1, end, AVAILABLE, 0, NOBODY, 0, (first, end)))
             return runs
         return [
-            self._take(Run(*part, AVAILABLE, 1, NOBODY, 0, part))
+            self._acquire(Run(*part, AVAILABLE, 1, NOBODY, 0, part))
             for part in _parts(first, end, batches, self._asked.batch_size)
         ]
 
 
-def _no_longer_there(run: Run, _: tuple[int, ...]) -> Run:
+def _archive_compacted(run: Run, _: tuple[int, ...]) -> Run:
     return archived(run) if run.state is AVAILABLE else run
 
 
@@ -192,25 +192,25 @@ def _parts(first: int, last: int, batches: Sequence[Batch], size: int) -> Iterat
     yield first, last
 
 
-def _sorted_out(
+def _split_aborted(
     ranges: Sequence[AcquiredRange], aborted: Sequence[Batch]
 ) -> tuple[list[tuple[int, int]], list[AcquiredRange]]:
     """Separate batches of aborted transactions from the rest of what was just acquired."""
-    unseen: list[tuple[int, int]] = []
-    seen: list[AcquiredRange] = []
+    aborted_ranges: list[tuple[int, int]] = []
+    visible_ranges: list[AcquiredRange] = []
     index = 0
     for taken in ranges:
         at = taken.first
         while index < len(aborted) and aborted[index].first <= taken.last:
             start, end = max(aborted[index].first, at), min(aborted[index].last, taken.last)
             if start <= end:
-                unseen.append((start, end))
+                aborted_ranges.append((start, end))
                 if start > at:
-                    seen.append(taken._replace(first=at, last=start - 1))
+                    visible_ranges.append(taken._replace(first=at, last=start - 1))
                 at = end + 1
             if aborted[index].last > taken.last:
                 break
             index += 1
         if at <= taken.last:
-            seen.append(taken._replace(first=at))
-    return unseen, seen
+            visible_ranges.append(taken._replace(first=at))
+    return aborted_ranges, visible_ranges

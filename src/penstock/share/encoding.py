@@ -21,7 +21,7 @@ from penstock.share.runs import joined
 _VERSION = 1
 _HEAD = Struct(">Bqi")
 _RUN = Struct(">qBhqq")
-_STRETCH = Struct(">qq")
+_RANGE = Struct(">qq")
 
 
 def encode(partition: SharePartition) -> bytes:
@@ -35,7 +35,7 @@ def encode(partition: SharePartition) -> bytes:
     return b"".join(parts)
 
 
-def decode(stored: bytes, *, start_offset: int, state_epoch: int, told: bytes = b"") -> SharePartition:
+def decode(stored: bytes, *, start_offset: int, state_epoch: int, dead_lettered: bytes = b"") -> SharePartition:
     """The partition as stored. Raises `CorruptData`."""
     try:
         version, next_offset, count = _HEAD.unpack_from(stored, 0)
@@ -54,19 +54,19 @@ def decode(stored: bytes, *, start_offset: int, state_epoch: int, told: bytes = 
         raise CorruptData(f"a stored share partition cannot be read: {problem}") from problem
     return SharePartition(
         start_offset=start_offset, next_offset=next_offset, runs=tuple(runs), state_epoch=state_epoch,
-        told=decode_stretches(told),
+        dead_lettered=decode_ranges(dead_lettered),
     )  # fmt: skip
 
 
-def encode_stretches(stretches: Iterable[tuple[int, int]]) -> bytes:
+def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
     """Ranges of offsets: int64 first and last of each."""
-    return b"".join(_STRETCH.pack(*stretch) for stretch in stretches)
+    return b"".join(_RANGE.pack(*offset_range) for offset_range in ranges)
 
 
-def decode_stretches(stored: bytes) -> tuple[tuple[int, int], ...]:
+def decode_ranges(stored: bytes) -> tuple[tuple[int, int], ...]:
     """Decode ranges. Raises `CorruptData`."""
     try:
-        return tuple((first, last) for first, last in _STRETCH.iter_unpack(stored))
+        return tuple((first, last) for first, last in _RANGE.iter_unpack(stored))
     except error as problem:
         raise CorruptData(f"stored stretches of offsets cannot be read: {problem}") from problem
 

@@ -24,16 +24,16 @@ from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.share.acknowledging import Acknowledging, Outcome, said_by, session_key
+from penstock.share.acknowledging import AcknowledgeResult, Acknowledging, acknowledgements_of, session_key
 from penstock.share.model import Acquire
-from penstock.share.service import NOTHING, SharePartitions, Taken
+from penstock.share.service import NOTHING, AcquiredBatches, SharePartitions
 from penstock.share.sessions import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
-    Session,
     SessionKey,
+    ShareSession,
     ShareSessions,
-    TopicPartition,
+    TopicIdPartition,
 )
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
@@ -57,15 +57,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _PartitionFetch:
     """One partition of a fetch."""
 
-    partition: TopicPartition
+    partition: TopicIdPartition
     name: PartitionName
     log: Partition | None
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
-    taken: Taken = NOTHING
+    acquired: AcquiredBatches = NOTHING
 
 
 class ShareFetchHandler:
@@ -89,27 +89,27 @@ class ShareFetchHandler:
 
     async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
-        said = await said_by(request.topics)
+        acknowledgements = await acknowledgements_of(request.topics)
         try:
             key = session_key(context, request.group_id, request.member_id)
             if request.share_acquire_mode not in (_OPTIMISED, _EXACT):
                 raise Refused(ErrorCode.INVALID_REQUEST, "Unknown share acquire mode.")
             _check_renewal(context.api_version, request)
-            session = await self._session(key, context, request, bool(said))
+            session = await self._session(key, context, request, bool(acknowledgements))
         except Refused as refused:
             if refused.code is ErrorCode.SHARE_SESSION_LIMIT_REACHED:
                 # There may be room soon; a client that got an error at once would retry at once.
                 await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
             return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
         # Records are acquired after the acknowledgements of all partitions are decided, while these become durable.
-        begun = await self._acknowledging.begin(key, said, version=context.api_version, is_renewal=request.is_renew_ack)
+        begun = await self._acknowledging.begin(key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack)
         wanted = await self._fetch_for(context, key, session, request)
-        outcomes = await begun.outcomes()
+        results = await begun.results()
         if request.share_session_epoch == FINAL_EPOCH:
             await self.close_session(key)
         return ShareFetchResponse(
             acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
-            responses=await _responses(session, request.share_session_epoch, wanted, outcomes),
+            responses=await _responses(session, request.share_session_epoch, wanted, results),
         )
 
     async def close_session(self, key: SessionKey) -> None:
@@ -118,7 +118,7 @@ class ShareFetchHandler:
         if session is not None:
             await self.release(session)
 
-    async def release(self, session: Session) -> None:
+    async def release(self, session: ShareSession) -> None:
         """Release what the member of a closed session had acquired."""
         key = session.key
         for partition in session.partitions:
@@ -130,29 +130,31 @@ class ShareFetchHandler:
     # --- Sessions ---
 
     async def _session(
-        self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, speaks: bool
-    ) -> Session | None:
+        self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, acknowledges: bool
+    ) -> ShareSession | None:
         """The session of a request; None when it ends with the request."""
         epoch, pace = request.share_session_epoch, Pace(MADE_AT_ONCE)
-        named, forgotten = list[TopicPartition](), list[TopicPartition]()
+        named, forgotten = list[TopicIdPartition](), list[TopicIdPartition]()
         for topic in request.topics:
-            named += await pace.each(topic.partitions, partial(_place, topic.topic_id))
+            named += await pace.each(topic.partitions, partial(_topic_id_partition, topic.topic_id))
             await pace.step()
         for gone in request.forgotten_topics_data:
-            forgotten += await pace.each(gone.partitions, partial(TopicPartition, gone.topic_id))
+            forgotten += await pace.each(gone.partitions, partial(TopicIdPartition, gone.topic_id))
             await pace.step()
         if epoch == FINAL_EPOCH:
             self._sessions.require(key)
             return None
         if epoch == INITIAL_EPOCH:
-            if speaks:
+            if acknowledges:
                 raise Refused(ErrorCode.INVALID_REQUEST, "The first request of a share session cannot acknowledge.")
             return self._sessions.open(key, context.connection_id, named)
-        session = self._sessions.go_on(key, epoch)
+        session = self._sessions.advance(key, epoch)
         self._sessions.change(session, named, forgotten)
         return session
 
-    async def _wanted(self, context: RequestContext, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
+    async def _wanted(
+        self, context: RequestContext, key: SessionKey, session: ShareSession, epoch: int
+    ) -> list[_PartitionFetch]:
         """The partitions of a session, starting with a different one in each epoch.
 
         The session may have topics whose permission was revoked since. Nothing is acquired from those: the client would
@@ -161,7 +163,7 @@ class ShareFetchHandler:
         wanted = []
         for number, partition in enumerate(list(session.partitions)):
             await breathe(number)
-            one = _Wanted(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
+            one = _PartitionFetch(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
             topic = self._registry.by_id(key.cluster_id, partition.topic_id)
             if topic is None:
                 one.error = ErrorCode.UNKNOWN_TOPIC_ID
@@ -182,8 +184,8 @@ class ShareFetchHandler:
     # --- Fetching ---
 
     async def _fetch_for(
-        self, context: RequestContext, key: SessionKey, session: Session | None, request: ShareFetchRequest
-    ) -> list[_Wanted]:
+        self, context: RequestContext, key: SessionKey, session: ShareSession | None, request: ShareFetchRequest
+    ) -> list[_PartitionFetch]:
         """The partitions of a session with acquired records; none where a request only acknowledges."""
         if session is None or (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
             return []
@@ -191,7 +193,7 @@ class ShareFetchHandler:
         await self._fetch(key, wanted, request)
         return wanted
 
-    async def _fetch(self, key: SessionKey, wanted: Sequence[_Wanted], request: ShareFetchRequest) -> None:
+    async def _fetch(self, key: SessionKey, wanted: Sequence[_PartitionFetch], request: ShareFetchRequest) -> None:
         """Acquire what is available, or wait for it."""
         readable = [one for one in wanted if one.log is not None]
         if not readable or request.max_records <= 0 or request.max_bytes <= 0:
@@ -203,40 +205,45 @@ class ShareFetchHandler:
             return
         if not patient:
             return
-        bell = _Bell()
+        wakeup = _Wakeup()
         names = [one.name for one in readable]
-        self._partitions.watch(names, bell.ring)
+        self._partitions.watch(names, wakeup.wake)
         for one in readable:
             assert one.log is not None
-            one.log.waiters[bell] = None
+            one.log.waiters[wakeup] = None
         try:
-            while not await self._next_round(key, readable, request, bell, deadline):
+            while not await self._next_round(key, readable, request, wakeup, deadline):
                 pass
         finally:
-            self._partitions.unwatch(names, bell.ring)
+            self._partitions.unwatch(names, wakeup.wake)
             for one in readable:
                 assert one.log is not None
-                one.log.waiters.pop(bell, None)
+                one.log.waiters.pop(wakeup, None)
 
     async def _next_round(
-        self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest, bell: _Bell, deadline: float
+        self,
+        key: SessionKey,
+        readable: Sequence[_PartitionFetch],
+        request: ShareFetchRequest,
+        wakeup: _Wakeup,
+        deadline: float,
     ) -> bool:
         """Wait until there is something, then acquire it. Whether the fetch is complete."""
         loop = asyncio.get_running_loop()
-        bell.listen()
+        wakeup.arm()
         late = loop.time() >= deadline
         if not late and not await self._ready(readable, request):
-            await bell.rung(deadline)
+            await wakeup.wait(deadline)
             late = loop.time() >= deadline
             if not late and not await self._ready(readable, request):
                 return False
         if await self._round(key, readable, request) or late:
             return True
         # Another member was faster, or there were no records after all: do not retry at once.
-        await bell.rung(min(deadline, loop.time() + _AGAIN_S))
+        await wakeup.wait(min(deadline, loop.time() + _AGAIN_S))
         return False
 
-    async def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
+    async def _ready(self, readable: Iterable[_PartitionFetch], request: ShareFetchRequest) -> bool:
         """Whether a round may yield `min_bytes`."""
         needed = min(request.min_bytes, self._max_bytes)
         for number, one in enumerate(readable):
@@ -248,39 +255,39 @@ class ShareFetchHandler:
                 return True
         return False
 
-    async def _round(self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest) -> bool:
+    async def _round(self, key: SessionKey, readable: Sequence[_PartitionFetch], request: ShareFetchRequest) -> bool:
         """Acquire from each partition in turn. Whether there is anything to respond."""
         room = request.max_records
         max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
         exact = request.share_acquire_mode == _EXACT
-        told = False
+        has_results = False
         for number, one in enumerate(readable):
             await breathe(number)
             if room <= 0:
                 break
             asked = Acquire(key.holder, room, request.batch_size, exact)
-            await self._take(one, asked, max_bytes)
-            room -= one.taken.count
-            told = told or bool(one.taken.ranges) or one.error is not ErrorCode.NONE
-        return told
+            await self._acquire(one, asked, max_bytes)
+            room -= one.acquired.count
+            has_results = has_results or bool(one.acquired.ranges) or one.error is not ErrorCode.NONE
+        return has_results
 
     async def _start_at(self, name: PartitionName) -> int | None:
         return await self._groups.first_offset((name.cluster_id, name.group_id), name.topic_id, name.partition_index)
 
-    async def _take(self, one: _Wanted, asked: Acquire, max_bytes: int) -> None:
+    async def _acquire(self, one: _PartitionFetch, asked: Acquire, max_bytes: int) -> None:
         assert one.log is not None
         if one.log.topic.deleted:
             one.error = ErrorCode.UNKNOWN_TOPIC_ID
             return
         try:
-            one.taken = await self._partitions.take(one.name, one.log, asked, max_bytes, self._start_at)
+            one.acquired = await self._partitions.acquire(one.name, one.log, asked, max_bytes, self._start_at)
         except PlatformError as failure:
             one.error, one.message = _fetch_failure(failure), message_of(failure)
             if not isinstance(failure, Refused):
                 _log.warning("share group %s cannot read: %s", one.name.group_id, failure)
 
 
-class _Bell:
+class _Wakeup:
     """Wakes a waiting fetch. A `Waiter` of its partitions' logs."""
 
     __slots__ = ("_woken",)
@@ -288,39 +295,39 @@ class _Bell:
     def __init__(self) -> None:
         self._woken: asyncio.Future[None] | None = None
 
-    def listen(self) -> None:
+    def arm(self) -> None:
         """Start listening."""
         self._woken = asyncio.get_running_loop().create_future()
 
-    async def rung(self, deadline: float) -> None:
+    async def wait(self, deadline: float) -> None:
         """Return once something has happened, or at a time of the loop."""
         assert self._woken is not None
-        alarm = asyncio.get_running_loop().call_at(deadline, self.ring)
+        alarm = asyncio.get_running_loop().call_at(deadline, self.wake)
         try:
             await self._woken
         finally:
             alarm.cancel()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Something happened."""
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     def on_append(self, size_bytes: int) -> None:
         """There is more in the log."""
-        self.ring()
+        self.wake()
 
     def on_stable(self, size_bytes: int) -> None:
         """There is more in the log, or more of it is stable."""
-        self.ring()
+        self.wake()
 
     def on_change(self) -> None:
         """The log changed in another way."""
-        self.ring()
+        self.wake()
 
 
-def _place(topic_id: bytes, asked: FetchPartition) -> TopicPartition:
-    return TopicPartition(topic_id, asked.partition_index)
+def _topic_id_partition(topic_id: bytes, asked: FetchPartition) -> TopicIdPartition:
+    return TopicIdPartition(topic_id, asked.partition_index)
 
 
 def _check_renewal(version: int, request: ShareFetchRequest) -> None:
@@ -347,44 +354,49 @@ def _fetch_failure(error: PlatformError) -> ErrorCode:
 
 
 async def _responses(
-    session: Session | None, epoch: int, wanted: Iterable[_Wanted], outcomes: Mapping[TopicPartition, Outcome]
+    session: ShareSession | None,
+    epoch: int,
+    wanted: Iterable[_PartitionFetch],
+    results: Mapping[TopicIdPartition, AcknowledgeResult],
 ) -> list[ShareFetchableTopicResponse]:
-    """The partitions of a response: in the first one of a session all, later those with news."""
-    unsaid = dict(outcomes)
+    """The partitions of a response: in the first one of a session all, later those with results."""
+    remaining = dict(results)
     topics: dict[bytes, ShareFetchableTopicResponse] = {}
     for number, one in enumerate(wanted):
         await breathe(number, MADE_AT_ONCE)
-        outcome = unsaid.pop(one.partition, None)
-        news = one.taken.ranges or one.error is not ErrorCode.NONE or outcome is not None
+        outcome = remaining.pop(one.partition, None)
+        has_results = one.acquired.ranges or one.error is not ErrorCode.NONE or outcome is not None
         if session is not None and epoch != INITIAL_EPOCH:
-            news = news or session.partitions.get(one.partition, False)
+            has_results = has_results or session.partitions.get(one.partition, False)
             if one.partition in session.partitions:
                 session.partitions[one.partition] = one.error is not ErrorCode.NONE
-        if news or epoch == INITIAL_EPOCH:
-            _tell(topics, one.partition, _data(one), outcome)
-    for number, (partition, outcome) in enumerate(unsaid.items()):
+        if has_results or epoch == INITIAL_EPOCH:
+            _add_response(topics, one.partition, _data(one), outcome)
+    for number, (partition, outcome) in enumerate(remaining.items()):
         await breathe(number, MADE_AT_ONCE)
-        _tell(topics, partition, PartitionData(partition_index=partition.partition_index, records=_EMPTY), outcome)
+        _add_response(
+            topics, partition, PartitionData(partition_index=partition.partition_index, records=_EMPTY), outcome
+        )
     return list(topics.values())
 
 
-def _data(one: _Wanted) -> PartitionData:
-    taken = one.taken
+def _data(one: _PartitionFetch) -> PartitionData:
+    acquired = one.acquired
     return PartitionData(
         partition_index=one.partition.partition_index,
         error_code=one.error,
         error_message=one.message,
-        records=list(taken.records) or _EMPTY,
+        records=list(acquired.records) or _EMPTY,
         acquired_records=[
             AcquiredRecords(first_offset=first, last_offset=last, delivery_count=deliveries)
-            for first, last, deliveries in taken.ranges
+            for first, last, deliveries in acquired.ranges
         ],
     )
 
 
-def _tell(
-    topics: dict[bytes, ShareFetchableTopicResponse], partition: TopicPartition, data: PartitionData,
-    outcome: Outcome | None,
+def _add_response(
+    topics: dict[bytes, ShareFetchableTopicResponse], partition: TopicIdPartition, data: PartitionData,
+    outcome: AcknowledgeResult | None,
 ) -> None:  # fmt: skip
     if outcome is not None:
         data.acknowledge_error_code, data.acknowledge_error_message = outcome.error, outcome.message

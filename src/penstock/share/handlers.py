@@ -15,12 +15,12 @@ from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.share.acknowledging import Acknowledging, Outcome, said_by, session_key
+from penstock.share.acknowledging import AcknowledgeResult, Acknowledging, acknowledgements_of, session_key
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, Session, ShareSessions, TopicPartition
+from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, ShareSession, ShareSessions, TopicIdPartition
 from penstock.share.settings import ShareConfigs
-from penstock.share.store import PartitionName, Summary
+from penstock.share.store import PartitionName, SharePartitionSummary
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_share_group_offsets as alter
 from penstock.wire.messages import delete_share_group_offsets as delete
@@ -74,17 +74,17 @@ class ShareHandlers:
             if epoch == FINAL_EPOCH:
                 self._sessions.require(key)
             else:
-                self._sessions.go_on(key, epoch)
+                self._sessions.advance(key, epoch)
         except Refused as refused:
             return ShareAcknowledgeResponse(error_code=refused.code, error_message=refused.message)
-        outcomes = await self._acknowledging.acknowledge(
-            key, await said_by(request.topics), version=context.api_version, is_renewal=request.is_renew_ack
+        results = await self._acknowledging.acknowledge(
+            key, await acknowledgements_of(request.topics), version=context.api_version, is_renewal=request.is_renew_ack
         )
         if epoch == FINAL_EPOCH:
             await self._fetch.close_session(key)
         return ShareAcknowledgeResponse(
             acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
-            responses=await _acknowledged(outcomes),
+            responses=await _acknowledged(results),
         )
 
     # --- Administration ---
@@ -218,15 +218,15 @@ class ShareHandlers:
         for session in self._sessions.close_connection(connection_id):
             self._release_soon(session)
 
-    def _release_soon(self, session: Session) -> None:
+    def _release_soon(self, session: ShareSession) -> None:
         task = asyncio.get_running_loop().create_task(self._fetch.release(session))
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
 
 
-async def _acknowledged(outcomes: Mapping[TopicPartition, Outcome]) -> list[ShareAcknowledgeTopicResponse]:
+async def _acknowledged(results: Mapping[TopicIdPartition, AcknowledgeResult]) -> list[ShareAcknowledgeTopicResponse]:
     topics: dict[bytes, ShareAcknowledgeTopicResponse] = {}
-    for number, (partition, outcome) in enumerate(outcomes.items()):
+    for number, (partition, outcome) in enumerate(results.items()):
         await breathe(number, MADE_AT_ONCE)
         topic = topics.setdefault(partition.topic_id, ShareAcknowledgeTopicResponse(topic_id=partition.topic_id))
         topic.partitions.append(
@@ -247,7 +247,9 @@ def _unknown_offset(index: int) -> describe.DescribeShareGroupOffsetsResponsePar
     )
 
 
-def _offset(topic: Topic, index: int, summary: Summary | None) -> describe.DescribeShareGroupOffsetsResponsePartition:
+def _offset(
+    topic: Topic, index: int, summary: SharePartitionSummary | None
+) -> describe.DescribeShareGroupOffsetsResponsePartition:
     """A group's start offset in a partition; -1 if it has not begun to read it."""
     if summary is None:
         return describe.DescribeShareGroupOffsetsResponsePartition(
@@ -260,7 +262,7 @@ def _offset(topic: Topic, index: int, summary: Summary | None) -> describe.Descr
 
 
 def _described_offset(
-    topic: Topic | None, summaries: Mapping[tuple[bytes, int], Summary], index: int
+    topic: Topic | None, summaries: Mapping[tuple[bytes, int], SharePartitionSummary], index: int
 ) -> describe.DescribeShareGroupOffsetsResponsePartition:
     if topic is None or not 0 <= index < len(topic.partitions):
         return _unknown_offset(index)

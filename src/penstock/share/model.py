@@ -31,7 +31,7 @@ class RecordState(IntEnum):
     ACQUIRED = 1
     ACKNOWLEDGED = 2
     REJECTED = 3
-    """Rejected by a member, and not archived before its letter is in the dead letter queue."""
+    """Rejected by a member, and not archived before its dead letter is in the dead letter queue."""
     ARCHIVED = 4
     EXHAUSTED = 5
     """The same, because the delivery count limit was reached."""
@@ -74,7 +74,7 @@ class Run(NamedTuple):
 
     @property
     def archiving(self) -> bool:
-        """Whether a letter for these is still to be written."""
+        """Whether a dead letter for these is still to be written."""
         return self.state is REJECTED or self.state is EXHAUSTED
 
 
@@ -88,8 +88,8 @@ class SharePartition:
     """Ascending and contiguous from `start_offset` to `next_offset`; the first one is not terminal."""
     state_epoch: int = 0
     """Incremented when an administrator resets the partition."""
-    told: tuple[tuple[int, int], ...] = ()
-    """Archiving ranges whose letters are already written, as noted by an earlier process or another agent."""
+    dead_lettered: tuple[tuple[int, int], ...] = ()
+    """Archiving ranges whose dead letters are already written, as noted by an earlier process or another agent."""
 
     @property
     def in_flight(self) -> int:
@@ -103,7 +103,7 @@ class SharePartition:
 
     @property
     def archiving(self) -> int:
-        """How many offsets still need a letter."""
+        """How many offsets still need a dead letter."""
         return sum(run.last - run.first + 1 for run in self.runs if run.archiving)
 
 
@@ -187,29 +187,29 @@ class Acknowledged:
     message: str | None = None
 
 
-class Letters(NamedTuple):
+class DeadLetterBatch(NamedTuple):
     """A batch for a dead letter queue, and the offsets that it is about."""
 
     queue: Partition
     batch: Accepted
-    stretches: Sequence[tuple[int, int]]
+    ranges: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StateStored:
     """Record: the new state of a partition."""
 
     partition: SharePartition
     is_settled: bool = False
-    """Whether the separate note about written letters is obsolete, because the state includes it."""
+    """Whether the separate note about written dead letters is obsolete, because the state includes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class StateDeleted:
     """Record: the group's state for the partition is deleted."""
 
 
-Record = Stored | Deleted
+Record = StateStored | StateDeleted
 
 
 class Decision(coordination.Decision[SharePartition, Record]):

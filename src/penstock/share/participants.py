@@ -1,7 +1,8 @@
 """Dead letters (KIP-1191) as participants of a flush.
 
-The note of what the letters are about is part of the flush's own transaction. So a crash leaves both or neither, and no
-record gets two letters. Letters are separate from acknowledgements, which wait neither for the log nor for letters.
+The note of what the dead letters are about is part of the flush's own transaction. So a crash leaves both or neither,
+and no record gets two dead letters. Dead letters are separate from acknowledgements, which wait neither for the log nor
+for dead letters.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from penstock.coordination.leases import SlotsLost
 from penstock.keys.model import Lock
 from penstock.log.answers import Appended
 from penstock.log.commit_path import Outdated
-from penstock.log.flush import ParticipantTicket, Flush
+from penstock.log.flush import Flush, ParticipantTicket
 from penstock.metadata.database import Script
-from penstock.share.model import Letters
+from penstock.share.model import DeadLetterBatch
 from penstock.wire.error_codes import ErrorCode
 
 
 class DeadLetterWrites:
-    """The notes about letters in a flush."""
+    """The notes about dead letters in a flush."""
 
     def __init__(self, script: Callable[[], Script[None]]) -> None:
         self.script = script
@@ -33,17 +34,17 @@ class DeadLetterWrites:
 
 
 class DeadLetterAppend(ParticipantTicket):
-    """One batch of letters."""
+    """One batch of dead letters."""
 
     def __init__(
-        self, guarded: GuardedWrites, note: Callable[[], Script[None]], letters: Letters,
+        self, guarded: GuardedWrites, note: Callable[[], Script[None]], dead_letters: DeadLetterBatch,
         lock_of: Callable[[int], Lock | None],
     ) -> None:  # fmt: skip
-        self._guarded, self._note, self._letters, self._lock_of = guarded, note, letters, lock_of
+        self._guarded, self._note, self._dead_letters, self._lock_of = guarded, note, dead_letters, lock_of
         self._lost: Fenced | None = None
         self._error = ErrorCode.NONE
         self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        """Whether the queue has the letters once the flush is durable: it may have been deleted meanwhile."""
+        """Whether the queue has the dead letters once the flush is durable: it may have been deleted meanwhile."""
 
     def prepare(self, flush: Flush) -> bool:
         """Join, unless it is already known to be pointless."""
@@ -55,13 +56,13 @@ class DeadLetterAppend(ParticipantTicket):
         if obstacle is not None:
             self.outcome.set_exception(obstacle)
             return True
-        flush.append(self._letters.queue, self._letters.batch, self)
+        flush.append(self._dead_letters.queue, self._dead_letters.batch, self)
         flush.join(self, keys=(DeadLetterWrites,))
         flush.gather(DeadLetterWrites, lambda: DeadLetterWrites(self._script))
         return True
 
     def _obstacle(self) -> PlatformError | None:
-        topic = self._letters.queue.topic
+        topic = self._dead_letters.queue.topic
         if self._lost is not None:
             if isinstance(self._lost, SlotsLost):
                 self._guarded.lose(self._lost)

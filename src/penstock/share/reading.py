@@ -20,19 +20,19 @@ _PRODUCER_ID_AT = 43
 _TRANSACTIONAL, _CONTROL = 0x10, 0x20
 
 
-class Found(NamedTuple):
+class ScannedBatches(NamedTuple):
     """Batches and their positions."""
 
     batches: list[Batch]
-    places: list[tuple[int, int, int]]
+    positions: list[tuple[int, int, int]]
     """For each batch: index of the view, start, end."""
     views: Sequence[memoryview]
 
 
-def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
+def scan(views: Sequence[memoryview], offset: int, count: int) -> ScannedBatches:
     """The batches from the one with an offset on, until they cover `count` offsets."""
     batches: list[Batch] = []
-    places: list[tuple[int, int, int]] = []
+    positions: list[tuple[int, int, int]] = []
     enough = offset + count
     for number, view in enumerate(views):
         position, end = 0, len(view)
@@ -44,14 +44,14 @@ def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
             last = base + last_delta
             if last >= offset:
                 batches.append(Batch(base, last))
-                places.append((number, position, following))
+                positions.append((number, position, following))
                 if last + 1 >= enough:
-                    return Found(batches, places, views)
+                    return ScannedBatches(batches, positions, views)
             position = following
-    return Found(batches, places, views)
+    return ScannedBatches(batches, positions, views)
 
 
-def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list[Batch]:
+def aborted_batches(found: ScannedBatches, aborted: Iterable[AbortedTransaction]) -> list[Batch]:
     """The batches that belong to aborted transactions."""
     by_producer: dict[int, list[AbortedTransaction]] = {}
     for transaction in aborted:
@@ -59,7 +59,7 @@ def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list
     if not by_producer:
         return []
     unseen: list[Batch] = []
-    for batch, (number, position, _) in zip(found.batches, found.places, strict=True):
+    for batch, (number, position, _) in zip(found.batches, found.positions, strict=True):
         view = found.views[number]
         _, _, attributes, _ = _HEAD.unpack_from(view, position)
         if not attributes & _TRANSACTIONAL or attributes & _CONTROL:
@@ -70,11 +70,11 @@ def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list
     return unseen
 
 
-def bytes_of(found: Found, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
+def bytes_of(found: ScannedBatches, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
     """The batches from the first to the last one with acquired records."""
     first, last = ranges[0].first, ranges[-1].last
     pieces: list[list[int]] = []
-    for batch, (number, start, end) in zip(found.batches, found.places, strict=True):
+    for batch, (number, start, end) in zip(found.batches, found.positions, strict=True):
         if batch.last < first:
             continue
         if batch.first > last:

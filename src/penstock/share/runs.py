@@ -23,14 +23,14 @@ def given_up(run: Run, state: RecordState, limits: Limits) -> Run:
     return archived(run)._replace(state=state) if limits.dead_letters else archived(run)
 
 
-def let_go(run: Run, limits: Limits) -> Run:
+def released(run: Run, limits: Limits) -> Run:
     """An acquired run that is released: available again, unless the delivery count limit is reached."""
     if run.deliveries >= limits.max_deliveries:
         return given_up(run, EXHAUSTED, limits)
     return run._replace(state=AVAILABLE, member=NOBODY, expires_ms=0)
 
 
-def changed(runs: Iterable[Run], stretches: Sequence[S], change: Callable[[Run, S], Run]) -> list[Run]:
+def changed(runs: Iterable[Run], ranges: Sequence[S], change: Callable[[Run, S], Run]) -> list[Run]:
     """Apply a change to the offsets of runs that are within ranges, in one pass over both.
 
     Ranges begin with their first and last offset; they ascend and do not overlap.
@@ -39,15 +39,15 @@ def changed(runs: Iterable[Run], stretches: Sequence[S], change: Callable[[Run, 
     index = 0
     for run in runs:
         at = run.first
-        while index < len(stretches) and stretches[index][0] <= run.last:
-            stretch = stretches[index]
-            start, end = max(stretch[0], at), min(stretch[1], run.last)
+        while index < len(ranges) and ranges[index][0] <= run.last:
+            offset_range = ranges[index]
+            start, end = max(offset_range[0], at), min(offset_range[1], run.last)
             if start <= end:
                 if start > at:
                     result.append(run._replace(first=at, last=start - 1))
-                result.append(change(run._replace(first=start, last=end), stretch))
+                result.append(change(run._replace(first=start, last=end), offset_range))
                 at = end + 1
-            if stretch[1] > run.last:
+            if offset_range[1] > run.last:
                 break
             index += 1
         if at <= run.last:

@@ -7,8 +7,9 @@ by one request per partition at a time, and the decision is made on what was rea
 Waiting fetches *watch* their partitions: they are called back when records become available again; the log notifies
 them of new ones.
 
-Records given up for a dead letter queue are tracked here. The writer of letters (`dead_letters`) is notified, asks
-which records are `archiving`, has their letters appended (`tell`), and then archives them (`archive`).
+Records given up for a dead letter queue are tracked here. The writer of dead letters (`dead_letters`) is notified, asks
+which records are `archiving`, has their dead letters appended (`append_dead_letters`), and then archives them
+(`archive`).
 
 A deleted group takes its rows with it, in a transaction of the group coordinator. While that is in flight nothing is
 decided for the group's partitions, so that no write of theirs comes after it; and then they are dropped from memory. So
@@ -43,16 +44,16 @@ from penstock.share.model import (
     Acquire,
     Acquired,
     AcquiredRange,
+    DeadLetterBatch,
     Decision,
     Fetched,
-    Letters,
     Limits,
     Record,
     SharePartition,
 )
-from penstock.share.reading import Found, aborted_batches, bytes_of, scan
+from penstock.share.reading import ScannedBatches, aborted_batches, bytes_of, scan
 from penstock.share.settings import ShareConfig, ShareConfigs
-from penstock.share.store import PartitionName, Summary
+from penstock.share.store import PartitionName, SharePartitionSummary
 
 T = TypeVar("T")
 Rule = Callable[[SharePartition | None, Waiter, int], Decision]
@@ -66,11 +67,11 @@ _ATTEMPTS = 4
 """How often an acquisition is retried because another one was faster. After that it returns nothing."""
 
 
-class LetterWriter(Protocol):
-    """Writes letters for dead letter queues."""
+class DeadLetterWriter(Protocol):
+    """Writes dead letters for dead letter queues."""
 
     def begin(self, key: Key) -> None:
-        """A partition has records whose letters are to be written."""
+        """A partition has records whose dead letters are to be written."""
 
     async def settle(self, group: Key) -> None:
         """Wait until that is done for the partitions of a group, for a limited time."""
@@ -82,7 +83,7 @@ error for the member."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcquiredBatches:
     """Acquired records, and their bytes."""
 
     ranges: tuple[AcquiredRange, ...] = ()
@@ -99,19 +100,19 @@ class Taken:
         return sum(map(len, self.records))
 
 
-NOTHING = Taken()
+NOTHING = AcquiredBatches()
 
 
 @dataclass(slots=True, eq=False)
-class _Beginning:
+class _Initialisation:
     """The initialisation of a share partition, in progress."""
 
-    in_vain: bool = False
+    cancelled: bool = False
     """Whether its group was deleted meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Unknown:
+class _NotInitialised:
     """The share partition is not initialised."""
 
 
@@ -142,11 +143,11 @@ class SharePartitions:
         self._database, self._reader, self._aborted, self._configs = database, reader, aborted, configs
         self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
         self._journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms, writer=writer)
-        self.letter_writer: LetterWriter | None = None
-        """None: records that need letters stay archiving."""
+        self.dead_letter_writer: DeadLetterWriter | None = None
+        """None: records that need dead letters stay archiving."""
         self._runner: Runner[SharePartition, Record] = Runner(
             journal=self._journal,
-            rules=_WakingRules(self._limits_of, self.wake, self._begin_letters, self._is_going),
+            rules=_WakingRules(self._limits_of, self.wake, self._begin_dead_letters, self._is_deleting),
             # All times in these rules are those of locks, which are never stored: a monotonic clock.
             clock=SteadyClock(clock),
             alarms=alarms,
@@ -156,12 +157,12 @@ class SharePartitions:
         )
         self._watchers: dict[Key, dict[Callable[[], None], None]] = {}
         self._readers: dict[Key, asyncio.Lock] = {}
-        self._going = Counter[Key]()
+        self._deleting = Counter[Key]()
         """Groups being deleted, with the number of deletions."""
-        self._beginning: dict[Key, set[_Beginning]] = {}
+        self._initialising: dict[Key, set[_Initialisation]] = {}
         """Initialisations in progress."""
         self._next_epoch = 0
-        """Higher than the epoch of any partition whose letters may be in flight."""
+        """Higher than the epoch of any partition whose dead letters may be in flight."""
 
     async def open(self) -> None:
         """Take the slots."""
@@ -180,14 +181,14 @@ class SharePartitions:
 
     def _unless_going(self, key: Key, rule: Rule) -> Rule:
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
-            if self._is_going(key):
+            if self._is_deleting(key):
                 raise Unavailable("the share group is being deleted")
             return rule(partition, waiter, now_ms)
 
         return decide
 
-    def _is_going(self, key: Key) -> bool:
-        return bool(self._going) and PartitionName.group_of(key) in self._going
+    def _is_deleting(self, key: Key) -> bool:
+        return bool(self._deleting) and PartitionName.group_of(key) in self._deleting
 
     # --- Watching ---
 
@@ -244,31 +245,31 @@ class SharePartitions:
 
     # --- Dead letters ---
 
-    def _begin_letters(self, key: Key) -> None:
-        if self.letter_writer is not None:
-            self.letter_writer.begin(key)
+    def _begin_dead_letters(self, key: Key) -> None:
+        if self.dead_letter_writer is not None:
+            self.dead_letter_writer.begin(key)
 
     async def archiving(self, name: PartitionName) -> SharePartition | None:
-        """A partition with records that need letters, or are to be archived since these were written; None if there are
-        no such records."""
+        """A partition with records that need dead letters, or are to be archived since these were written; None if
+        there are no such records."""
         partition, _ = await self._runner.peek(name.key)
         if partition is None or not partition.archiving:
             return None
         self._next_epoch = max(self._next_epoch, partition.state_epoch + 1)
         return partition
 
-    async def tell(self, name: PartitionName, state_epoch: int, letters: Letters) -> bool:
-        """Append letters; whether the queue still existed. Raises `Conflict` if it is known not to.
+    async def append_dead_letters(self, name: PartitionName, state_epoch: int, dead_letters: DeadLetterBatch) -> bool:
+        """Append dead letters; whether the queue still existed. Raises `Conflict` if it is known not to.
 
-        The result is durable on return, and no other letters will be written about these records.
+        The result is durable on return, and no other dead letters will be written about these records.
         """
-        return await self._journal.tell(name.key, state_epoch, letters)
+        return await self._journal.append_dead_letters(name.key, state_epoch, dead_letters)
 
-    async def archive(self, name: PartitionName, state_epoch: int, stretches: Sequence[tuple[int, int]]) -> bool:
+    async def archive(self, name: PartitionName, state_epoch: int, ranges: Sequence[tuple[int, int]]) -> bool:
         """Archive ranges that are archiving. False if the partition was reset meanwhile."""
         is_done = await self._submit(
             name.key,
-            lambda partition, waiter, now_ms: transitions.archive(partition, state_epoch, stretches, waiter, now_ms),
+            lambda partition, waiter, now_ms: transitions.archive(partition, state_epoch, ranges, waiter, now_ms),
             bool,
         )
         self.wake(name.key)
@@ -291,13 +292,13 @@ class SharePartitions:
         found = self._reader.tail(log, offset, COLD_READ_BYTES, at_least_one=True)
         return COLD_READ_BYTES if found is None else sum(map(len, found))
 
-    async def take(
+    async def acquire(
         self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt
-    ) -> Taken:
+    ) -> AcquiredBatches:
         """Acquire records for a member."""
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
         for _ in range(_ATTEMPTS):
-            found: list[Found] = []
+            found: list[ScannedBatches] = []
             answer = await self._submit(
                 key,
                 lambda partition, waiter, now_ms, found=found: self._decide(  # type: ignore[misc]
@@ -307,11 +308,11 @@ class SharePartitions:
             )
             match answer:
                 case Acquired():
-                    return _taken(answer, found)
-                case _Unknown():
-                    await self._begin(name, log, config, start_at)
+                    return _acquired_batches(answer, found)
+                case _NotInitialised():
+                    await self._initialise(name, log, config, start_at)
                 case _Cold():
-                    taken = await self._take_cold(name, log, asked, answer, config)
+                    taken = await self._acquire_cold(name, log, asked, answer, config)
                     if taken is not None:
                         return taken
         return NOTHING
@@ -323,13 +324,13 @@ class SharePartitions:
         asked: Acquire,
         max_bytes: int,
         config: ShareConfig,
-        found: list[Found],
+        found: list[ScannedBatches],
         waiter: Waiter,
         now_ms: int,
     ) -> Decision:
         """Acquire, if what the log has is known."""
         if partition is None:
-            return Decision(state=None, replies=(Reply(waiter, _Unknown()),))
+            return Decision(state=None, replies=(Reply(waiter, _NotInitialised()),))
         partition = transitions.trimmed(partition, log.log_start)
         offset = transitions.next_fetch_offset(partition)
         end = log.last_stable_offset if config.read_committed else log.next_offset
@@ -351,22 +352,22 @@ class SharePartitions:
         end: int,
         config: ShareConfig,
         older: Sequence[AbortedTransaction],
-        found: list[Found],
+        found: list[ScannedBatches],
     ) -> Fetched:
         """What the log has, for the rule, and `found` for later use."""
         if config.read_committed:
             views = batches_below(views, end)
         scanned = scan(views, offset, count)
         found[:] = [scanned]
-        unseen = []
+        aborted = []
         if config.read_committed and scanned.batches and (older or log.aborted):
             recent = aborted_between(log.aborted, offset, scanned.batches[-1].last + 1)
-            unseen = aborted_batches(scanned, dict.fromkeys((*older, *recent)))
-        return Fetched(offset, log.log_start, scanned.batches, unseen)
+            aborted = aborted_batches(scanned, dict.fromkeys((*older, *recent)))
+        return Fetched(offset, log.log_start, scanned.batches, aborted)
 
-    async def _take_cold(
+    async def _acquire_cold(
         self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
-    ) -> Taken | None:
+    ) -> AcquiredBatches | None:
         """Read, then acquire from what was read; None if the partition has changed meanwhile."""
         lock = self._readers.setdefault(name.key, asyncio.Lock())
         if lock.locked():
@@ -375,13 +376,13 @@ class SharePartitions:
                 return None
         async with lock:
             try:
-                return await self._take_read(name, log, asked, cold, config)
+                return await self._acquire_read(name, log, asked, cold, config)
             finally:
                 self._readers.pop(name.key, None)
 
-    async def _take_read(
+    async def _acquire_read(
         self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
-    ) -> Taken | None:
+    ) -> AcquiredBatches | None:
         offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
         views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
         older: Sequence[AbortedTransaction] = ()
@@ -390,7 +391,7 @@ class SharePartitions:
             older = aborted_between(log.aborted, offset, end_of(views))
             if log.aborted_from > offset:
                 older = (*await self._aborted.between(log, offset, end_of(views)), *older)
-        found: list[Found] = []
+        found: list[ScannedBatches] = []
 
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
             if partition is None or offset > partition.next_offset:
@@ -399,27 +400,29 @@ class SharePartitions:
             return transitions.acquire(partition, asked, fetched, config.limits, waiter, now_ms)
 
         answer = await self._submit(name.key, decide, object)
-        return _taken(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
+        return (
+            _acquired_batches(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
+        )
 
-    async def _begin(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: StartAt) -> None:
+    async def _initialise(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: StartAt) -> None:
         """Initialise a share partition, unless its group or topic is deleted meanwhile."""
-        group, begun = PartitionName.group_of(name.key), _Beginning()
-        self._beginning.setdefault(group, set()).add(begun)
+        group, initialisation = PartitionName.group_of(name.key), _Initialisation()
+        self._initialising.setdefault(group, set()).add(initialisation)
         try:
             offset = await start_at(name)
             if offset is None:
                 offset = await self._reset_offset(log, config)
 
             def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
-                if begun.in_vain or log.topic.deleted:
+                if initialisation.cancelled or log.topic.deleted:
                     raise Unavailable("the share group, or its topic, was deleted")
                 return transitions.initialise(partition, offset, waiter, state_epoch=self._next_epoch)
 
             await self._submit(name.key, decide, SharePartition)
         finally:
-            self._beginning[group].discard(begun)
-            if not self._beginning[group]:
-                del self._beginning[group]
+            self._initialising[group].discard(initialisation)
+            if not self._initialising[group]:
+                del self._initialising[group]
 
     async def _reset_offset(self, log: Partition, config: ShareConfig) -> int:
         if config.starts_before_ms is not None:
@@ -430,7 +433,7 @@ class SharePartitions:
 
     # --- Administration ---
 
-    async def summaries(self, cluster_id: int, group_id: str) -> Mapping[tuple[bytes, int], Summary]:
+    async def summaries(self, cluster_id: int, group_id: str) -> Mapping[tuple[bytes, int], SharePartitionSummary]:
         """The state of every initialised partition of a group."""
         return await self._database.read(lambda: store.summaries(cluster_id, group_id))
 
@@ -454,54 +457,54 @@ class SharePartitions:
         self.wake(name.key)
 
     async def settle_group(self, key: Key) -> None:
-        """A group is about to lose state: wait for its letters, for a limited time. To be called before its members are
-        checked, so that nobody joins during the wait."""
-        if self.letter_writer is not None:
-            await self.letter_writer.settle(key)
+        """A group is about to lose state: wait for its dead letters, for a limited time. To be called before its
+        members are checked, so that nobody joins during the wait."""
+        if self.dead_letter_writer is not None:
+            await self.dead_letter_writer.settle(key)
 
     async def delete_group(self, group: Key, delete: Callable[[], Awaitable[bool]]) -> None:
         """Delete a group with all of its rows; `delete` returns whether it was deleted."""
-        self._going[group] += 1
+        self._deleting[group] += 1
         try:
             await self._runner.settle_where(lambda key: PartitionName.is_of_group(key, group))
             if await delete():
-                for begun in self._beginning.get(group, ()):
-                    begun.in_vain = True
+                for initialisation in self._initialising.get(group, ()):
+                    initialisation.cancelled = True
                 for key in self._runner.forget_where(lambda key: PartitionName.is_of_group(key, group)):
                     self.wake(key)
         finally:
-            self._going[group] -= 1
-            if not self._going[group]:
-                del self._going[group]
+            self._deleting[group] -= 1
+            if not self._deleting[group]:
+                del self._deleting[group]
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
-        """A topic was deleted. Does not wait for letters, because changes of topics wait for this."""
+        """A topic was deleted. Does not wait for dead letters, because changes of topics wait for this."""
         stored = await self._database.read(lambda: store.of_topic(cluster_id, topic_id))
         known = self._runner.keys_where(lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id)
         await self.forget(dict.fromkeys((*stored, *map(PartitionName.of, known))))
 
-    async def forget_gone_topics(self) -> None:
+    async def forget_deleted_topics(self) -> None:
         """The same for topics whose deletion was not completed here, after a crash for example."""
-        for cluster_id, topic_id in await self._database.read(store.gone_topics):
+        for cluster_id, topic_id in await self._database.read(store.deleted_topics):
             await self.forget_topic(cluster_id, topic_id)
 
 
-class _WakingRules(transitions.Rules):
-    """The rules, extended to wake watchers when locks expire, and to start writing letters."""
+class _WakingRules(transitions.ShareRules):
+    """The rules, extended to wake watchers when locks expire, and to start writing dead letters."""
 
     def __init__(
-        self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None], begin_letters: Callable[[Key], None],
-        is_going: Callable[[Key], bool],
+        self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None],
+        begin_dead_letters: Callable[[Key], None], is_deleting: Callable[[Key], bool],
     ) -> None:  # fmt: skip
         super().__init__(limits_of)
-        self._wake, self._begin_letters, self._is_going = wake, begin_letters, is_going
+        self._wake, self._begin_dead_letters, self._is_deleting = wake, begin_dead_letters, is_deleting
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
-        """A lock expired, or records that need letters are durable."""
-        if self._is_going(key):
+        """A lock expired, or records that need dead letters are durable."""
+        if self._is_deleting(key):
             return Decision(state=state, timers=(Timer(timer, AGAIN_MS),))
-        if timer == transitions.LETTERS:
-            self._begin_letters(key)
+        if timer == transitions.DEAD_LETTERS:
+            self._begin_dead_letters(key)
         decision = super().expired(key, state, timer, now_ms)
         if decision.records:
             # Watchers that look from now on are decided after this, and answered when this is durable.
@@ -509,7 +512,7 @@ class _WakingRules(transitions.Rules):
         return decision
 
 
-def _taken(acquired: Acquired, found: Sequence[Found]) -> Taken:
+def _acquired_batches(acquired: Acquired, found: Sequence[ScannedBatches]) -> AcquiredBatches:
     if not acquired.ranges:
         return NOTHING
-    return Taken(acquired.ranges, bytes_of(found[0], acquired.ranges))
+    return AcquiredBatches(acquired.ranges, bytes_of(found[0], acquired.ranges))

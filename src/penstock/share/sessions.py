@@ -45,22 +45,22 @@ class SessionKey(NamedTuple):
         return f"{len(self.member_id)} {self.member_id}{self.principal}"
 
 
-class TopicPartition(NamedTuple):
+class TopicIdPartition(NamedTuple):
     """A partition by its topic id."""
 
     topic_id: bytes
     partition_index: int
 
 
-class Session:
+class ShareSession:
     """The partitions that a member fetches."""
 
     __slots__ = ("connection_id", "epoch", "key", "partitions")
 
-    def __init__(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> None:
+    def __init__(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicIdPartition]) -> None:
         self.key, self.connection_id = key, connection_id
         self.epoch = 1
-        self.partitions: dict[TopicPartition, bool] = dict.fromkeys(partitions, False)
+        self.partitions: dict[TopicIdPartition, bool] = dict.fromkeys(partitions, False)
         """In the order they were added, with whether the next response must include each."""
 
     def next_epoch(self) -> None:
@@ -73,18 +73,18 @@ class ShareSessions:
 
     def __init__(self, max_sessions: int) -> None:
         self._capacity = FairCapacity[SessionKey](max_sessions, ALL_MAX_PARTITIONS)
-        self._sessions: dict[SessionKey, Session] = {}
+        self._sessions: dict[SessionKey, ShareSession] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
-        self.on_evicted: Callable[[Session], None] = lambda session: None
+        self.on_evicted: Callable[[ShareSession], None] = lambda session: None
         """Called with a session that was evicted for another cluster's."""
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
+    def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicIdPartition]) -> ShareSession:
         """A new session; it replaces the member's earlier one."""
         self.close(key)
-        session = Session(key, connection_id, partitions)
+        session = ShareSession(key, connection_id, partitions)
         _check_size(len(session.partitions))
         if len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION:
             raise _limit_reached()
@@ -107,14 +107,14 @@ class ShareSessions:
         if session is not None:
             self.on_evicted(session)
 
-    def require(self, key: SessionKey) -> Session:
+    def require(self, key: SessionKey) -> ShareSession:
         """The session of a member."""
         session = self._sessions.get(key)
         if session is None:
             raise Refused(ErrorCode.SHARE_SESSION_NOT_FOUND, "The share session was not found.")
         return session
 
-    def go_on(self, key: SessionKey, epoch: int) -> Session:
+    def advance(self, key: SessionKey, epoch: int) -> ShareSession:
         """The session of a request with the expected epoch. Raises `Refused`."""
         session = self.require(key)
         if session.epoch != epoch:
@@ -123,7 +123,9 @@ class ShareSessions:
         self._capacity.use(key.cluster_id, key)
         return session
 
-    def change(self, session: Session, added: Iterable[TopicPartition], forgotten: Iterable[TopicPartition]) -> None:
+    def change(
+        self, session: ShareSession, added: Iterable[TopicIdPartition], forgotten: Iterable[TopicIdPartition]
+    ) -> None:
         """Add and remove partitions of a session."""
         gone = set(forgotten)
         fresh = [one for one in dict.fromkeys(added) if one not in session.partitions and one not in gone]
@@ -137,7 +139,7 @@ class ShareSessions:
             session.partitions.update(dict.fromkeys(fresh, True))
             self._capacity.grow(key.cluster_id, key, len(fresh))
 
-    def close(self, key: SessionKey) -> Session | None:
+    def close(self, key: SessionKey) -> ShareSession | None:
         """End a session, if there is one, and return it."""
         session = self._sessions.pop(key, None)
         if session is not None:
@@ -148,7 +150,7 @@ class ShareSessions:
             self._capacity.remove(key.cluster_id, key)
         return session
 
-    def close_connection(self, connection_id: int) -> list[Session]:
+    def close_connection(self, connection_id: int) -> list[ShareSession]:
         """End the sessions of a connection, and return them."""
         closed = [self.close(key) for key in list(self._of_connection.get(connection_id, ()))]
         return [session for session in closed if session is not None]

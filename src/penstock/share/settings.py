@@ -67,7 +67,7 @@ class ShareConfig:
     starts_before_ms: int | None = None
     """The duration of `share.auto.offset.reset=by_duration:...`."""
     dead_letter_topic: str = ""
-    """`errors.deadletterqueue.topic.name`; empty: no letters are written."""
+    """`errors.deadletterqueue.topic.name`; empty: no dead letters are written."""
     copies_records: bool = False
     """`errors.deadletterqueue.copy.record.enable`"""
 

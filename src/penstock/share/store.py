@@ -3,8 +3,8 @@
 A partition is one row, written as a whole: what is in flight is bounded by the limit on locks, and usually takes a few
 dozen bytes. Of several changes in one transaction only the last one is written.
 
-Dead letters travel with a flush of the log, whose transaction also notes, beside the row, what they are about (`told`).
-The next write of the row that says so merges the note into the state.
+Dead letters travel with a flush of the log, whose transaction also notes, beside the row, which records they are about
+(column `told`). The next write of the row that says so merges the note into the state.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from penstock.coordination.timers import Alarms
 from penstock.log.writer import Writer
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
-from penstock.share.encoding import decode, encode, encode_stretches
-from penstock.share.model import Deleted, Letters, Record, SharePartition, Stored
+from penstock.share.encoding import decode, encode, encode_ranges
+from penstock.share.model import DeadLetterBatch, Record, SharePartition, StateDeleted, StateStored
 from penstock.share.participants import DeadLetterAppend
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class PartitionName(NamedTuple):
         return self.cluster_id, name_key(self.group_id), self.topic_id, self.partition_index
 
 
-class Summary(NamedTuple):
+class SharePartitionSummary(NamedTuple):
     """What an administrator sees of a partition."""
 
     start_offset: int
@@ -77,11 +77,11 @@ class Summary(NamedTuple):
 def write(changes: Mapping[Key, Record], settled: Container[Key] = ()) -> Script[None]:
     """Apply changes in the order of keys, so that transactions cannot deadlock.
 
-    `settled`: keys whose notes about written letters are removed.
+    `settled`: keys whose notes about written dead letters are removed.
     """
     for key in sorted(changes):
         match changes[key]:
-            case Stored(partition=partition):
+            case StateStored(partition=partition):
                 name = PartitionName.of(key)
                 yield (
                     "INSERT INTO share_partition (cluster_id, group_id, topic_id, partition_index, slot, start_offset,"
@@ -102,7 +102,7 @@ def write(changes: Mapping[Key, Record], settled: Container[Key] = ()) -> Script
                         partition.archiving,
                     ),
                 )
-            case Deleted():
+            case StateDeleted():
                 yield (
                     "DELETE FROM share_partition"
                     " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
@@ -121,12 +121,17 @@ def load(name: PartitionName) -> Script[SharePartition | None]:
 
 
 def _decoded(row: Sequence[Any]) -> SharePartition:
-    start_offset, state_epoch, state, told = row
-    return decode(bytes(state), start_offset=int(start_offset), state_epoch=int(state_epoch), told=bytes(told or b""))
+    start_offset, state_epoch, state, dead_lettered = row
+    return decode(
+        bytes(state),
+        start_offset=int(start_offset),
+        state_epoch=int(state_epoch),
+        dead_lettered=bytes(dead_lettered or b""),
+    )
 
 
 def load_archiving() -> Script[list[tuple[Key, SharePartition]]]:
-    """Every partition with records that need a letter. One that cannot be decoded is skipped; its readers get the
+    """Every partition with records that need a dead letter. One that cannot be decoded is skipped; its readers get the
     error."""
     rows = yield (
         "SELECT cluster_id, group_id, long_name, topic_id, partition_index, start_offset, state_epoch, state, told"
@@ -143,24 +148,24 @@ def load_archiving() -> Script[list[tuple[Key, SharePartition]]]:
     return found
 
 
-def note_told(name: PartitionName, state_epoch: int, stretches: Iterable[tuple[int, int]]) -> Script[None]:
-    """Note that letters about ranges are in the queue, unless the group was deleted or reset meanwhile."""
+def note_dead_letters(name: PartitionName, state_epoch: int, ranges: Iterable[tuple[int, int]]) -> Script[None]:
+    """Note that dead letters about ranges are in the queue, unless the group was deleted or reset meanwhile."""
     yield (
         "UPDATE share_partition SET told = $5"
         " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
         " AND state_epoch = $6 AND archiving > 0",
-        (*name.row_key, encode_stretches(stretches), state_epoch),
+        (*name.row_key, encode_ranges(ranges), state_epoch),
     )
 
 
-def summaries(cluster_id: int, group_id: str) -> Script[dict[tuple[bytes, int], Summary]]:
+def summaries(cluster_id: int, group_id: str) -> Script[dict[tuple[bytes, int], SharePartitionSummary]]:
     """Every partition that a group has read from, by topic id and index."""
     rows = yield (
         "SELECT topic_id, partition_index, start_offset, delivery_complete FROM share_partition"
         " WHERE cluster_id = $1 AND group_id = $2 ORDER BY topic_id, partition_index",
         (cluster_id, name_key(group_id)),
     )
-    return {(bytes(row[0]), int(row[1])): Summary(int(row[2]), int(row[3])) for row in rows}
+    return {(bytes(row[0]), int(row[1])): SharePartitionSummary(int(row[2]), int(row[3])) for row in rows}
 
 
 def of_topic(cluster_id: int, topic_id: bytes) -> Script[list[PartitionName]]:
@@ -172,7 +177,7 @@ def of_topic(cluster_id: int, topic_id: bytes) -> Script[list[PartitionName]]:
     return [PartitionName(cluster_id, name_of(row[0], row[1]), topic_id, int(row[2])) for row in rows]
 
 
-def gone_topics() -> Script[list[tuple[int, bytes]]]:
+def deleted_topics() -> Script[list[tuple[int, bytes]]]:
     """Topics that groups have state for but that do not exist any more: virtual cluster and topic id."""
     rows = yield (
         "SELECT DISTINCT p.cluster_id, p.topic_id FROM share_partition p WHERE NOT EXISTS"
@@ -198,7 +203,7 @@ class ShareJournal:
         )
 
     async def open(self) -> Sequence[tuple[Key, SharePartition]]:
-        """Take the slots. Locks do not survive, so only partitions that need letters are loaded."""
+        """Take the slots. Locks do not survive, so only partitions that need dead letters are loaded."""
         slots = await self._writes.open()
         found = await self._database.read(load_archiving)
         return [(key, partition) for key, partition in found if slot_of(key) in slots]
@@ -213,19 +218,19 @@ class ShareJournal:
         """One guarded transaction."""
         records = list(records)
         changes = dict(records)
-        settled = {key for key, record in records if isinstance(record, Deleted) or record.is_settled}
+        settled = {key for key, record in records if isinstance(record, StateDeleted) or record.is_settled}
         await self._writes.write(changes, lambda: write(changes, settled))
         return ()
 
-    async def tell(self, key: Key, state_epoch: int, letters: Letters) -> bool:
-        """Append letters with a flush, and note that they were; whether the queue still existed.
+    async def append_dead_letters(self, key: Key, state_epoch: int, dead_letters: DeadLetterBatch) -> bool:
+        """Append dead letters with a flush, and note that they were; whether the queue still existed.
 
         Raises `Unavailable` or `Conflict` when nothing happened, `Fenced` when another agent holds the slot.
         """
         if self._writer is None or self._writer.has_stopped:
             raise Unavailable("nothing is appended to the log any more")
         name = PartitionName.of(key)
-        note = self._writes.part([key], lambda: note_told(name, state_epoch, letters.stretches))
-        append = DeadLetterAppend(self._writes, note, letters, self._writer.lock_of)
+        note = self._writes.part([key], lambda: note_dead_letters(name, state_epoch, dead_letters.ranges))
+        append = DeadLetterAppend(self._writes, note, dead_letters, self._writer.lock_of)
         self._writer.enlist(append)
         return await append.outcome

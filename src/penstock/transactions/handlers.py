@@ -113,7 +113,9 @@ class TransactionHandlers:
             return
         # Known to partitions, or owned by transactional ids.
         if self._registry.producer_total(cluster_id) >= limit:
-            raise Refused(ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} producer ids.")
+            raise Refused(
+                ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} producer ids."
+            )
 
     # ---- adding to a transaction -----------------------------------------------------------------------------
 
@@ -155,7 +157,10 @@ class TransactionHandlers:
             return await _per_partition(asked.topics, lambda name, index: others if found[name, index] else unknown)
         if not asked.transactional_id:
             return await _per_partition(asked.topics, lambda name, index: ErrorCode.INVALID_REQUEST)
-        key, producer = (context.cluster_id, asked.transactional_id), ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch)
+        key, producer = (
+            (context.cluster_id, asked.transactional_id),
+            ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch),
+        )
         if asked.verify_only:
 
             def verified(name: str, index: int) -> ErrorCode:
@@ -166,7 +171,9 @@ class TransactionHandlers:
             return await _per_partition(asked.topics, verified)
         ids = frozenset(partition.partition_id for partition in found.values() if partition is not None)
         error = _known(
-            await self._code(self._service.add(key, AddToTransaction(producer=producer, partitions=ids))), context, "add_partitions"
+            await self._code(self._service.add(key, AddToTransaction(producer=producer, partitions=ids))),
+            context,
+            "add_partitions",
         )
         return await _per_partition(asked.topics, lambda name, index: error)
 
@@ -317,8 +324,9 @@ class TransactionHandlers:
         refusals, error = dict[Partition, ErrorCode](), ErrorCode.NONE
         try:
             for first in range(0, len(partitions), MARKED_AT_ONCE) or (0,):
+                producer = ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch)
                 refusals |= await self._service.write_marker(
-                    ProducerIdAndEpoch(asked.producer_id, asked.producer_epoch), partitions[first : first + MARKED_AT_ONCE],
+                    producer, partitions[first : first + MARKED_AT_ONCE],
                     commit=asked.transaction_result, coordinator_epoch=asked.coordinator_epoch,
                 )  # fmt: skip
         except PlatformError:

@@ -33,7 +33,9 @@ class OwnershipCache:
         if answer is not None:
             return answer
         if key_and_producer not in self._lookups and len(self._lookups) < REMEMBERED_MAX:
-            task = self._lookups[key_and_producer] = asyncio.get_running_loop().create_task(self._look_up(key, producer_id))
+            task = self._lookups[key_and_producer] = asyncio.get_running_loop().create_task(
+                self._look_up(key, producer_id)
+            )
             task.add_done_callback(lambda _: self._lookups.pop(key_and_producer, None))
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
 

@@ -23,14 +23,14 @@ from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.metadata.database import Script
 from penstock.transactions import store
 from penstock.transactions.cells import Cell, Decide
-from penstock.transactions.model import Decision, Producer, Transaction, TransactionState
+from penstock.transactions.model import Decision, ProducerIdAndEpoch, Transaction, TransactionState
 from penstock.transactions.slots import Slots
 from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
     from penstock.transactions.service import TransactionService
 
-Hear = Callable[["Decision | Exception"], None]
+Callback = Callable[["Decision | Exception"], None]
 T = TypeVar("T")
 
 
@@ -62,8 +62,8 @@ class TransactionWrites:
         states = [state for state in self.states.values() if state is not None]
         if self._slots.is_shared or len(states) < len(self.states):
             return None
-        told = store.pack_told(store.Told(states, self.pending, sorted(self.ended)))
-        return told if len(told) <= CHANGE_BYTES_MAX else None
+        changes = store.pack_changes(store.TransactionChanges(states, self.pending, sorted(self.ended)))
+        return changes if len(changes) <= CHANGE_BYTES_MAX else None
 
 
 class _Participant(Generic[T]):
@@ -80,7 +80,7 @@ class _Participant(Generic[T]):
         if not self.answer.done():
             self.answer.set_result(result)
 
-    def _is_lost(self) -> bool:
+    def _has_other_coordinator(self) -> bool:
         """Whether another agent coordinates the id by now."""
         if self._service.slots.has(self._key):
             return False
@@ -101,12 +101,12 @@ class Request(_Participant[Decision]):
 
     def __init__(
         self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None,
-        follows: Producer | None = None,
+        follows: ProducerIdAndEpoch | None = None,
     ) -> None:  # fmt: skip
         super().__init__(service, key)
         self._decide, self._fresh_id, self._follows = decide, fresh_id, follows
         """It follows this producer's batches, as far as those are waiting already."""
-        self._moving: Cell | None = None
+        self._changing: Cell | None = None
 
     def prepare(self, flush: Flush) -> bool:
         """Decide on the state in force and on the producer's batches in the flush."""
@@ -114,7 +114,7 @@ class Request(_Participant[Decision]):
             return False
         if self._follows is not None and self._service.has_waiting(self._follows):
             return False
-        if self._is_lost():
+        if self._has_other_coordinator():
             return True
         service, cell = self._service, self._service.cell(self._key)
         in_flush = [] if cell is None else list(_own_partitions(flush, cell))
@@ -140,8 +140,8 @@ class Request(_Participant[Decision]):
         if decision.state.state is TransactionState.ONGOING:
             flush.is_urgent = True  # Producers before KIP-890 wait for it in each transaction.
         if cell is not None:
-            self._moving = cell
-            cell.moving = []
+            self._changing = cell
+            cell.changing = []
         if cell is not None and seen is not None:
             if decision.ending is not None:
                 service.write_markers(flush, seen, decision.ending)
@@ -156,43 +156,43 @@ class Request(_Participant[Decision]):
 
     def committed(self) -> None:
         """The flush is durable: put the state in force."""
-        self._moved()
+        self._change_ended()
         self._service.adopt(self._key, self._decision)
         self._answer(self._decision)
 
     def failed(self, problem: PlatformError) -> None:
         """Nothing of the flush was written."""
-        self._moved()
+        self._change_ended()
         super().failed(problem)
 
-    def _moved(self) -> None:
-        if self._moving is not None:
-            waiting, self._moving.moving = self._moving.moving, None
+    def _change_ended(self) -> None:
+        if self._changing is not None:
+            waiting, self._changing.changing = self._changing.changing, None
             for future in waiting or ():
                 if not future.done():
                     future.set_result(None)
 
 
-class HeardRequest(Request):
+class CallbackRequest(Request):
     """A request with a callback, called as soon as it is decided or durable. A task would have to be scheduled
     first."""
 
     def __init__(
-        self, service: TransactionService, key: Key, decide: Decide, follows: Producer | None, hear: Hear
+        self, service: TransactionService, key: Key, decide: Decide, follows: ProducerIdAndEpoch | None, callback: Callback
     ) -> None:
         super().__init__(service, key, decide, None, follows)
-        self._hear: Hear | None = hear
+        self._callback: Callback | None = callback
 
     def _answer(self, result: Decision) -> None:
-        self._tell(result)
+        self._call_back(result)
 
     def _fail(self, problem: Exception) -> None:
-        self._tell(problem)
+        self._call_back(problem)
 
-    def _tell(self, outcome: Decision | Exception) -> None:
-        hear, self._hear = self._hear, None
-        if hear is not None:
-            hear(outcome)
+    def _call_back(self, outcome: Decision | Exception) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback(outcome)
 
 
 def _own_partitions(flush: Flush, cell: Cell) -> Iterator[Partition]:
@@ -215,7 +215,7 @@ def _is_other(before: Transaction, decision: Decision) -> bool:
     )
 
 
-class Offsets(_Participant[Collection[int]]):
+class PendingOffsets(_Participant[Collection[int]]):
     """Stores pending offsets of groups, in the given order; answered with the indexes of those whose transactions have
     ended."""
 
@@ -229,16 +229,16 @@ class Offsets(_Participant[Collection[int]]):
         keys = {_owners_key(group, record) for group, record in self._offsets}
         if any(flush.is_touched(key) for key in keys):
             return False
-        goes_on = [self._service.goes_on(_owners_key(*one), one[1].owner) for one in self._offsets]
-        self._refused = {number for number, goes in enumerate(goes_on) if not goes}
+        may_add_offsets = [self._service.may_add_offsets(_owners_key(*one), one[1].owner) for one in self._offsets]
+        self._refused = {number for number, accepted in enumerate(may_add_offsets) if not accepted}
         if len(self._refused) == len(self._offsets):
             self._answer(self._refused)
             return True
         flush.join(self, keys=keys)
         flush.is_urgent = True
         writes = self._writes(flush)
-        for (group, record), goes in zip(self._offsets, goes_on, strict=True):
-            if goes:
+        for (group, record), accepted in zip(self._offsets, may_add_offsets, strict=True):
+            if accepted:
                 writes.pending.append((group, record.owner.producer_id, record.offsets))
         return True
 
@@ -255,7 +255,7 @@ def _owners_key(group: Key, record: OffsetsPending) -> Key:
     return group[0], record.owner.transactional_id
 
 
-class Forgetting(_Participant[None]):
+class IdDeletion(_Participant[None]):
     """Deletes a transactional id, if it is still unused."""
 
     def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
@@ -266,7 +266,7 @@ class Forgetting(_Participant[None]):
         """Check whether it is still unused."""
         if flush.is_touched(self._key):
             return False
-        if self._is_lost():
+        if self._has_other_coordinator():
             return True
         cell = self._service.cell(self._key)
         if cell is None or any(_own_partitions(flush, cell)) or not self._service.is_unused(
@@ -286,11 +286,11 @@ class Forgetting(_Participant[None]):
         self._answer(None)
 
 
-class Marker(_Participant["dict[Partition, ErrorCode]"]):
+class MarkerWrite(_Participant["dict[Partition, ErrorCode]"]):
     """Writes markers of a producer to some partitions, for an administrator."""
 
     def __init__(
-        self, service: TransactionService, producer: Producer, partitions: Sequence[Partition], *, commit: bool,
+        self, service: TransactionService, producer: ProducerIdAndEpoch, partitions: Sequence[Partition], *, commit: bool,
         coordinator_epoch: int,
     ) -> None:  # fmt: skip
         super().__init__(service, (0, ""))

@@ -42,21 +42,21 @@ from penstock.log.writer import Writer
 from penstock.metadata.database import Database, read_by_statement
 from penstock.transactions import cells, store, transitions
 from penstock.transactions.cells import Cell, Decide
-from penstock.transactions.elsewhere import Elsewhere
+from penstock.transactions.elsewhere import OwnershipCache
 from penstock.transactions.model import (
     EPOCH_MAX,
     NEVER_MS,
-    Add,
+    AddToTransaction,
     Decision,
-    End,
-    Ending,
-    Init,
-    Producer,
+    EndTransaction,
+    EndMarkers,
+    InitProducerId,
+    ProducerIdAndEpoch,
     Result,
     Transaction,
     TransactionState,
 )
-from penstock.transactions.participants import Forgetting, HeardRequest, Marker, Offsets, Request
+from penstock.transactions.participants import IdDeletion, CallbackRequest, MarkerWrite, PendingOffsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -64,9 +64,9 @@ COORDINATOR_EPOCH = 0
 """The coordinator epoch in markers: constant, because nobody takes over coordination without the log itself."""
 OFFSETS_BYTES_MAX = CHANGE_BYTES_MAX // 2
 """The largest part of a commit record for pending offsets."""
-ENDED_AT_ONCE = 100
+CONCURRENT_CHANGES = 100
 """How many transactions are aborted or stored, or ids deleted, concurrently by chores."""
-HOWEVER_NEW = -(2**63)
+ANY_AGE = -(2**63)
 """A retention that every id exceeds, even with timestamps in the future."""
 _log = logging.getLogger(__name__)
 
@@ -83,11 +83,11 @@ class TransactionService:
         self.slots: Slots = slots or AllSlots()
         self._cells: dict[Key, Cell] = {}
         self._by_producer: dict[int, Cell] = {}
-        self._elsewhere = Elsewhere(database)
+        self._ownership = OwnershipCache(database)
         self.is_open = self._closed = False
-        self._waiting_offsets: dict[Offsets, None] = {}
+        self._waiting_offsets: dict[PendingOffsets, None] = {}
         """Pending offsets that wait for a flush."""
-        self._late: dict[Key, None] = {}
+        self._timed_out: dict[Key, None] = {}
         """Timed-out transactions to be aborted, and (below) those whose abort is in a flush."""
         self._aborting: set[Key] = set()
         self._replacing: set[asyncio.Task[None]] = set()
@@ -161,7 +161,7 @@ class TransactionService:
             return ErrorCode.NONE
         if not self.slots.is_shared:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-        return self._elsewhere.ownership(key, producer_id)
+        return self._ownership.ownership(key, producer_id)
 
     # ---- called by participants --------------------------------------------------------------------------------
 
@@ -169,11 +169,11 @@ class TransactionService:
         """The state in force of a transactional id."""
         return self._cells.get(key)
 
-    def has_waiting(self, producer: Producer) -> bool:
+    def has_waiting(self, producer: ProducerIdAndEpoch) -> bool:
         """Whether batches of a producer are left for a later flush than the one being put together."""
         return self._writer.has_waiting(producer.producer_id, producer.epoch)
 
-    def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
+    def write_markers(self, flush: Flush, cell: Cell, ending: EndMarkers) -> None:
         """End the transaction in all of its partitions."""
         flush.end_transaction(
             [partition for partition in self.partitions_of(cell) if not partition.topic.deleted],
@@ -191,14 +191,14 @@ class TransactionService:
             self._cells[key].pending = {}
 
     def _put(self, txn: Transaction) -> None:
-        cell, tally = self._cells.get(txn.key), self._registry.tally(txn.key[0])
+        cell, producer_counts = self._cells.get(txn.key), self._registry.producer_counts(txn.key[0])
         if cell is None:
             cell = self._cells[txn.key] = Cell(txn, {})
-            tally.came((txn.producer_id,))
+            producer_counts.added((txn.producer_id,))
         elif cell.txn.producer_id != txn.producer_id:
             del self._by_producer[cell.txn.producer_id]
-            tally.went((cell.txn.producer_id,))
-            tally.came((txn.producer_id,))
+            producer_counts.removed((cell.txn.producer_id,))
+            producer_counts.added((txn.producer_id,))
             cell.open, cell.pending = {}, {}
         cell.txn = txn
         self._by_producer[txn.producer_id] = cell
@@ -207,7 +207,7 @@ class TransactionService:
 
     # ---- requests --------------------------------------------------------------------------------------------
 
-    async def init(self, key: Key, request: Init) -> Result:
+    async def init(self, key: Key, request: InitProducerId) -> Result:
         """InitProducerId."""
 
         def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
@@ -216,7 +216,7 @@ class TransactionService:
 
         return await self._submit(key, decide)
 
-    async def add(self, key: Key, request: Add) -> Result:
+    async def add(self, key: Key, request: AddToTransaction) -> Result:
         """AddPartitionsToTxn, AddOffsetsToTxn."""
 
         def decide(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
@@ -225,33 +225,33 @@ class TransactionService:
 
         return await self._submit(key, decide)
 
-    async def end(self, key: Key, request: End) -> Result:
+    async def end(self, key: Key, request: EndTransaction) -> Result:
         """EndTxn. It is ordered after all batches of its producer that arrived earlier."""
         if self.slots.is_shared:
-            await self._look_around(key)
+            await self._read_other_agents_writes(key)
         return await self._submit(key, cells.ending(request), request.producer)
 
-    def end_soon(self, key: Key, request: End, hear: Callable[[Result | PlatformError | None], None]) -> None:
+    def end_soon(self, key: Key, request: EndTransaction, callback: Callable[[Result | PlatformError | None], None]) -> None:
         """The same with a callback, called as soon as it is durable; with None if it takes more than a flush: then use
         `end`."""
         if self.slots.is_shared:
-            hear(None)
+            callback(None)
             return
         try:
             self.require(key)
         except PlatformError as problem:
-            hear(problem)
+            callback(problem)
             return
 
         def on_outcome(outcome: Decision | Exception) -> None:
             if isinstance(outcome, Decision):
-                hear(None if outcome.needs_producer_id else outcome.result)
+                callback(None if outcome.needs_producer_id else outcome.result)
             else:
-                hear(outcome if isinstance(outcome, PlatformError) else None)
+                callback(outcome if isinstance(outcome, PlatformError) else None)
 
-        self._writer.enlist(HeardRequest(self, key, cells.ending(request), request.producer, on_outcome))
+        self._writer.enlist(CallbackRequest(self, key, cells.ending(request), request.producer, on_outcome))
 
-    async def _look_around(self, key: Key) -> None:
+    async def _read_other_agents_writes(self, key: Key) -> None:
         """Before a transaction is ended: read what other agents have of it, if they may have anything."""
         cell = self._cells.get(key)
         if cell is None or (cell.is_ongoing and not self._writer.has_other_writers):
@@ -273,7 +273,7 @@ class TransactionService:
         if not self.slots.has(key):
             raise Fenced("this id has another coordinator")
 
-    async def _submit(self, key: Key, decide: Decide, follows: Producer | None = None) -> Result:
+    async def _submit(self, key: Key, decide: Decide, follows: ProducerIdAndEpoch | None = None) -> Result:
         self.require(key)
         fresh_id = None
         while True:
@@ -284,12 +284,12 @@ class TransactionService:
                 return decision.result
             fresh_id = await self._producer_ids.take()
 
-    async def offsets_come(self, key: Key, producer: Producer, group_id: str) -> ErrorCode:
+    async def begin_offset_commit(self, key: Key, producer: ProducerIdAndEpoch, group_id: str) -> ErrorCode:
         """A producer is about to send offsets of a group, which adds the group to its transaction, or begins one.
 
         The transaction has begun even if the offsets turn out to be refused.
         """
-        await self._settle(key)
+        await self._await_flush(key)
         cell = self._cells.get(key)
         txn = await self._known(key, cell)
         error = transitions.owner_error(txn, producer)
@@ -297,33 +297,33 @@ class TransactionService:
             self.wait_for_end(cell, group_id)
         return error
 
-    async def part_of(self, key: Key, request: Add) -> tuple[ErrorCode | None, int]:
+    async def check_part(self, key: Key, request: AddToTransaction) -> tuple[ErrorCode | None, int]:
         """What `add` would answer if it had nothing to change, else None; and when the whole transaction began."""
-        await self._settle(key)
+        await self._await_flush(key)
         cell = self._cells.get(key)
         txn, has_batches = await self._known(key, cell), cell is not None and cell.has_writes
         decision = transitions.add(txn, request, self._clock.now_ms(), has_batches=has_batches)
         began_ms = NEVER_MS if txn is None else txn.started_ms
         return (decision.result.error if decision.state is None else None), began_ms
 
-    async def _settle(self, key: Key) -> None:
+    async def _await_flush(self, key: Key) -> None:
         """Wait until no flush in flight changes the id: its decision would miss the offsets that are about to come."""
-        while not self.slots.is_shared and (cell := self._cells.get(key)) is not None and cell.moving is not None:
-            cell.moving.append(ended := asyncio.get_running_loop().create_future())
+        while not self.slots.is_shared and (cell := self._cells.get(key)) is not None and cell.changing is not None:
+            cell.changing.append(ended := asyncio.get_running_loop().create_future())
             await ended
 
-    def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
-        """Whether `let_wait` is better for these now: there is room in the log, and in a commit record beside what
+    def prefers_commit_record(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
+        """Whether `store_pending` is better for these now: there is room in the log, and in a commit record beside what
         others put there. Otherwise the flush, with all its batches, would have to go through the database."""
         return not self._writer.is_held_up and store.size_of(offsets) <= OFFSETS_BYTES_MAX
 
-    async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
+    async def store_pending(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
         """Store pending offsets; the indexes of those whose transactions have ended. Only where one process appends
         alone. Raises `Unavailable` when nothing of it happened.
         """
         if self._closed:
             raise Unavailable("the coordinator is shutting down")
-        request = Offsets(self, offsets)
+        request = PendingOffsets(self, offsets)
         self._waiting_offsets[request] = None
         self._writer.enlist(request)
         try:
@@ -331,7 +331,7 @@ class TransactionService:
         finally:
             self._waiting_offsets.pop(request, None)
 
-    def goes_on(self, key: Key, owner: TransactionOwner) -> bool:
+    def may_add_offsets(self, key: Key, owner: TransactionOwner) -> bool:
         """Whether a producer may add offsets to its transaction."""
         cell = self._cells.get(key)
         if cell is None or (cell.txn.producer_id, cell.txn.epoch) != (owner.producer_id, owner.epoch):
@@ -359,7 +359,7 @@ class TransactionService:
 
     # ---- administration --------------------------------------------------------------------------------------
 
-    def verify(self, key: Key, producer: Producer, partitions: Iterable[Partition]) -> ErrorCode:
+    def verify(self, key: Key, producer: ProducerIdAndEpoch, partitions: Iterable[Partition]) -> ErrorCode:
         """Whether partitions are part of a producer's transaction."""
         cell = self._cells.get(key)
         error = transitions.owner_error(None if cell is None else cell.txn, producer)
@@ -373,10 +373,10 @@ class TransactionService:
         return cell.partitions(self._registry)
 
     async def write_marker(
-        self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
+        self, producer: ProducerIdAndEpoch, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
     ) -> dict[Partition, ErrorCode]:
         """End what a producer has open in some partitions, whatever its id's state; the partitions that refused."""
-        marker = Marker(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
+        marker = MarkerWrite(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
         self._writer.enlist(marker)
         return await marker.answer
 
@@ -402,16 +402,16 @@ class TransactionService:
                 left = True
                 began_ms = cell.began_ms
                 if began_ms != NEVER_MS and now_ms - began_ms >= cell.txn.timeout_ms and key not in self._aborting:
-                    self._late[key] = None
+                    self._timed_out[key] = None
         self._abort_some()
         return left
 
     def _abort_some(self) -> None:
-        while self._late and len(self._aborting) < ENDED_AT_ONCE:
-            key = next(iter(self._late))
-            del self._late[key]
+        while self._timed_out and len(self._aborting) < CONCURRENT_CHANGES:
+            key = next(iter(self._timed_out))
+            del self._timed_out[key]
             self._aborting.add(key)
-            self._writer.enlist(HeardRequest(self, key, cells.time_out, None, partial(self._on_aborted, key)))
+            self._writer.enlist(CallbackRequest(self, key, cells.time_out, None, partial(self._on_aborted, key)))
 
     def _on_aborted(self, key: Key, outcome: Decision | Exception) -> None:
         """One was aborted, or need not be, or another agent does it. A failed one is found by the next run."""
@@ -424,7 +424,7 @@ class TransactionService:
         if isinstance(outcome, Exception) and not isinstance(outcome, PlatformError):
             _log.error("a transaction of %r is not aborted", key[1], exc_info=outcome)
         if isinstance(outcome, PlatformError) and not isinstance(outcome, Fenced):
-            self._late.clear()
+            self._timed_out.clear()
         self._abort_some()
 
     async def _abort_and_replace(self, key: Key) -> None:
@@ -443,7 +443,7 @@ class TransactionService:
         partitions, known = frozenset(topic.partitions), self._cells.items()
         unstored = (key for key, cell in known if cell.txn.state is not TransactionState.ONGOING and cell.open)
         keys = [key for key in unstored if not partitions.isdisjoint(self._cells[key].open)]
-        await together(keys, lambda key: self._submit(key, cells.keep_open), ENDED_AT_ONCE)
+        await together(keys, lambda key: self._submit(key, cells.keep_open), CONCURRENT_CHANGES)
 
     async def expire(self, retention_ms: int) -> int:
         """Delete ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
@@ -451,7 +451,7 @@ class TransactionService:
             return 0
         now_ms = self._clock.now_ms()
         old = [key for key, cell in self._cells.items() if self.is_unused(cell, now_ms, retention_ms)]
-        await together(old, lambda key: _unless_lost(self._forget(key, retention_ms)), ENDED_AT_ONCE)
+        await together(old, lambda key: _unless_fenced(self._delete(key, retention_ms)), CONCURRENT_CHANGES)
         return len(old)
 
     async def remove(self, cluster_id: int, at_most: int) -> bool:
@@ -462,15 +462,15 @@ class TransactionService:
         """
         keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
         await together(keys, lambda key: self._submit(key, cells.abort))
-        await together(keys, lambda key: self._forget(key, HOWEVER_NEW))
+        await together(keys, lambda key: self._delete(key, ANY_AGE))
         if keys and all(key in self._cells for key in keys):
             raise Unavailable(f"transactional id {keys[0][1]} is in use")
         return not keys
 
-    async def _forget(self, key: Key, retention_ms: int) -> None:
-        forgetting = Forgetting(self, key, retention_ms)
-        self._writer.enlist(forgetting)
-        await forgetting.answer
+    async def _delete(self, key: Key, retention_ms: int) -> None:
+        deletion = IdDeletion(self, key, retention_ms)
+        self._writer.enlist(deletion)
+        await deletion.answer
 
     def is_unused(self, cell: Cell, now_ms: int, retention_ms: int) -> bool:
         """Whether an id was not used for so long."""
@@ -479,11 +479,11 @@ class TransactionService:
     def drop(self, key: Key) -> None:
         """An id is deleted."""
         cell = self._cells.pop(key)
-        self._registry.tally(key[0]).went((cell.txn.producer_id,))
+        self._registry.producer_counts(key[0]).removed((cell.txn.producer_id,))
         del self._by_producer[cell.txn.producer_id]
 
 
-async def _unless_lost(change: Awaitable[object]) -> None:
+async def _unless_fenced(change: Awaitable[object]) -> None:
     """Wait for a change of an id, unless another agent coordinates that by now: then it is that agent's task."""
     with suppress(Fenced):
         await change

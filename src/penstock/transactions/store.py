@@ -312,7 +312,9 @@ def merged_offsets(records: Sequence[TransactionChanges]) -> Iterable[tuple[Sequ
         for group, producer_id, offsets in changes.pending:
             if any(owners.setdefault((group, partition), producer_id) != producer_id for partition in offsets):
                 return [(changes.pending, changes.ended) for changes in records]
-            by_producer.setdefault((group[0], producer_id), _ProducerOffsets()).pending.setdefault(group, {}).update(offsets)
+            by_producer.setdefault((group[0], producer_id), _ProducerOffsets()).pending.setdefault(group, {}).update(
+                offsets
+            )
         for cluster_id, producer_id, commit in changes.ended:
             by_producer.setdefault((cluster_id, producer_id), _ProducerOffsets()).end(commit=commit)
     return chain.from_iterable(starmap(_steps, by_producer.items()))

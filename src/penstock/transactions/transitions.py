@@ -19,12 +19,12 @@ from penstock.transactions.model import (
     NEVER_MS,
     NO_EPOCH,
     NO_PRODUCER_ID,
-    Add,
+    AddToTransaction,
     Decision,
-    End,
-    Ending,
-    Init,
-    Producer,
+    EndTransaction,
+    EndMarkers,
+    InitProducerId,
+    ProducerIdAndEpoch,
     Result,
     Transaction,
     TransactionState,
@@ -42,7 +42,7 @@ def refused(error: ErrorCode) -> Decision:
 
 
 def init(
-    txn: Transaction | None, key: Key, request: Init, now_ms: int, *, has_batches: bool, fresh_id: int | None
+    txn: Transaction | None, key: Key, request: InitProducerId, now_ms: int, *, has_batches: bool, fresh_id: int | None
 ) -> Decision:
     """Give the id to a new producer, or a new epoch to the current one. An open transaction of the old one is
     aborted."""
@@ -52,9 +52,9 @@ def init(
         txn = Transaction(
             key=key, producer_id=fresh_id, epoch=0, timeout_ms=request.timeout_ms, updated_ms=now_ms
         )  # fmt: skip
-        return _given(txn)
+        return _assigned(txn)
     expected = request.expected
-    if expected is not None and not _may_be(txn, expected):
+    if expected is not None and not _may_be_owner(txn, expected):
         return refused(ErrorCode.PRODUCER_FENCED)
     ending = None
     if is_ongoing(txn, has_batches=has_batches):
@@ -77,18 +77,18 @@ def init(
         return refused(ErrorCode.PRODUCER_FENCED)
     # Else this is a repetition, whose first answer was lost: the same again. Or the transaction was aborted, just now
     # or because it took too long, and that has raised the epoch.
-    return replace(_given(txn), ending=ending)
+    return replace(_assigned(txn), ending=ending)
 
 
-def _may_be(txn: Transaction, claimed: Producer) -> bool:
+def _may_be_owner(txn: Transaction, claimed: ProducerIdAndEpoch) -> bool:
     """Whether a producer may be the owner of the id."""
     if claimed.producer_id == txn.producer_id:
         return True
     return claimed.producer_id == txn.last_producer_id and claimed.epoch >= EPOCH_EXHAUSTED
 
 
-def _given(txn: Transaction) -> Decision:
-    return Decision(result=Result(producer=Producer(txn.producer_id, txn.epoch)), state=txn)
+def _assigned(txn: Transaction) -> Decision:
+    return Decision(result=Result(producer=ProducerIdAndEpoch(txn.producer_id, txn.epoch)), state=txn)
 
 
 def is_ongoing(txn: Transaction, *, has_batches: bool) -> bool:
@@ -96,7 +96,7 @@ def is_ongoing(txn: Transaction, *, has_batches: bool) -> bool:
     return has_batches or txn.state is TransactionState.ONGOING
 
 
-def owner_error(txn: Transaction | None, producer: Producer) -> ErrorCode:
+def owner_error(txn: Transaction | None, producer: ProducerIdAndEpoch) -> ErrorCode:
     """Why a producer does not own a transactional id, or NONE."""
     if txn is None or txn.producer_id != producer.producer_id:
         return ErrorCode.INVALID_PRODUCER_ID_MAPPING
@@ -105,7 +105,7 @@ def owner_error(txn: Transaction | None, producer: Producer) -> ErrorCode:
     return ErrorCode.NONE if is_owner else ErrorCode.PRODUCER_FENCED
 
 
-def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool) -> Decision:
+def add(txn: Transaction | None, request: AddToTransaction, now_ms: int, *, has_batches: bool) -> Decision:
     """Add partitions and groups to the transaction, which begins if it has not."""
     error = owner_error(txn, request.producer)
     if txn is None or error is not ErrorCode.NONE:
@@ -131,48 +131,48 @@ def _next_start_ms(txn: Transaction, now_ms: int) -> int:
     return following_ms if now_ms < following_ms <= now_ms + SAME_CLOCK_MS else now_ms
 
 
-def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
+def end(txn: Transaction | None, request: EndTransaction, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
     """Commit or abort. Producers of transaction version 2 continue with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
-        return _told(txn) if same else refused(_of_repetition(txn, request, has_batches=has_batches))
+        return _repeated_answer(txn) if same else refused(_repetition_error(txn, request, has_batches=has_batches))
     error = owner_error(txn, request.producer)
     if txn is None:
         return refused(error)
     if error is not ErrorCode.NONE:
         return refused(_end_error(txn, request, error, has_batches=has_batches))
     if not is_ongoing(txn, has_batches=has_batches):
-        return _end_nothing(txn, request, now_ms, fresh_id=fresh_id)
+        return _end_without_transaction(txn, request, now_ms, fresh_id=fresh_id)
     if not request.raises_epoch:
-        ending = Ending(request.producer, request.commit)
+        ending = EndMarkers(request.producer, request.commit)
         # Once a producer has used its epoch, the one before it does not matter any more.
         state = replace(_ended(txn, commit=request.commit, now_ms=now_ms), last_epoch=NO_EPOCH)
         return Decision(result=Result(producer=request.producer), state=state, ending=ending)
-    return _end_and_raise(txn, request, now_ms, fresh_id=fresh_id, ends=True)
+    return _end_with_next_epoch(txn, request, now_ms, fresh_id=fresh_id, ends=True)
 
 
-def _is_repetition(txn: Transaction, producer: Producer) -> bool:
+def _is_repetition(txn: Transaction, producer: ProducerIdAndEpoch) -> bool:
     """Whether a producer sends the epoch from before the last transaction ended."""
     if producer.epoch != txn.last_epoch:
         return False
-    return producer.producer_id in (txn.producer_id, txn.last_producer_id) and producer != Producer(
+    return producer.producer_id in (txn.producer_id, txn.last_producer_id) and producer != ProducerIdAndEpoch(
         txn.producer_id, txn.epoch
     )
 
 
-def _of_repetition(txn: Transaction, request: End, *, has_batches: bool) -> ErrorCode:
+def _repetition_error(txn: Transaction, request: EndTransaction, *, has_batches: bool) -> ErrorCode:
     """Either the request is from a zombie, as the producer has continued; or it wants the other outcome: too late."""
     if not is_ongoing(txn, has_batches=has_batches) and txn.state is not TransactionState.EMPTY:
         return ErrorCode.INVALID_TXN_STATE
     return _end_error(txn, request, owner_error(txn, request.producer), has_batches=has_batches)
 
 
-def _end_error(txn: Transaction, request: End, error: ErrorCode, *, has_batches: bool) -> ErrorCode:
+def _end_error(txn: Transaction, request: EndTransaction, error: ErrorCode, *, has_batches: bool) -> ErrorCode:
     """The error for who may not end a transaction. Kafka knows a replaced producer, in its last epoch, for as long as
     the one that replaced it does nothing; in version 2."""
     is_replaced = (
         request.raises_epoch
-        and request.producer == Producer(txn.last_producer_id, EPOCH_EXHAUSTED)
+        and request.producer == ProducerIdAndEpoch(txn.last_producer_id, EPOCH_EXHAUSTED)
         and txn.epoch == 0
         and txn.state is TransactionState.EMPTY
         and not has_batches
@@ -180,34 +180,34 @@ def _end_error(txn: Transaction, request: End, error: ErrorCode, *, has_batches:
     return ErrorCode.PRODUCER_FENCED if is_replaced else error
 
 
-def _told(txn: Transaction) -> Decision:
-    return Decision(result=Result(producer=Producer(txn.producer_id, txn.epoch)))
+def _repeated_answer(txn: Transaction) -> Decision:
+    return Decision(result=Result(producer=ProducerIdAndEpoch(txn.producer_id, txn.epoch)))
 
 
-def _end_nothing(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None) -> Decision:
+def _end_without_transaction(txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None) -> Decision:
     """There is no transaction. Version 1 may repeat the last outcome; version 2 may abort, to be sure."""
     if not request.raises_epoch:
         same = txn.state is _COMPLETE[request.commit]
-        return _told(txn) if same else refused(ErrorCode.INVALID_TXN_STATE)
+        return _repeated_answer(txn) if same else refused(ErrorCode.INVALID_TXN_STATE)
     if request.commit:
         return refused(ErrorCode.INVALID_TXN_STATE)
-    return _end_and_raise(txn, request, now_ms, fresh_id=fresh_id, ends=False)
+    return _end_with_next_epoch(txn, request, now_ms, fresh_id=fresh_id, ends=False)
 
 
-def _end_and_raise(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None, ends: bool) -> Decision:
-    raised = following = Producer(txn.producer_id, txn.epoch + 1)
+def _end_with_next_epoch(txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None, ends: bool) -> Decision:
+    raised = following = ProducerIdAndEpoch(txn.producer_id, txn.epoch + 1)
     before = NO_PRODUCER_ID
     if raised.epoch > EPOCH_EXHAUSTED:
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
-        following, before = Producer(fresh_id, 0), txn.producer_id
+        following, before = ProducerIdAndEpoch(fresh_id, 0), txn.producer_id
     # Without `replace`, which is slow: every transaction of version 2 comes through here.
     state = Transaction(
         key=txn.key, producer_id=following.producer_id, epoch=following.epoch, last_producer_id=before,
         last_epoch=txn.epoch, timeout_ms=txn.timeout_ms, state=_COMPLETE[request.commit], updated_ms=now_ms,
     )  # fmt: skip
     result = Result(producer=following)
-    return Decision(result=result, state=state, ending=Ending(raised, request.commit) if ends else None)
+    return Decision(result=result, state=state, ending=EndMarkers(raised, request.commit) if ends else None)
 
 
 def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
@@ -240,9 +240,9 @@ def _is_worn(txn: Transaction) -> bool:
     return txn.epoch >= EPOCH_EXHAUSTED
 
 
-def _fence_of(txn: Transaction) -> Ending:
+def _fence_of(txn: Transaction) -> EndMarkers:
     """The markers of an abort that its producer did not request: they fence it."""
-    return Ending(Producer(txn.producer_id, txn.epoch + 1), commit=False)
+    return EndMarkers(ProducerIdAndEpoch(txn.producer_id, txn.epoch + 1), commit=False)
 
 
 def _fenced(txn: Transaction, now_ms: int, fresh_id: int | None) -> Transaction:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from fixtures.log_world import topic_of
 
 from penstock.base.context import PLATFORM_CLUSTER_ID
-from penstock.log.fair_queue import UNLIMITED, SHORT_FOR_S, SHARED_QUOTA, SHARED_S, SHORT_QUOTA, SHORT_WRITE_S, FairQueue
+from penstock.log.fair_queue import (
+    SHARED_QUOTA,
+    SHARED_S,
+    SHORT_FOR_S,
+    SHORT_QUOTA,
+    SHORT_WRITE_S,
+    UNLIMITED,
+    FairQueue,
+)
 from penstock.log.model import Partition
 
 NOW_S = 100.0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from penstock.base import twins
 from penstock.base.errors import CorruptData
 from penstock.base.twins import reference
-from penstock.log import batches, commits, flush, layout, fair_queue, markers
+from penstock.log import batches, commits, fair_queue, flush, layout, markers
 from penstock.log.answers import Appended, Ticket
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
@@ -281,7 +281,10 @@ def test_as_much_is_taken_as_fits(sizes: list[int], room_bytes: int, room_batche
 @given(made=BATCHES)
 def test_batches_of_transactions_are_counted_while_they_wait(made: list[Accepted]) -> None:
     pending = [(batch, object(), 0) for batch in made]
-    ways = ((fair_queue.count_waiting, fair_queue.uncount_waiting), (reference(fair_queue.count_waiting), reference(fair_queue.uncount_waiting)))
+    ways = (
+        (fair_queue.count_waiting, fair_queue.uncount_waiting),
+        (reference(fair_queue.count_waiting), reference(fair_queue.uncount_waiting)),
+    )
     seen = []
     for join, leave in ways:
         waiting_count = dict[tuple[int, int], int]()

@@ -16,7 +16,7 @@ from penstock.log import produce_timeouts
 from penstock.log.answers import Appended, Ticket
 from penstock.log.flush import ParticipantTicket
 from penstock.log.model import Partition
-from penstock.log.produce_timeouts import SCAN_INTERVAL_S, MIN_SCAN_INTERVAL_S, ProduceTimeouts
+from penstock.log.produce_timeouts import MIN_SCAN_INTERVAL_S, SCAN_INTERVAL_S, ProduceTimeouts
 from penstock.log.writer import Writer, forget_views
 from penstock.storage.arena import Arena
 from penstock.wire.error_codes import ErrorCode

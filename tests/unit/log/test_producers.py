@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
-from penstock.log.producers import SEQUENCES, ProducerRefusal, awaited, check_sequence, last_sequence, remember, idle_producers
+from penstock.log.producers import (
+    SEQUENCES,
+    ProducerRefusal,
+    awaited,
+    check_sequence,
+    idle_producers,
+    last_sequence,
+    remember,
+)
 
 TOP = SEQUENCES - 1
 APPEND = None

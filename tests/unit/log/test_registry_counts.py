@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, apply_entry
 from penstock.log.model import Partition, ProducerState, Topic
-from penstock.log.producers import silent
+from penstock.log.producers import idle_producers
 from penstock.log.registry import Registry
 from penstock.storage.wal import WalLocation
 
@@ -69,7 +69,7 @@ class World:
 
     def producer(self, what: str, partition: Partition, producer_id: int) -> None:
         if what == "expire":
-            partition.forget_producers(silent(partition.producers, self.seq // 2))
+            partition.forget_producers(idle_producers(partition.producers, self.seq // 2))
         elif what == "learn":
             partition.forget_producers((producer_id, 99))
         else:

@@ -134,5 +134,7 @@ async def test_nor_behind_very_many_batches_however_small() -> None:
 async def test_a_cluster_that_is_alone_has_whole_flushes() -> None:
     path, (loud, _) = Path(), of_two_clusters()
     count = FLUSH_MAX_BYTES // SHARED_QUOTA.size_bytes
-    await append(writer_over(path), *((loud, batch(size_bytes=SHARED_QUOTA.size_bytes, mark=mark)) for mark in range(count)))
+    await append(
+        writer_over(path), *((loud, batch(size_bytes=SHARED_QUOTA.size_bytes, mark=mark)) for mark in range(count))
+    )
     assert [entry.batch_count for commit in path.commits for entry in commit.entries] == [count]

@@ -10,8 +10,8 @@ from test_writer_flush_limit import Path
 
 from penstock.base.errors import PlatformError
 from penstock.log.answers import Ticket
-from penstock.log.flush import Flush
 from penstock.log.fair_queue import SHORT_QUOTA
+from penstock.log.flush import Flush
 from penstock.log.model import Partition
 from penstock.log.writer import MAX_PARTICIPANTS
 

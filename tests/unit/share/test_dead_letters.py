@@ -30,7 +30,7 @@ from penstock.share.acknowledging import Acknowledging
 from penstock.share.dead_letters import READ_ATTEMPTS, DeadLetters
 from penstock.share.model import Acknowledgement, AcknowledgeType, Acquire
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import SessionKey, TopicPartition
+from penstock.share.sessions import SessionKey, TopicIdPartition
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
@@ -105,7 +105,7 @@ class Office:
     async def take(self, count: int, *, index: int = 0, start: int = 0) -> list[tuple[int, int]]:
         begins = partial(self.begins, start=start)
         asked = Acquire(MEMBER, count, count, exact=True)
-        taken = await self.partitions.take(self.name(index), self.jobs.partitions[index], asked, 1 << 20, begins)
+        taken = await self.partitions.acquire(self.name(index), self.jobs.partitions[index], asked, 1 << 20, begins)
         return [(one.first, one.last) for one in taken.ranges]
 
     async def say(self, kind: AcknowledgeType, *offsets: int, index: int = 0) -> ErrorCode:
@@ -264,10 +264,10 @@ async def test_what_is_known_of_a_topic_that_went_unheard_of_goes_later(opened: 
     await office.world.topics.create(1, [NewTopic(name="other", partition_count=1)])
     for topic in (office.jobs, office.topic("other")):
         name, log = PartitionName(1, GROUP, topic.topic_id, 0), topic.partitions[0]
-        await office.partitions.take(name, log, Acquire(MEMBER, 1, 1, exact=True), 1 << 20, office.begins)
+        await office.partitions.acquire(name, log, Acquire(MEMBER, 1, 1, exact=True), 1 << 20, office.begins)
     assert await office.rows() == 2
     await office.world.topics.delete(1, [office.jobs])
-    await office.partitions.forget_gone_topics()
+    await office.partitions.forget_deleted_topics()
     (kept,) = await office.world.database.statement("SELECT topic_id FROM share_partition")
     assert bytes(kept[0]) == office.topic("other").topic_id
 
@@ -276,9 +276,9 @@ async def test_what_ails_the_platform_is_not_told_to_members(opened: Open) -> No
     office = await opened()
     await office.fill([b"x"])
     key, log = SessionKey(1, GROUP, MEMBER), office.jobs.partitions[0]
-    await office.partitions.take(office.name(), log, Acquire(key.holder, 1, 1, exact=True), 1 << 20, office.begins)
+    await office.partitions.acquire(office.name(), log, Acquire(key.holder, 1, 1, exact=True), 1 << 20, office.begins)
     office.world.database.faults = lambda: "before"
-    said = {TopicPartition(office.jobs.topic_id, 0): [AcknowledgementBatch(acknowledge_types=[ACCEPT])]}
+    said = {TopicIdPartition(office.jobs.topic_id, 0): [AcknowledgementBatch(acknowledge_types=[ACCEPT])]}
     acknowledging = Acknowledging(office.world.registry, office.partitions)
     (outcome,) = (await acknowledging.acknowledge(key, said, version=2, is_renewal=False)).values()
     assert outcome == (ErrorCode.COORDINATOR_NOT_AVAILABLE, None)
@@ -368,7 +368,7 @@ async def test_another_group_of_the_name_is_not_told_what_became_of_the_first_on
     office.room.free()
     await office.done()
     assert await office.told() == [(0, None), (0, None), (1, None)], "one of the first group's, two of the second's"
-    assert office.letters.stats.letters == 3
+    assert office.letters.stats.written == 3
 
 
 async def test_a_group_that_is_to_be_deleted_is_waited_for_until_its_letters_are_written(opened: Open) -> None:
@@ -403,7 +403,7 @@ async def test_a_queue_that_was_deleted_has_got_nothing(opened: Open) -> None:
     await office.world.topics.delete(1, [office.topic(QUEUE)])
     office.room.free()
     await office.done()
-    assert (office.letters.stats.letters, office.letters.stats.lost) == (0, 2)
+    assert (office.letters.stats.written, office.letters.stats.lost) == (0, 2)
 
 
 async def test_a_queue_that_another_agent_has_deleted_gets_nothing_and_is_not_tried_on_and_on(opened: Open) -> None:
@@ -415,7 +415,7 @@ async def test_a_queue_that_another_agent_has_deleted_gets_nothing_and_is_not_tr
     office.topic(QUEUE).deleted = True
     office.room.free()
     await office.done()
-    assert (office.letters.stats.letters, office.letters.stats.lost) == (0, 2)
+    assert (office.letters.stats.written, office.letters.stats.lost) == (0, 2)
 
 
 async def test_as_many_letters_as_there_may_be_records_hold_up_their_partition_until_they_are_written(
@@ -487,7 +487,7 @@ async def test_a_letter_that_is_refused_costs_only_itself(opened: Open) -> None:
     assert await office.say(REJECT, *range(10)) is ErrorCode.NONE
     await office.done()
     assert await office.told() == [(number, b"v%d" % number) for number in range(10) if number != 3]
-    assert (office.letters.stats.letters, office.letters.stats.lost) == (9, 1)
+    assert (office.letters.stats.written, office.letters.stats.lost) == (9, 1)
 
 
 async def test_closing_does_not_wait_for_the_log(opened: Open) -> None:

@@ -99,7 +99,7 @@ async def test_an_aborted_transaction_that_leaves_memory_meanwhile_stays_unseen(
 
     try:
         name = PartitionName(1, "workers", log.topic.topic_id, 0)
-        taken = await partitions.take(name, log, Acquire("anna", 10, 10, exact=True), 1 << 20, begins)
+        taken = await partitions.acquire(name, log, Acquire("anna", 10, 10, exact=True), 1 << 20, begins)
         acquired = {offset for one in taken.ranges for offset in range(one.first, one.last + 1)}
         assert acquired
         assert 0 not in acquired

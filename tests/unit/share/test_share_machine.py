@@ -25,7 +25,7 @@ from penstock.share.model import (
     Fetched,
     Limits,
     SharePartition,
-    Stored,
+    StateStored,
 )
 
 MEMBERS = ("anna", "berta", "carl")
@@ -76,7 +76,7 @@ class SharePartitionMachine(RuleBasedStateMachine):
         """What the runner does, and what the journal keeps."""
         self.state = decision.state
         for record in decision.records:
-            assert isinstance(record, Stored)
+            assert isinstance(record, StateStored)
             self.stored, self.stored_now = record.partition, True
         return decision.replies[0].answer if decision.replies else None
 
@@ -302,9 +302,9 @@ class WithDeadLetters(SharePartitionMachine):
     def write_letters(self, data: st.DataObject) -> None:
         waiting = [run for run in self.partition.runs if run.archiving]
         chosen = waiting[: data.draw(st.integers(1, len(waiting)))]
-        stretches = [(run.first, data.draw(st.integers(run.first, run.last))) for run in chosen]
-        assert self.adopt(transitions.archive(self.partition, 0, stretches, WAITER, self.now_ms)) is True
-        for first, last in stretches:
+        ranges = [(run.first, data.draw(st.integers(run.first, run.last))) for run in chosen]
+        assert self.adopt(transitions.archive(self.partition, 0, ranges, WAITER, self.now_ms)) is True
+        for first, last in ranges:
             for number in range(first, last + 1):
                 self.records[number].letters += 1
         self.keep()

@@ -6,11 +6,11 @@ import pytest
 
 from penstock.log.refusals import Refused
 from penstock.share import sessions as sessions_module
-from penstock.share.sessions import MAX_OF_CONNECTION, Session, SessionKey, ShareSessions, TopicPartition
+from penstock.share.sessions import MAX_OF_CONNECTION, SessionKey, ShareSession, ShareSessions, TopicIdPartition
 from penstock.wire.error_codes import ErrorCode
 
 ANNA, BERTA = SessionKey(1, "group", "anna"), SessionKey(1, "group", "berta")
-ONE, TWO = TopicPartition(b"t" * 16, 0), TopicPartition(b"t" * 16, 1)
+ONE, TWO = TopicIdPartition(b"t" * 16, 0), TopicIdPartition(b"t" * 16, 1)
 
 
 def refusal(call) -> ErrorCode:
@@ -21,17 +21,17 @@ def refusal(call) -> ErrorCode:
 
 def test_requests_come_in_order() -> None:
     sessions = ShareSessions(10)
-    assert refusal(lambda: sessions.go_on(ANNA, 1)) is ErrorCode.SHARE_SESSION_NOT_FOUND
+    assert refusal(lambda: sessions.advance(ANNA, 1)) is ErrorCode.SHARE_SESSION_NOT_FOUND
     session = sessions.open(ANNA, 7, [ONE])
-    assert sessions.go_on(ANNA, 1) is session
-    assert refusal(lambda: sessions.go_on(ANNA, 1)) is ErrorCode.INVALID_SHARE_SESSION_EPOCH
-    assert sessions.go_on(ANNA, 2) is session
+    assert sessions.advance(ANNA, 1) is session
+    assert refusal(lambda: sessions.advance(ANNA, 1)) is ErrorCode.INVALID_SHARE_SESSION_EPOCH
+    assert sessions.advance(ANNA, 2) is session
 
 
 def test_epochs_begin_again_at_one() -> None:
     sessions = ShareSessions(10)
     sessions.open(ANNA, 7, []).epoch = 2**31 - 1
-    assert sessions.go_on(ANNA, 2**31 - 1).epoch == 1
+    assert sessions.advance(ANNA, 2**31 - 1).epoch == 1
 
 
 def test_partitions_are_added_and_forgotten() -> None:
@@ -56,9 +56,9 @@ def test_a_session_stays_with_its_principal() -> None:
     sessions = ShareSessions(10)
     anna, eve = ANNA._replace(principal="User:anna"), ANNA._replace(principal="User:eve")
     session = sessions.open(anna, 7, [ONE])
-    for call in (lambda: sessions.require(eve), lambda: sessions.go_on(eve, 1), lambda: sessions.go_on(eve, 5)):
+    for call in (lambda: sessions.require(eve), lambda: sessions.advance(eve, 1), lambda: sessions.advance(eve, 5)):
         assert refusal(call) is ErrorCode.SHARE_SESSION_NOT_FOUND
-    assert sessions.go_on(anna, 1) is session
+    assert sessions.advance(anna, 1) is session
     assert sessions.open(anna, 8, [TWO]) is not session
 
 
@@ -66,10 +66,10 @@ def test_who_says_to_be_a_member_first_keeps_nobody_out() -> None:
     sessions = ShareSessions(10)
     anna, eve = ANNA._replace(principal="User:anna"), ANNA._replace(principal="User:eve")
     theirs, session = sessions.open(eve, 9, [ONE]), sessions.open(anna, 7, [ONE])
-    assert sessions.go_on(anna, 1) is session
-    assert sessions.go_on(eve, 1) is theirs
+    assert sessions.advance(anna, 1) is session
+    assert sessions.advance(eve, 1) is theirs
     assert sessions.close_connection(9) == [theirs]
-    assert sessions.go_on(anna, 2) is session
+    assert sessions.advance(anna, 2) is session
     assert anna.holder != eve.holder
 
 
@@ -93,7 +93,7 @@ def test_a_member_has_one_session() -> None:
 
 def test_no_cluster_takes_all_sessions() -> None:
     sessions = ShareSessions(6)
-    evicted: list[Session] = []
+    evicted: list[ShareSession] = []
     sessions.on_evicted = evicted.append
 
     def opened(cluster_id: int) -> int:
@@ -107,7 +107,7 @@ def test_no_cluster_takes_all_sessions() -> None:
 
     before = 0
     assert opened(1) == 6, "as long as nobody else wants any"
-    assert sessions.go_on(SessionKey(1, "group", "0/0"), 1)
+    assert sessions.advance(SessionKey(1, "group", "0/0"), 1)
     assert opened(7) == 3, "half of them"
     assert [session.key.member_id for session in evicted] == ["0/1", "0/2", "0/3"], "not the one that was used last"
     assert len(sessions) == 6
@@ -123,11 +123,11 @@ def test_no_cluster_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sessions_module, "ALL_MAX_PARTITIONS", 25)
     monkeypatch.setattr(sessions_module, "MAX_PARTITIONS", 15)
     sessions = ShareSessions(100)
-    evicted: list[Session] = []
+    evicted: list[ShareSession] = []
     sessions.on_evicted = evicted.append
 
-    def partitions(count: int, first: int = 0) -> list[TopicPartition]:
-        return [TopicPartition(b"t" * 16, number) for number in range(first, first + count)]
+    def partitions(count: int, first: int = 0) -> list[TopicIdPartition]:
+        return [TopicIdPartition(b"t" * 16, number) for number in range(first, first + count)]
 
     small = sessions.open(SessionKey(1, "group", "small"), 1, partitions(1))
     large = sessions.open(SessionKey(1, "group", "large"), 1, partitions(12))

@@ -183,7 +183,9 @@ async def test_offsets_are_asked_about_when_it_is_known_what_became_of_the_trans
     await world.service.open()
     producer = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
     assert await world.service.begin_offset_commit(KEY, producer, "readers") is ErrorCode.NONE
-    ending = asyncio.ensure_future(world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=True)))
+    ending = asyncio.ensure_future(
+        world.service.end(KEY, EndTransaction(producer=producer, commit=True, raises_epoch=True))
+    )
     coming = asyncio.ensure_future(world.service.store_pending([waiting_offsets(producer)]))
     assert (await ending).error is ErrorCode.NONE
     assert await coming == {0}
@@ -381,7 +383,9 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
 
 async def test_unused_ids_are_looked_for_soon_after_they_were_read(world: World) -> None:
     """What restarts once an hour forgets them as well."""
-    chore = TransactionalIdExpiry(world.service, TransactionSettings(id_check_interval_ms=3_600_000, id_expiration_ms=0))
+    chore = TransactionalIdExpiry(
+        world.service, TransactionSettings(id_check_interval_ms=3_600_000, id_expiration_ms=0)
+    )
     assert await chore.run() == FIRST_AFTER_S
     await world.service.open()
     await world.service.init(KEY, InitProducerId(timeout_ms=1_000))

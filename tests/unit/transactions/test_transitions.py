@@ -12,12 +12,12 @@ from penstock.transactions.model import (
     EPOCH_MAX,
     NEVER_MS,
     NO_EPOCH,
-    Add,
+    AddToTransaction,
     Decision,
-    End,
-    Ending,
-    Init,
-    Producer,
+    EndTransaction,
+    EndMarkers,
+    InitProducerId,
+    ProducerIdAndEpoch,
     Transaction,
     TransactionState,
 )
@@ -27,7 +27,7 @@ from penstock.wire.error_codes import ErrorCode
 KEY = (1, "orders")
 NOW = 1_000_000
 E, S = ErrorCode, TransactionState
-ME = Producer(7, 3)
+ME = ProducerIdAndEpoch(7, 3)
 EMPTY = Transaction(key=KEY, producer_id=7, epoch=3, timeout_ms=60_000, updated_ms=0)
 ONGOING = replace(EMPTY, state=S.ONGOING, partitions=frozenset({1}), groups=frozenset({"g"}), started_ms=5)
 COMMITTED = replace(EMPTY, state=S.COMPLETE_COMMIT)
@@ -38,19 +38,19 @@ WORN = replace(EMPTY, epoch=EPOCH_EXHAUSTED)
 
 
 def start(
-    txn: Transaction | None, expected: Producer | None = None, *, has_batches: bool = False, fresh_id: int | None = 99
+    txn: Transaction | None, expected: ProducerIdAndEpoch | None = None, *, has_batches: bool = False, fresh_id: int | None = 99
 ) -> Decision:
     """InitProducerId."""
-    request = Init(timeout_ms=1_000, expected=expected)
+    request = InitProducerId(timeout_ms=1_000, expected=expected)
     return init(txn, KEY, request, NOW, has_batches=has_batches, fresh_id=fresh_id)
 
 
 def finish(
-    txn: Transaction | None, producer: Producer = ME, *, commit: bool = True, raises: bool = True,
+    txn: Transaction | None, producer: ProducerIdAndEpoch = ME, *, commit: bool = True, raises: bool = True,
     has_batches: bool = False, fresh_id: int | None = 99,
 ) -> Decision:  # fmt: skip
     """EndTxn."""
-    request = End(producer=producer, commit=commit, raises_epoch=raises)
+    request = EndTransaction(producer=producer, commit=commit, raises_epoch=raises)
     return end(txn, request, NOW, has_batches=has_batches, fresh_id=fresh_id)
 
 
@@ -65,19 +65,19 @@ def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool, fresh_id: 
 @pytest.mark.parametrize(
     ("txn", "expected", "given"),
     [
-        pytest.param(None, None, Producer(99, 0), id="a new id"),
-        pytest.param(EMPTY, None, Producer(7, 4), id="a new producer"),
-        pytest.param(EMPTY, ME, Producer(7, 4), id="the same producer"),
-        pytest.param(RAISED, ME, Producer(7, 4), id="a repetition"),
-        pytest.param(WORN, None, Producer(99, 0), id="the epochs are used up"),
-        pytest.param(WORN, Producer(7, EPOCH_EXHAUSTED), Producer(99, 0), id="by its owner"),
+        pytest.param(None, None, ProducerIdAndEpoch(99, 0), id="a new id"),
+        pytest.param(EMPTY, None, ProducerIdAndEpoch(7, 4), id="a new producer"),
+        pytest.param(EMPTY, ME, ProducerIdAndEpoch(7, 4), id="the same producer"),
+        pytest.param(RAISED, ME, ProducerIdAndEpoch(7, 4), id="a repetition"),
+        pytest.param(WORN, None, ProducerIdAndEpoch(99, 0), id="the epochs are used up"),
+        pytest.param(WORN, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), ProducerIdAndEpoch(99, 0), id="by its owner"),
         pytest.param(
             replace(EMPTY, producer_id=99, epoch=0, last_producer_id=7, last_epoch=EPOCH_EXHAUSTED),
-            Producer(7, EPOCH_EXHAUSTED), Producer(99, 0), id="a repetition of that",
+            ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), ProducerIdAndEpoch(99, 0), id="a repetition of that",
         ),
     ],
 )  # fmt: skip
-def test_who_is_given_an_id(txn: Transaction | None, expected: Producer | None, given: Producer) -> None:
+def test_who_is_given_an_id(txn: Transaction | None, expected: ProducerIdAndEpoch | None, given: ProducerIdAndEpoch) -> None:
     decision = start(txn, expected)
     assert decision.result.error is E.NONE
     assert decision.result.producer == given
@@ -88,8 +88,8 @@ def test_who_is_given_an_id(txn: Transaction | None, expected: Producer | None, 
 
 
 @pytest.mark.parametrize("txn", [EMPTY, ONGOING, RAISED])
-@pytest.mark.parametrize("expected", [Producer(7, 1), Producer(8, 3), Producer(8, EPOCH_EXHAUSTED)])
-def test_who_is_not(txn: Transaction, expected: Producer) -> None:
+@pytest.mark.parametrize("expected", [ProducerIdAndEpoch(7, 1), ProducerIdAndEpoch(8, 3), ProducerIdAndEpoch(8, EPOCH_EXHAUSTED)])
+def test_who_is_not(txn: Transaction, expected: ProducerIdAndEpoch) -> None:
     decision = start(txn, expected)
     assert decision.result.error is E.PRODUCER_FENCED
     assert decision.state is None
@@ -98,8 +98,8 @@ def test_who_is_not(txn: Transaction, expected: Producer) -> None:
 @pytest.mark.parametrize(("txn", "has_batches"), [(ONGOING, False), (EMPTY, True), (RAISED, True)])
 def test_a_new_producer_aborts_what_is_open(txn: Transaction, has_batches: bool) -> None:
     decision = start(txn, has_batches=has_batches)
-    assert decision.ending == Ending(Producer(7, txn.epoch + 1), commit=False)
-    assert decision.result.producer == Producer(7, txn.epoch + 2)
+    assert decision.ending == EndMarkers(ProducerIdAndEpoch(7, txn.epoch + 1), commit=False)
+    assert decision.result.producer == ProducerIdAndEpoch(7, txn.epoch + 2)
     assert decision.state is not None
     assert (decision.state.partitions, decision.state.groups) == (frozenset(), frozenset())
     assert decision.state.started_ms == NEVER_MS
@@ -109,7 +109,7 @@ def test_an_id_that_is_needed_is_asked_for() -> None:
     assert start(None, fresh_id=None).needs_producer_id
     assert start(WORN, fresh_id=None).needs_producer_id
     assert finish(
-        replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED), fresh_id=None
+        replace(ONGOING, epoch=EPOCH_EXHAUSTED), ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), fresh_id=None
     ).needs_producer_id
 
 
@@ -117,25 +117,25 @@ def test_an_id_that_is_needed_is_asked_for() -> None:
     ("txn", "producer", "error"),
     [
         pytest.param(None, ME, E.INVALID_PRODUCER_ID_MAPPING, id="unknown"),
-        pytest.param(EMPTY, Producer(8, 3), E.INVALID_PRODUCER_ID_MAPPING, id="another producer"),
-        pytest.param(EMPTY, Producer(7, 2), E.PRODUCER_FENCED, id="an older epoch"),
-        pytest.param(EMPTY, Producer(7, 4), E.PRODUCER_FENCED, id="a newer epoch"),
+        pytest.param(EMPTY, ProducerIdAndEpoch(8, 3), E.INVALID_PRODUCER_ID_MAPPING, id="another producer"),
+        pytest.param(EMPTY, ProducerIdAndEpoch(7, 2), E.PRODUCER_FENCED, id="an older epoch"),
+        pytest.param(EMPTY, ProducerIdAndEpoch(7, 4), E.PRODUCER_FENCED, id="a newer epoch"),
     ],
 )
-def test_who_may_not_speak_for_an_id(txn: Transaction | None, producer: Producer, error: ErrorCode) -> None:
-    assert add(txn, Add(producer=producer), NOW, has_batches=False).result.error is error
+def test_who_may_not_speak_for_an_id(txn: Transaction | None, producer: ProducerIdAndEpoch, error: ErrorCode) -> None:
+    assert add(txn, AddToTransaction(producer=producer), NOW, has_batches=False).result.error is error
     for raises in (False, True):
         assert finish(txn, producer, raises=raises).result.error is error
 
 
 def test_adding_begins_a_transaction_and_adds_to_it() -> None:
-    first = add(EMPTY, Add(producer=ME, partitions=frozenset({1})), NOW, has_batches=False).state
+    first = add(EMPTY, AddToTransaction(producer=ME, partitions=frozenset({1})), NOW, has_batches=False).state
     assert first is not None
     assert (first.state, first.started_ms, first.partitions) == (S.ONGOING, NOW, frozenset({1}))
-    second = add(first, Add(producer=ME, groups=frozenset({"g"})), NOW + 9, has_batches=False).state
+    second = add(first, AddToTransaction(producer=ME, groups=frozenset({"g"})), NOW + 9, has_batches=False).state
     assert second is not None
     assert (second.started_ms, second.partitions, second.groups) == (NOW, frozenset({1}), frozenset({"g"}))
-    again = add(second, Add(producer=ME, groups=frozenset({"g"})), NOW + 10, has_batches=False)
+    again = add(second, AddToTransaction(producer=ME, groups=frozenset({"g"})), NOW + 10, has_batches=False)
     assert (again.result.error, again.state) == (E.NONE, None)
 
 
@@ -145,10 +145,10 @@ def test_a_transaction_begins_after_the_one_before_it(passed_ms: int) -> None:
     txn, begins = EMPTY, list[int]()
     for number in range(10):
         now_ms = NOW + (number * passed_ms if passed_ms >= 0 else passed_ms * (number > 0))
-        begun = add(txn, Add(producer=ME, groups=frozenset({"g"})), now_ms, has_batches=False).state
+        begun = add(txn, AddToTransaction(producer=ME, groups=frozenset({"g"})), now_ms, has_batches=False).state
         assert begun is not None
         begins.append(begun.started_ms)
-        ended = end(begun, End(producer=ME, commit=True, raises_epoch=False), now_ms, has_batches=False, fresh_id=None)
+        ended = end(begun, EndTransaction(producer=ME, commit=True, raises_epoch=False), now_ms, has_batches=False, fresh_id=None)
         assert ended.state is not None
         txn = ended.state
     assert begins == sorted(set(begins))
@@ -156,7 +156,7 @@ def test_a_transaction_begins_after_the_one_before_it(passed_ms: int) -> None:
 
 def test_a_clock_that_was_set_back_is_believed() -> None:
     txn = replace(EMPTY, updated_ms=NOW)
-    begun = add(txn, Add(producer=ME), NOW - 3_600_000, has_batches=False).state
+    begun = add(txn, AddToTransaction(producer=ME), NOW - 3_600_000, has_batches=False).state
     assert begun is not None
     assert begun.started_ms == NOW - 3_600_000
 
@@ -166,9 +166,9 @@ def test_a_clock_that_was_set_back_is_believed() -> None:
 def test_both_generations_end_a_transaction(txn: Transaction, has_batches: bool, commit: bool) -> None:
     for raises in (False, True):
         decision = finish(txn, commit=commit, raises=raises, has_batches=has_batches)
-        after = Producer(7, 4) if raises else ME
+        after = ProducerIdAndEpoch(7, 4) if raises else ME
         assert decision.result.producer == after
-        assert decision.ending == Ending(after, commit)
+        assert decision.ending == EndMarkers(after, commit)
         assert decision.state is not None
         assert decision.state.state is (S.COMPLETE_COMMIT if commit else S.COMPLETE_ABORT)
         assert decision.state.last_epoch == (3 if raises else NO_EPOCH)
@@ -197,7 +197,7 @@ def test_ends_of_nothing(txn: Transaction, commit: bool, raises: bool, error: Er
 @pytest.mark.parametrize("txn", [EMPTY, COMMITTED, ABORTED])
 def test_version_2_may_abort_to_be_sure(txn: Transaction) -> None:
     decision = finish(txn, commit=False)
-    assert decision.result.producer == Producer(7, 4)
+    assert decision.result.producer == ProducerIdAndEpoch(7, 4)
     assert decision.ending is None
     assert decision.state is not None
     assert decision.state.last_epoch == 3
@@ -205,7 +205,7 @@ def test_version_2_may_abort_to_be_sure(txn: Transaction) -> None:
 
 def test_version_2_repeats_an_end() -> None:
     again = finish(RAISED)
-    assert (again.result.error, again.result.producer, again.state) == (E.NONE, Producer(7, 4), None)
+    assert (again.result.error, again.result.producer, again.state) == (E.NONE, ProducerIdAndEpoch(7, 4), None)
     assert finish(RAISED, commit=False).result.error is E.INVALID_TXN_STATE
     # The next transaction has begun, or somebody else has the id: whoever asks is a zombie.
     assert finish(RAISED, has_batches=True).result.error is E.PRODUCER_FENCED
@@ -213,13 +213,13 @@ def test_version_2_repeats_an_end() -> None:
 
 
 def test_the_last_epoch_leads_to_another_producer_id() -> None:
-    last = Producer(7, EPOCH_EXHAUSTED)
+    last = ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)
     decision = finish(replace(ONGOING, epoch=EPOCH_EXHAUSTED), last)
-    assert decision.result.producer == Producer(99, 0)
-    assert decision.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=True)
+    assert decision.result.producer == ProducerIdAndEpoch(99, 0)
+    assert decision.ending == EndMarkers(ProducerIdAndEpoch(7, EPOCH_EXHAUSTED + 1), commit=True)
     assert decision.state is not None
     again = finish(decision.state, last)
-    assert (again.result.error, again.result.producer) == (E.NONE, Producer(99, 0))
+    assert (again.result.error, again.result.producer) == (E.NONE, ProducerIdAndEpoch(99, 0))
     assert finish(decision.state, last, commit=False).result.error is E.INVALID_TXN_STATE
     # The next transaction has begun, by a producer of another id.
     assert finish(decision.state, last, has_batches=True).result.error is E.INVALID_PRODUCER_ID_MAPPING
@@ -229,7 +229,7 @@ def test_a_transaction_times_out() -> None:
     early = time_out(ONGOING, 60_004, has_batches=True, began_ms=5)
     assert (early.state, early.ending) == (None, None)
     late = time_out(ONGOING, 60_005, has_batches=True, began_ms=5)
-    assert late.ending == Ending(Producer(7, 4), commit=False)
+    assert late.ending == EndMarkers(ProducerIdAndEpoch(7, 4), commit=False)
     assert late.state is not None
     assert late.state.epoch == 4
     assert time_out(EMPTY, NOW, has_batches=False, began_ms=0).state is None
@@ -239,78 +239,78 @@ def test_a_producer_whose_time_was_up_may_abort_and_go_on() -> None:
     late = time_out(ONGOING, NOW, has_batches=True, began_ms=5).state
     assert late is not None
     aborted = finish(late, commit=False)
-    assert (aborted.result.error, aborted.result.producer, aborted.state) == (E.NONE, Producer(7, 4), None)
+    assert (aborted.result.error, aborted.result.producer, aborted.state) == (E.NONE, ProducerIdAndEpoch(7, 4), None)
     assert finish(late, commit=True).result.error is E.INVALID_TXN_STATE
-    assert start(late, ME).result.producer == Producer(7, 4)
-    assert start(late).result.producer == Producer(7, 5)
+    assert start(late, ME).result.producer == ProducerIdAndEpoch(7, 4)
+    assert start(late).result.producer == ProducerIdAndEpoch(7, 5)
     # Version 1 knows no way on but by a new epoch.
     for commit in (True, False):
         assert finish(late, commit=commit, raises=False).result.error is E.PRODUCER_FENCED
 
 
 def test_a_producer_whose_time_was_up_in_its_last_epoch_gets_another_id() -> None:
-    worn, last = replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED)
+    worn, last = replace(ONGOING, epoch=EPOCH_EXHAUSTED), ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)
     assert abort(worn, NOW, has_batches=True, fresh_id=None).needs_producer_id
     late = abort(worn, NOW, has_batches=True)
-    assert late.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
+    assert late.ending == EndMarkers(ProducerIdAndEpoch(7, EPOCH_EXHAUSTED + 1), commit=False)
     state = late.state
     assert state is not None
     assert (state.producer_id, state.epoch, state.state) == (99, 0, S.COMPLETE_ABORT)
     assert finish(state, last, commit=True).result.error is E.INVALID_TXN_STATE
     assert finish(state, last, commit=False, raises=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
-    assert start(state, last).result.producer == Producer(99, 0)
-    assert start(state).result.producer == Producer(99, 1)
+    assert start(state, last).result.producer == ProducerIdAndEpoch(99, 0)
+    assert start(state).result.producer == ProducerIdAndEpoch(99, 1)
     for _ in range(2):
         aborted = finish(state, last, commit=False, fresh_id=100)
-        assert (aborted.result.producer, aborted.ending, aborted.state) == (Producer(99, 0), None, None)
+        assert (aborted.result.producer, aborted.ending, aborted.state) == (ProducerIdAndEpoch(99, 0), None, None)
 
 
-@pytest.mark.parametrize("expected", [None, Producer(7, EPOCH_EXHAUSTED)])
-def test_a_producer_that_was_replaced_is_fenced_while_its_successor_does_nothing(expected: Producer | None) -> None:
+@pytest.mark.parametrize("expected", [None, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)])
+def test_a_producer_that_was_replaced_is_fenced_while_its_successor_does_nothing(expected: ProducerIdAndEpoch | None) -> None:
     """Kafka still knows it then, but only where transactions of version 2 are ended."""
-    last, state = Producer(7, EPOCH_EXHAUSTED), start(WORN, expected).state
+    last, state = ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), start(WORN, expected).state
     assert state is not None
     for commit in (True, False):
         assert finish(state, last, commit=commit).result.error is E.PRODUCER_FENCED
         assert finish(state, last, commit=commit, raises=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
-        for other in (Producer(7, EPOCH_EXHAUSTED - 1), Producer(7, EPOCH_MAX), Producer(6, EPOCH_EXHAUSTED)):
+        for other in (ProducerIdAndEpoch(7, EPOCH_EXHAUSTED - 1), ProducerIdAndEpoch(7, EPOCH_MAX), ProducerIdAndEpoch(6, EPOCH_EXHAUSTED)):
             assert finish(state, other, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
         for later in (replace(state, state=S.ONGOING), replace(state, epoch=1)):
             assert finish(later, last, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
         assert finish(state, last, commit=commit, has_batches=True).result.error is E.INVALID_PRODUCER_ID_MAPPING
-    assert add(state, Add(producer=last), NOW, has_batches=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
+    assert add(state, AddToTransaction(producer=last), NOW, has_batches=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
 
 
 def test_who_leaves_a_transaction_in_its_last_epoch_to_the_next_is_replaced_before_that_begins() -> None:
     worn = replace(ONGOING, epoch=EPOCH_EXHAUSTED)
     assert start(worn, fresh_id=None).needs_producer_id
     decision = start(worn)
-    assert decision.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
-    assert decision.result.producer == Producer(99, 1)
+    assert decision.ending == EndMarkers(ProducerIdAndEpoch(7, EPOCH_EXHAUSTED + 1), commit=False)
+    assert decision.result.producer == ProducerIdAndEpoch(99, 1)
     assert decision.state is not None
-    assert start(decision.state, Producer(7, EPOCH_EXHAUSTED)).result.error is E.PRODUCER_FENCED
-    last = finish(decision.state, Producer(7, EPOCH_EXHAUSTED))
+    assert start(decision.state, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)).result.error is E.PRODUCER_FENCED
+    last = finish(decision.state, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED))
     assert last.result.error is E.INVALID_PRODUCER_ID_MAPPING
 
 
 def test_a_producer_that_asks_for_its_id_again_aborts_what_it_has_open() -> None:
     first = start(ONGOING, ME)
-    assert first.ending == Ending(Producer(7, 4), commit=False)
-    assert first.result.producer == Producer(7, 4)
+    assert first.ending == EndMarkers(ProducerIdAndEpoch(7, 4), commit=False)
+    assert first.result.producer == ProducerIdAndEpoch(7, 4)
     assert first.state is not None
     again = start(first.state, ME)
-    assert (again.ending, again.result.producer) == (None, Producer(7, 4))
+    assert (again.ending, again.result.producer) == (None, ProducerIdAndEpoch(7, 4))
     # With its last epoch it gets another producer id; the marker has the epoch that is kept for that.
-    worn = start(replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED))
-    assert worn.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
-    assert worn.result.producer == Producer(99, 0)
+    worn = start(replace(ONGOING, epoch=EPOCH_EXHAUSTED), ProducerIdAndEpoch(7, EPOCH_EXHAUSTED))
+    assert worn.ending == EndMarkers(ProducerIdAndEpoch(7, EPOCH_EXHAUSTED + 1), commit=False)
+    assert worn.result.producer == ProducerIdAndEpoch(99, 0)
     assert worn.state is not None
-    assert start(worn.state, Producer(7, EPOCH_EXHAUSTED)).result.producer == Producer(99, 0)
+    assert start(worn.state, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)).result.producer == ProducerIdAndEpoch(99, 0)
 
 
 def test_a_transaction_that_nobody_can_end_is_aborted_at_once() -> None:
     at_once = abort(ONGOING, 5, has_batches=True)
-    assert at_once.ending == Ending(Producer(7, 4), commit=False)
+    assert at_once.ending == EndMarkers(ProducerIdAndEpoch(7, 4), commit=False)
     assert at_once == time_out(ONGOING, 5, has_batches=True, began_ms=5 - ONGOING.timeout_ms)
     assert abort(EMPTY, NOW, has_batches=False).state is None
     assert abort(None, NOW, has_batches=False).state is None

@@ -81,7 +81,7 @@ class GroupCoordinators:
 
     async def expire(self) -> None:
         """Drop offsets that have not been used for long, or whose topic is gone."""
-        await self.share_partitions.forget_gone_topics()
+        await self.share_partitions.forget_deleted_topics()
         await self.groups.expire_offsets()
 
 

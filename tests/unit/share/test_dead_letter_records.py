@@ -16,9 +16,9 @@ from penstock.base.settings import BrokerSettings
 from penstock.log.batches import Accepted, Rejected
 from penstock.log.markers import marker
 from penstock.log.model import TopicConfig
-from penstock.share import letters, transitions
-from penstock.share.encoding import decode, encode, encode_stretches
-from penstock.share.letters import Copies, Copy, Source, complaint, write
+from penstock.share import dead_letter_records, transitions
+from penstock.share.dead_letter_records import DeadLetterSource, RecordCopies, RecordCopy, build_records, invalid_reason
+from penstock.share.encoding import decode, encode, encode_ranges
 from penstock.share.model import (
     ACQUIRED,
     ARCHIVED,
@@ -33,14 +33,14 @@ from penstock.share.model import (
     Limits,
     Run,
     SharePartition,
-    Stored,
+    StateStored,
 )
 from penstock.wire.compression import Compression
 from penstock.wire.records import Record, build_batch
 
 WAITER = 1
 LIMITS = Limits(max_deliveries=2, dead_letters=True)
-SOURCE = Source("workers", "jobs", 3)
+SOURCE = DeadLetterSource("workers", "jobs", 3)
 NEVER = 2**62
 
 
@@ -75,15 +75,15 @@ def test_what_is_rejected_is_done_with_when_its_letter_is_written() -> None:
     waiting = decision.state
     assert waiting is not None
     assert waiting.runs[0] == run(0, 3)._replace(batch=(0, 9))
-    assert decision.records == (Stored(waiting),)
+    assert decision.records == (StateStored(waiting),)
     assert (waiting.start_offset, waiting.delivery_complete, waiting.archiving) == (0, 0, 4)
-    assert transitions.LETTERS in {timer.name for timer in decision.timers}
-    done = transitions.archive(replace(waiting, told=((0, 1),)), 0, [(0, 1), (2, 3)], WAITER, 0)
+    assert transitions.DEAD_LETTERS in {timer.name for timer in decision.timers}
+    done = transitions.archive(replace(waiting, dead_lettered=((0, 1),)), 0, [(0, 1), (2, 3)], WAITER, 0)
     assert done.state is not None
-    assert (done.state.start_offset, done.state.archiving, done.state.told) == (4, 0, ())
-    assert done.records == (Stored(done.state, is_settled=True),)
+    assert (done.state.start_offset, done.state.archiving, done.state.dead_lettered) == (4, 0, ())
+    assert done.records == (StateStored(done.state, is_settled=True),)
     assert done.replies[0].answer is True
-    assert transitions.LETTERS not in {timer.name for timer in done.timers}
+    assert transitions.DEAD_LETTERS not in {timer.name for timer in done.timers}
 
 
 def test_a_gap_has_no_letter_and_neither_has_a_group_without_a_queue() -> None:
@@ -148,21 +148,29 @@ def test_trimming_the_log_keeps_what_a_queue_is_to_hear_of() -> None:
 def test_why_it_was_given_up_is_stored() -> None:
     partition = SharePartition(start_offset=0, next_offset=4, runs=(run(0, 1), run(2, 3, EXHAUSTED, 5)))
     assert decode(encode(partition), start_offset=0, state_epoch=0) == partition
-    told = replace(partition, told=((0, 0), (2, 3)))
-    assert decode(encode(told), start_offset=0, state_epoch=0, told=encode_stretches(told.told)) == told
+    dead_lettered = replace(partition, dead_lettered=((0, 0), (2, 3)))
+    assert (
+        decode(
+            encode(dead_lettered),
+            start_offset=0,
+            state_epoch=0,
+            dead_lettered=encode_ranges(dead_lettered.dead_lettered),
+        )
+        == dead_lettered
+    )
     with pytest.raises(CorruptData):
-        decode(encode(told), start_offset=0, state_epoch=0, told=b"cut short")
+        decode(encode(dead_lettered), start_offset=0, state_epoch=0, dead_lettered=b"cut short")
 
 
 # --- Letters --------------------------------------------------------------------------------------------------------
 
 
 def test_letters_say_where_the_record_is_and_why_it_is_there() -> None:
-    written = write(SOURCE, [run(7, 7, EXHAUSTED, 5), run(9, 9)], {9: Copy(b"k", b"v")}, read_to=NEVER,
+    written = build_records(SOURCE, [run(7, 7, EXHAUSTED, 5), run(9, 9)], {9: RecordCopy(b"k", b"v")}, read_to=NEVER,
                     batch_max_bytes=10**6, now_ms=42)  # fmt: skip
     common = (("__dlq.errors.topic", b"jobs"), ("__dlq.errors.partition", b"3"))
     assert written.offsets == [7, 9]
-    assert written.letters == [
+    assert written.records == [
         Record(
             0, 42, None, None,
             (
@@ -192,41 +200,43 @@ def test_batches_of_letters_fit_and_leave_nothing_out(
     for length in lengths:
         runs.append(run(at, at + length - 1))
         at += length + 1
-    copies = {offset: Copy(None, bytes(size)) for offset, size in sizes.items()}
-    written = write(SOURCE, runs, copies, read_to=read_to, batch_max_bytes=room, now_ms=10**12)
-    told = [int(dict(letter.headers)["__dlq.errors.offset"]) for letter in written.letters]
-    assert told == written.offsets
-    assert told == [offset for one in runs for offset in range(one.first, one.last + 1)][: len(told)]
-    assert len(told) == 1 or told[-1] <= read_to
-    data = build_batch(written.letters)
+    copies = {offset: RecordCopy(None, bytes(size)) for offset, size in sizes.items()}
+    written = build_records(SOURCE, runs, copies, read_to=read_to, batch_max_bytes=room, now_ms=10**12)
+    dead_lettered = [int(dict(letter.headers)["__dlq.errors.offset"]) for letter in written.records]
+    assert dead_lettered == written.offsets
+    assert dead_lettered == [offset for one in runs for offset in range(one.first, one.last + 1)][: len(dead_lettered)]
+    assert len(dead_lettered) == 1 or dead_lettered[-1] <= read_to
+    data = build_batch(written.records)
     # With a limit below what a letter takes without any copy, the queue refuses it.
-    assert len(data) <= room or (len(told) == 1 and written.letters[0].value is None)
+    assert len(data) <= room or (len(dead_lettered) == 1 and written.records[0].value is None)
 
 
 def test_no_more_letters_go_together_than_are_quickly_made() -> None:
-    written = write(SOURCE, [run(0, 9_999)], {}, read_to=NEVER, batch_max_bytes=10**9, now_ms=1)
-    assert len(written.letters) == letters.TOGETHER_MAX
-    assert letters.first_of([run(0, 9_999)]) == [run(0, 499)._replace(batch=(0, 9_999))]
-    short = letters.first_of([run(0, 9), run(20, 20), run(30, 39)], 12)
+    written = build_records(SOURCE, [run(0, 9_999)], {}, read_to=NEVER, batch_max_bytes=10**9, now_ms=1)
+    assert len(written.records) == dead_letter_records.MAX_BATCH_RECORDS
+    assert dead_letter_records.first_offsets([run(0, 9_999)]) == [run(0, 499)._replace(batch=(0, 9_999))]
+    short = dead_letter_records.first_offsets([run(0, 9), run(20, 20), run(30, 39)], 12)
     assert [(one.first, one.last) for one in short] == [(0, 9), (20, 20), (30, 30)]
 
 
 def test_offsets_are_told_of_in_stretches() -> None:
-    assert letters.stretches_of([]) == []
-    assert letters.stretches_of([1, 2, 3, 7, 9, 10]) == [(1, 3), (7, 7), (9, 10)]
-    assert letters.behind([(1, 3), (7, 7), (9, 10)], 2) == [(3, 3), (7, 7), (9, 10)]
-    assert letters.behind([(1, 3)], 3) == []
+    assert dead_letter_records.ranges_of([]) == []
+    assert dead_letter_records.ranges_of([1, 2, 3, 7, 9, 10]) == [(1, 3), (7, 7), (9, 10)]
+    assert dead_letter_records.ranges_after([(1, 3), (7, 7), (9, 10)], 2) == [(3, 3), (7, 7), (9, 10)]
+    assert dead_letter_records.ranges_after([(1, 3)], 3) == []
 
 
-def made(runs: list[Run], copies: Mapping[int, Copy], **config) -> letters.Made:
-    return letters.make(SOURCE, runs, copies, read_to=NEVER, queue=TopicConfig(**config), now_ms=10**12)
+def made(runs: list[Run], copies: Mapping[int, RecordCopy], **config) -> dead_letter_records.BuiltBatch:
+    return dead_letter_records.build_batch_for(
+        SOURCE, runs, copies, read_to=NEVER, queue=TopicConfig(**config), now_ms=10**12
+    )
 
 
 def test_a_queue_that_refuses_letters_says_which() -> None:
     everything = made([run(0, 9)], {})
     assert isinstance(everything.verdict, Accepted)
     assert everything.offsets == list(range(10))
-    keyed = {offset: Copy(b"k", b"v") for offset in range(10) if offset not in (3, 8)}
+    keyed = {offset: RecordCopy(b"k", b"v") for offset in range(10) if offset not in (3, 8)}
     refused = made([run(0, 9)], keyed, compact=True)
     assert isinstance(refused.verdict, Rejected)
     assert refused.offsets == [3, 8]
@@ -243,9 +253,9 @@ def stored(*values: bytes, base: int = 0, **options) -> bytes:
     return build_batch(records, **options)
 
 
-def looked(views, *wanted: tuple[int, int], room: int = 10**6, largest: int = 10**6) -> Copies:
-    copies = Copies(room, largest)
-    copies.look([memoryview(view) for view in views], list(wanted))
+def looked(views, *wanted: tuple[int, int], room: int = 10**6, largest: int = 10**6) -> RecordCopies:
+    copies = RecordCopies(room, largest)
+    copies.scan([memoryview(view) for view in views], list(wanted))
     return copies
 
 
@@ -260,19 +270,19 @@ def test_copies_are_found_in_batches() -> None:
         stored(b"d", b"e", base=6) + bytes(broken),
     ]
     some = looked(views, (0, 0), (2, 3), (7, 9))
-    assert some.found == {0: Copy(b"k", b"a"), 2: Copy(b"k", b"c"), 7: Copy(b"k", b"e")}
-    assert some.looked_to == 7, "8 may be in what follows"
+    assert some.found == {0: RecordCopy(b"k", b"a"), 2: RecordCopy(b"k", b"c"), 7: RecordCopy(b"k", b"e")}
+    assert some.scanned_to == 7, "8 may be in what follows"
     full = looked(views, (1, 6), room=1)
-    assert (full.found, full.looked_to, full.is_enough) == ({1: Copy(b"k", b"b")}, 1, True)
-    assert looked([], (1, 6)).looked_to == -1, "nothing is there"
+    assert (full.found, full.scanned_to, full.is_full) == ({1: RecordCopy(b"k", b"b")}, 1, True)
+    assert looked([], (1, 6)).scanned_to == -1, "nothing is there"
     assert looked(views, (1, 6), largest=1).found == {}
     unreadable = looked([bytes(broken), stored(b"d", base=5)], (4, 5))
-    assert (unreadable.found, unreadable.looked_to, unreadable.is_enough) == ({}, 4, True)
+    assert (unreadable.found, unreadable.scanned_to, unreadable.is_full) == ({}, 4, True)
 
 
 def test_what_is_behind_a_gap_that_compaction_left_is_found() -> None:
     copies = looked([stored(b"a", b"b", base=10)], (2, 5), (11, 11))
-    assert (copies.found, copies.looked_to) == ({11: Copy(b"k", b"b")}, 11)
+    assert (copies.found, copies.scanned_to) == ({11: RecordCopy(b"k", b"b")}, 11)
 
 
 def test_a_batch_is_decoded_once_whatever_is_wanted_of_it() -> None:
@@ -281,17 +291,17 @@ def test_a_batch_is_decoded_once_whatever_is_wanted_of_it() -> None:
     copies = looked([batch], *wanted)
     assert list(copies.found) == [offset for offset, _ in wanted]
     decoded = sum(len(b"%d" % number) + 8 for number in range(2_000))
-    assert len(batch) < copies.work_bytes <= len(batch) + 2 * decoded
+    assert len(batch) < copies.scanned_bytes <= len(batch) + 2 * decoded
 
 
 def test_what_decompresses_to_too_much_is_not_copied_and_counts_as_work() -> None:
-    bomb = stored(bytes(letters.COPIED_BATCH_BYTES + 1), compression=Compression.ZSTD)
+    bomb = stored(bytes(dead_letter_records.MAX_COPIED_BATCH_BYTES + 1), compression=Compression.ZSTD)
     copies = looked([bomb + stored(b"a", base=1)], (0, 1))
-    assert (copies.found, copies.looked_to, copies.is_enough) == ({}, 0, True)
+    assert (copies.found, copies.scanned_to, copies.is_full) == ({}, 0, True)
 
 
 def test_nothing_is_copied_of_a_batch_that_is_too_large_as_it_is() -> None:
-    large = stored(bytes(letters.COPIED_BATCH_BYTES + 1))
+    large = stored(bytes(dead_letter_records.MAX_COPIED_BATCH_BYTES + 1))
     copies = looked([large + stored(b"a", base=1)], (0, 1))
     assert 0 not in copies.found
 
@@ -324,5 +334,5 @@ def test_which_topics_may_be_queues(
     topic = topic_of(1, name=name)
     if enabled:
         topic.config = OPEN
-    said = complaint(name, topic if exists else None, settings)
+    said = invalid_reason(name, topic if exists else None, settings)
     assert said is None if wrong is None else said is not None and wrong in said

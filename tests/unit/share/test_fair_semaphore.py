@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from penstock.share.turns import Turns
+from penstock.share.fair_semaphore import FairSemaphore
 
 ONE, OTHER, THIRD = 1, 2, 3
 
@@ -16,7 +16,7 @@ class Office:
     """Work of clusters, that ends when it is told to."""
 
     def __init__(self, at_once: int, of_cluster: int) -> None:
-        self.turns = Turns(at_once, of_cluster)
+        self.semaphore = FairSemaphore(at_once, of_cluster)
         self.at_work: list[int] = []
         self._ends: list[asyncio.Event] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -26,7 +26,7 @@ class Office:
         await settle()
 
     async def _work(self, cluster_id: int) -> None:
-        async with self.turns.turn(cluster_id):
+        async with self.semaphore.acquire(cluster_id):
             end = asyncio.Event()
             self.at_work.append(cluster_id)
             self._ends.append(end)
@@ -86,4 +86,4 @@ async def test_who_goes_away_leaves_its_turn_to_others(when: str) -> None:
             await task
     await office.come(THIRD)
     assert office.at_work[-1] == THIRD, "nothing is lost"
-    assert not office.turns._lines
+    assert not office.semaphore._waiters
