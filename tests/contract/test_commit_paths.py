@@ -827,7 +827,7 @@ async def test_a_restart_finds_open_transactions(world: World) -> None:
 
 NAME = PartitionName(1, "workers", b"t" * 16, 0)
 WAITING = SharePartition(start_offset=0, next_offset=3, runs=(Run(0, 2, REJECTED, 1, "", 0, (0, 2)),))
-TOLD = replace(WAITING, told=((0, 2),))
+DEAD_LETTERED = replace(WAITING, dead_lettered=((0, 2),))
 DONE = SharePartition(start_offset=3, next_offset=3)
 
 
@@ -862,10 +862,10 @@ async def test_letters_and_the_note_of_them_happen_together(world: World, fault:
         assert await stored(world) == WAITING
         assert await world.log(2) == []
     assert await append_dead_letters(journal, agent)
-    assert await stored(world) == TOLD
+    assert await stored(world) == DEAD_LETTERED
     assert await world.log(2) == [(0, 9)]
     await journal.write([(NAME.key, StateStored(replace(WAITING, next_offset=3)))])
-    assert await stored(world) == TOLD, "what members say meanwhile changes nothing of it"
+    assert await stored(world) == DEAD_LETTERED, "what members say meanwhile changes nothing of it"
     await journal.write([(NAME.key, StateStored(DONE, is_settled=True)), (NAME.key, StateStored(DONE))])
     assert await stored(world) == DONE
     await world.check(agent)
@@ -903,7 +903,7 @@ async def test_a_coordinator_that_was_replaced_writes_no_letters_and_keeps_nobod
     last = ShareJournal(
         world.database, holder=Holder(name="last"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
     )
-    assert list(await last.open()) == [(NAME.key, TOLD)]
+    assert list(await last.open()) == [(NAME.key, DEAD_LETTERED)]
     await world.check(agent)
 
 
@@ -920,7 +920,7 @@ async def test_letters_do_not_hide_what_became_of_another_write(world: World, mo
 
     monkeypatch.setattr(world.database, "transaction", loses_the_answer)
     await journal.write([(NAME.key, StateStored(replace(WAITING, next_offset=3)))])
-    assert await stored(world) == TOLD
+    assert await stored(world) == DEAD_LETTERED
 
 
 async def test_letters_do_not_bring_a_group_back(world: World) -> None:

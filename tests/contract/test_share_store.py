@@ -127,7 +127,7 @@ async def test_letters_are_noted_of_the_epoch_that_they_are_of(database, state_e
     given_up = replace(READ_BACK, runs=tuple(run._replace(state=REJECTED) for run in READ_BACK.runs))
     await one.write([(HERE.key, StateStored(given_up))])
     await database.transaction(lambda: store.note_dead_letters(HERE, state_epoch, [(7, 8)]))
-    assert await one.load(HERE.key) == replace(given_up, told=told)
+    assert await one.load(HERE.key) == replace(given_up, dead_lettered=told)
 
 
 def spoil(name: PartitionName):

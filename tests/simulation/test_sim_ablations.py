@@ -159,7 +159,7 @@ def what_is_given_up_is_forgotten_by_a_restart(patch: pytest.MonkeyPatch) -> Non
     def forgetful(stored, **options):
         partition = read(stored, **options)
         runs = tuple(archived(run) if run.archiving else run for run in partition.runs)
-        return share_transitions._settled(partition, runs, partition.next_offset)
+        return share_transitions._with_runs(partition, runs, partition.next_offset)
 
     patch.setattr(share_store, "decode", forgetful)
 

@@ -105,4 +105,4 @@ def test_nothing_is_kept_of_a_cluster_that_is_gone() -> None:
     assert registry.partition_total(topic.cluster_id) == 2, "it is not gone"
     registry.remove(topic)
     registry.forget_cluster(topic.cluster_id)
-    assert (registry._partition_totals, registry._tallies) == ({}, {})
+    assert (registry._partition_totals, registry._producer_counts) == ({}, {})

@@ -209,12 +209,12 @@ async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world
         return [(group, replace(record, offsets={(b"t" * 16, number): one for number in range(partitions)}))]
 
     for few, many in ((sent(500), sent(2_000)), (sent(1, "x" * 4_000), sent(5, "é" * 4_000))):
-        assert world.service.takes(few)
-        assert not world.service.takes(many)
+        assert world.service.prefers_commit_record(few)
+        assert not world.service.prefers_commit_record(many)
         told = [(group, record.owner.producer_id, record.offsets) for group, record in few]
         assert len(store.pack_changes(store.TransactionChanges(pending=told))) <= store.size_of(few) + 100
     world.writer._room = Full()
-    assert not world.service.takes(sent(1))
+    assert not world.service.prefers_commit_record(sent(1))
 
 
 async def test_offsets_are_let_go_when_nothing_is_flushed_any_more(world: World) -> None:
