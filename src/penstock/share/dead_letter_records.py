@@ -74,7 +74,7 @@ class DeadLetterSource(NamedTuple):
 
 
 class BuiltRecords(NamedTuple):
-    """Letters, and the offsets that they are about."""
+    """Dead letters, and the offsets that they are about."""
 
     records: list[Record]
     offsets: list[int]

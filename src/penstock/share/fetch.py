@@ -102,7 +102,9 @@ class ShareFetchHandler:
                 await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
             return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
         # Records are acquired after the acknowledgements of all partitions are decided, while these become durable.
-        begun = await self._acknowledging.begin(key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack)
+        begun = await self._acknowledging.begin(
+            key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack
+        )
         wanted = await self._fetch_for(context, key, session, request)
         results = await begun.results()
         if request.share_session_epoch == FINAL_EPOCH:

@@ -157,8 +157,8 @@ def archive(
     partition: SharePartition | None, state_epoch: int, ranges: Sequence[tuple[int, int]], waiter: Waiter,
     now_ms: int,
 ) -> Decision:  # fmt: skip
-    """Letters about ranges are written, or cannot be: archive what is archiving in them. Replies whether that was done,
-    or the partition was reset meanwhile."""
+    """Dead letters about ranges are written, or cannot be: archive what is archiving in them. Replies whether that was
+    done, or the partition was reset meanwhile."""
     if partition is None or partition.state_epoch != state_epoch:
         return Decision(state=partition, replies=(Reply(waiter, False),))
     runs = changed(partition.runs, ranges, lambda run, _: archived(run) if run.archiving else run)

@@ -18,7 +18,7 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.share.acknowledging import Acknowledging
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import SessionKey, ShareSessions, TopicPartition
+from penstock.share.sessions import SessionKey, ShareSessions, TopicIdPartition
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
@@ -176,7 +176,7 @@ async def test_acknowledgements_that_are_not_written_are_answered_so(count: int)
         await world.partitions.close()
         key = SessionKey(1, "workers", MEMBER)
         said = {
-            TopicPartition(world.topic.topic_id, index): [
+            TopicIdPartition(world.topic.topic_id, index): [
                 share_fetch.AcknowledgementBatch(first_offset=0, last_offset=0, acknowledge_types=[ACCEPT])
             ]
             for index in range(count)
