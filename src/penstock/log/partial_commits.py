@@ -4,8 +4,8 @@ An agent validates batches by what it knows, and another agent may know more: a 
 other may have sent duplicates, or have a newer epoch. By then the WAL object is written. The runs of batches between
 the refused ones are appended; each run becomes an entry of its own.
 
-Batches are judged by the same rules as everywhere (`producers.check_sequence`), against locked rows, and also checked against
-the transactions that they belong to.
+Batches are judged by the same rules as everywhere (`producers.check_sequence`), against locked rows, and also checked
+against the transactions that they belong to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from penstock.log.batches import ABORTABLE, IMPLICIT
 from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
 from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ExclusionReason, ProducerBatch, sequence_batch
 from penstock.log.model import ProducerState
-from penstock.log.producers import ProducerRefusal, is_fenced, check_sequence, note_marker, remember
+from penstock.log.producers import ProducerRefusal, check_sequence, is_fenced, note_marker, remember
 from penstock.wire.error_codes import ErrorCode
 
 _PREFIX_BYTES = 12

@@ -9,7 +9,7 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.transactions import transitions
-from penstock.transactions.model import NEVER_MS, Decision, End, Transaction, TransactionState
+from penstock.transactions.model import NEVER_MS, Decision, EndTransaction, Transaction, TransactionState
 from penstock.wire.error_codes import ErrorCode
 
 Decide = Callable[["Cell | None", int, "int | None"], Decision]
@@ -65,7 +65,7 @@ class Cell:
 # ---- rules, applied to a cell ------------------------------------------------------------------------------------
 
 
-def ending(request: End) -> Decide:
+def ending(request: EndTransaction) -> Decide:
     """The rule of an EndTxn."""
 
     def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:

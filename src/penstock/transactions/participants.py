@@ -178,7 +178,12 @@ class CallbackRequest(Request):
     first."""
 
     def __init__(
-        self, service: TransactionService, key: Key, decide: Decide, follows: ProducerIdAndEpoch | None, callback: Callback
+        self,
+        service: TransactionService,
+        key: Key,
+        decide: Decide,
+        follows: ProducerIdAndEpoch | None,
+        callback: Callback,
     ) -> None:
         super().__init__(service, key, decide, None, follows)
         self._callback: Callback | None = callback
@@ -290,8 +295,8 @@ class MarkerWrite(_Participant["dict[Partition, ErrorCode]"]):
     """Writes markers of a producer to some partitions, for an administrator."""
 
     def __init__(
-        self, service: TransactionService, producer: ProducerIdAndEpoch, partitions: Sequence[Partition], *, commit: bool,
-        coordinator_epoch: int,
+        self, service: TransactionService, producer: ProducerIdAndEpoch, partitions: Sequence[Partition], *,
+        commit: bool, coordinator_epoch: int,
     ) -> None:  # fmt: skip
         super().__init__(service, (0, ""))
         self._producer, self._partitions, self._commit = producer, partitions, commit

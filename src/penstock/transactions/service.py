@@ -42,21 +42,21 @@ from penstock.log.writer import Writer
 from penstock.metadata.database import Database, read_by_statement
 from penstock.transactions import cells, store, transitions
 from penstock.transactions.cells import Cell, Decide
-from penstock.transactions.elsewhere import OwnershipCache
 from penstock.transactions.model import (
     EPOCH_MAX,
     NEVER_MS,
     AddToTransaction,
     Decision,
-    EndTransaction,
     EndMarkers,
+    EndTransaction,
     InitProducerId,
     ProducerIdAndEpoch,
     Result,
     Transaction,
     TransactionState,
 )
-from penstock.transactions.participants import IdDeletion, CallbackRequest, MarkerWrite, PendingOffsets, Request
+from penstock.transactions.ownership import OwnershipCache
+from penstock.transactions.participants import CallbackRequest, IdDeletion, MarkerWrite, PendingOffsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -231,7 +231,9 @@ class TransactionService:
             await self._read_other_agents_writes(key)
         return await self._submit(key, cells.ending(request), request.producer)
 
-    def end_soon(self, key: Key, request: EndTransaction, callback: Callable[[Result | PlatformError | None], None]) -> None:
+    def end_soon(
+        self, key: Key, request: EndTransaction, callback: Callable[[Result | PlatformError | None], None]
+    ) -> None:
         """The same with a callback, called as soon as it is durable; with None if it takes more than a flush: then use
         `end`."""
         if self.slots.is_shared:

@@ -21,8 +21,8 @@ from penstock.transactions.model import (
     NO_PRODUCER_ID,
     AddToTransaction,
     Decision,
-    EndTransaction,
     EndMarkers,
+    EndTransaction,
     InitProducerId,
     ProducerIdAndEpoch,
     Result,
@@ -131,7 +131,9 @@ def _next_start_ms(txn: Transaction, now_ms: int) -> int:
     return following_ms if now_ms < following_ms <= now_ms + SAME_CLOCK_MS else now_ms
 
 
-def end(txn: Transaction | None, request: EndTransaction, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
+def end(
+    txn: Transaction | None, request: EndTransaction, now_ms: int, *, has_batches: bool, fresh_id: int | None
+) -> Decision:
     """Commit or abort. Producers of transaction version 2 continue with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
@@ -184,7 +186,9 @@ def _repeated_answer(txn: Transaction) -> Decision:
     return Decision(result=Result(producer=ProducerIdAndEpoch(txn.producer_id, txn.epoch)))
 
 
-def _end_without_transaction(txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None) -> Decision:
+def _end_without_transaction(
+    txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None
+) -> Decision:
     """There is no transaction. Version 1 may repeat the last outcome; version 2 may abort, to be sure."""
     if not request.raises_epoch:
         same = txn.state is _COMPLETE[request.commit]
@@ -194,7 +198,9 @@ def _end_without_transaction(txn: Transaction, request: EndTransaction, now_ms: 
     return _end_with_next_epoch(txn, request, now_ms, fresh_id=fresh_id, ends=False)
 
 
-def _end_with_next_epoch(txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None, ends: bool) -> Decision:
+def _end_with_next_epoch(
+    txn: Transaction, request: EndTransaction, now_ms: int, *, fresh_id: int | None, ends: bool
+) -> Decision:
     raised = following = ProducerIdAndEpoch(txn.producer_id, txn.epoch + 1)
     before = NO_PRODUCER_ID
     if raised.epoch > EPOCH_EXHAUSTED:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from fixtures.log_world import append, batch, topic_of
 from fixtures.tables import have_tables
+from penstock.log.lines import SHORT_QUOTA
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import PlatformError, Unavailable
@@ -19,8 +20,7 @@ from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
-from penstock.log.lines import SHORT_QUOTA
-from penstock.log.produce import Judged
+from penstock.log.produce import ProduceValidation
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
@@ -430,7 +430,7 @@ async def test_a_time_out_in_the_last_epoch_takes_another_producer_id(world: Wor
     )  # fmt: skip
     await world.database.transaction(lambda: store.put(worn))
     await world.service.open()
-    last, topic = Producer(7, EPOCH_EXHAUSTED), topic_of(1, 2)
+    last, topic = ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), topic_of(1, 2)
     world.service._registry.add(topic)
     known, unknown = topic.partitions
     made = batch(producer_id=7, epoch=last.epoch, sequence=0)._replace(flags=TRANSACTIONAL | IMPLICIT)
@@ -446,14 +446,14 @@ async def test_a_time_out_in_the_last_epoch_takes_another_producer_id(world: Wor
     again = made._replace(base_sequence=1)
     errors = [one.error for one in await append(world.writer, (known, again), (unknown, made))]
     assert errors == [ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.INVALID_PRODUCER_ID_MAPPING]
-    judged = Judged(lambda batch: world.service.ownership(KEY, batch.producer_id))
+    validation = ProduceValidation(lambda batch: world.service.ownership(KEY, batch.producer_id))
     for partition in (known, unknown):
-        judged.add(partition, again)
+        validation.add(partition, again)
     told: list[list[ErrorCode]] = []
-    judged.submit(world.writer, lambda results: told.append([one.error for one in results]), None)
+    validation.submit(world.writer, lambda results: told.append([one.error for one in results]), None)
     assert told == [errors]
-    ended = await world.service.end(KEY, End(producer=last, commit=False, raises_epoch=True))
-    assert ended == Result(producer=Producer(cell.txn.producer_id, 0))
+    ended = await world.service.end(KEY, EndTransaction(producer=last, commit=False, raises_epoch=True))
+    assert ended == Result(producer=ProducerIdAndEpoch(cell.txn.producer_id, 0))
 
 
 async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a_rest() -> None:

@@ -14,8 +14,8 @@ from penstock.transactions.model import (
     NO_EPOCH,
     AddToTransaction,
     Decision,
-    EndTransaction,
     EndMarkers,
+    EndTransaction,
     InitProducerId,
     ProducerIdAndEpoch,
     Transaction,
@@ -38,7 +38,11 @@ WORN = replace(EMPTY, epoch=EPOCH_EXHAUSTED)
 
 
 def start(
-    txn: Transaction | None, expected: ProducerIdAndEpoch | None = None, *, has_batches: bool = False, fresh_id: int | None = 99
+    txn: Transaction | None,
+    expected: ProducerIdAndEpoch | None = None,
+    *,
+    has_batches: bool = False,
+    fresh_id: int | None = 99,
 ) -> Decision:
     """InitProducerId."""
     request = InitProducerId(timeout_ms=1_000, expected=expected)
@@ -77,7 +81,9 @@ def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool, fresh_id: 
         ),
     ],
 )  # fmt: skip
-def test_who_is_given_an_id(txn: Transaction | None, expected: ProducerIdAndEpoch | None, given: ProducerIdAndEpoch) -> None:
+def test_who_is_given_an_id(
+    txn: Transaction | None, expected: ProducerIdAndEpoch | None, given: ProducerIdAndEpoch
+) -> None:
     decision = start(txn, expected)
     assert decision.result.error is E.NONE
     assert decision.result.producer == given
@@ -88,7 +94,9 @@ def test_who_is_given_an_id(txn: Transaction | None, expected: ProducerIdAndEpoc
 
 
 @pytest.mark.parametrize("txn", [EMPTY, ONGOING, RAISED])
-@pytest.mark.parametrize("expected", [ProducerIdAndEpoch(7, 1), ProducerIdAndEpoch(8, 3), ProducerIdAndEpoch(8, EPOCH_EXHAUSTED)])
+@pytest.mark.parametrize(
+    "expected", [ProducerIdAndEpoch(7, 1), ProducerIdAndEpoch(8, 3), ProducerIdAndEpoch(8, EPOCH_EXHAUSTED)]
+)
 def test_who_is_not(txn: Transaction, expected: ProducerIdAndEpoch) -> None:
     decision = start(txn, expected)
     assert decision.result.error is E.PRODUCER_FENCED
@@ -148,7 +156,13 @@ def test_a_transaction_begins_after_the_one_before_it(passed_ms: int) -> None:
         begun = add(txn, AddToTransaction(producer=ME, groups=frozenset({"g"})), now_ms, has_batches=False).state
         assert begun is not None
         begins.append(begun.started_ms)
-        ended = end(begun, EndTransaction(producer=ME, commit=True, raises_epoch=False), now_ms, has_batches=False, fresh_id=None)
+        ended = end(
+            begun,
+            EndTransaction(producer=ME, commit=True, raises_epoch=False),
+            now_ms,
+            has_batches=False,
+            fresh_id=None,
+        )
         assert ended.state is not None
         txn = ended.state
     assert begins == sorted(set(begins))
@@ -266,19 +280,28 @@ def test_a_producer_whose_time_was_up_in_its_last_epoch_gets_another_id() -> Non
 
 
 @pytest.mark.parametrize("expected", [None, ProducerIdAndEpoch(7, EPOCH_EXHAUSTED)])
-def test_a_producer_that_was_replaced_is_fenced_while_its_successor_does_nothing(expected: ProducerIdAndEpoch | None) -> None:
+def test_a_producer_that_was_replaced_is_fenced_while_its_successor_does_nothing(
+    expected: ProducerIdAndEpoch | None,
+) -> None:
     """Kafka still knows it then, but only where transactions of version 2 are ended."""
     last, state = ProducerIdAndEpoch(7, EPOCH_EXHAUSTED), start(WORN, expected).state
     assert state is not None
     for commit in (True, False):
         assert finish(state, last, commit=commit).result.error is E.PRODUCER_FENCED
         assert finish(state, last, commit=commit, raises=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
-        for other in (ProducerIdAndEpoch(7, EPOCH_EXHAUSTED - 1), ProducerIdAndEpoch(7, EPOCH_MAX), ProducerIdAndEpoch(6, EPOCH_EXHAUSTED)):
+        for other in (
+            ProducerIdAndEpoch(7, EPOCH_EXHAUSTED - 1),
+            ProducerIdAndEpoch(7, EPOCH_MAX),
+            ProducerIdAndEpoch(6, EPOCH_EXHAUSTED),
+        ):
             assert finish(state, other, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
         for later in (replace(state, state=S.ONGOING), replace(state, epoch=1)):
             assert finish(later, last, commit=commit).result.error is E.INVALID_PRODUCER_ID_MAPPING
         assert finish(state, last, commit=commit, has_batches=True).result.error is E.INVALID_PRODUCER_ID_MAPPING
-    assert add(state, AddToTransaction(producer=last), NOW, has_batches=False).result.error is E.INVALID_PRODUCER_ID_MAPPING
+    assert (
+        add(state, AddToTransaction(producer=last), NOW, has_batches=False).result.error
+        is E.INVALID_PRODUCER_ID_MAPPING
+    )
 
 
 def test_who_leaves_a_transaction_in_its_last_epoch_to_the_next_is_replaced_before_that_begins() -> None:
