@@ -13,7 +13,7 @@ from penstock.agent import main
 from penstock.log import model, writer
 from penstock.transactions import store
 from penstock.transactions.cells import Cell
-from penstock.transactions.model import Ending
+from penstock.transactions.model import EndMarkers
 from penstock.transactions.service import TransactionService
 
 
@@ -35,7 +35,7 @@ def ends_miss_a_partition() -> None:
         first, *others = self.partitions_of(cell) or [None]
         write_markers(self, flush, Cell(cell.txn, dict.fromkeys(others)), ending)
         if first is not None:
-            opposite = Ending(ending.producer, commit=not ending.commit if others else ending.commit)
+            opposite = EndMarkers(ending.producer, commit=not ending.commit if others else ending.commit)
             write_markers(self, flush, Cell(cell.txn, {first: None}), opposite)
 
     TransactionService.write_markers = torn  # type: ignore[method-assign]
@@ -43,7 +43,7 @@ def ends_miss_a_partition() -> None:
 
 def producers_are_not_judged() -> None:
     """Batches that were sent again are appended again."""
-    writer.judge = lambda *args: None  # type: ignore[assignment]
+    writer.check_sequence = lambda *args: None  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

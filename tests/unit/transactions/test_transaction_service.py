@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from fixtures.log_world import append, batch, topic_of
 from fixtures.tables import have_tables
-from penstock.log.lines import SHORT_QUOTA
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import PlatformError, Unavailable
@@ -20,6 +19,7 @@ from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
+from penstock.log.fair_queue import SHORT_QUOTA
 from penstock.log.produce import ProduceValidation
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
