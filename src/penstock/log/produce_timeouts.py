@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from penstock.base.clock import Clock
-from penstock.base.complaints import Seldom
+from penstock.base.log_throttle import LogThrottle
 from penstock.log.answers import PendingAppend
 
 SCAN_INTERVAL_S = 1.0

@@ -742,7 +742,7 @@ class Writer:
         """Nothing was written: answer with a retriable error."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
-        if self._complaints.is_due(is_new=self._failed_in_a_row == 1):
+        if self._log_throttle.is_due(is_new=self._failed_in_a_row == 1):
             _log.error("a flush failed, its producers get a retriable error: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
         for share in flush.shares:

@@ -323,5 +323,5 @@ class DeadLetters:
             return False
 
     def _log_problem(self, name: PartitionName, what: str, problem: Exception | str) -> None:
-        if self._complaints.is_due():
+        if self._log_throttle.is_due():
             _log.error("dead letters of the share group %r %s: %s", name.group_id, what, problem)
