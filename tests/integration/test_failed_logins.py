@@ -40,7 +40,7 @@ class Told:
 
     def __init__(self, agent: Agent) -> None:
         self.attempts: list[Attempt] = []
-        agent.gate.listener = self
+        agent.sasl.listener = self
 
     def on_attempt(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -83,10 +83,10 @@ def answer(wire: Wire) -> SaslAuthenticateResponse:
 
 async def guess(agent: Agent, token: bytes = plain("wrong"), mechanism: str = "PLAIN") -> None:
     """Guess wrong, and hang up as soon as that has been found out."""
-    failed = agent.gate.stats.failed
+    failed = agent.sasl.stats.failed
     wire = await asyncio.to_thread(begin, agent, token, mechanism)
     async with asyncio.timeout(10):
-        while agent.gate.stats.failed == failed:
+        while agent.sasl.stats.failed == failed:
             await asyncio.sleep(0.01)
     wire.close()
 
@@ -125,8 +125,8 @@ async def test_guesses_on_many_connections_wait_for_each_other(agent: Agent) -> 
                 continue  # Nobody has looked at it, and so nobody says that it is wrong.
     assert set(told) == {ErrorCode.SASL_AUTHENTICATION_FAILED}
     assert FEW <= len(told) <= FEW + (time.monotonic() - began) / EVERY_S + 1
-    assert len(told) == agent.gate.stats.failed
-    assert agent.gate.stats.throttled == MANY - len(told) > 0
+    assert len(told) == agent.sasl.stats.failed
+    assert agent.sasl.stats.throttled == MANY - len(told) > 0
 
 
 async def test_nobody_is_kept_out_by_who_guesses_at_the_same_address(agent: Agent) -> None:
@@ -162,7 +162,7 @@ async def test_a_user_is_guessed_at_a_bounded_number_of_times_whatever_it_is_cal
         with await asyncio.to_thread(begin, agent, plain("right", name)) as wire, pytest.raises(ConnectionClosed):
             await asyncio.to_thread(answer, wire)
     assert await comes_in(agent, "bob") < PATIENCE_S
-    assert (agent.gate.stats.failed, agent.gate.stats.throttled) == (FEW, len(names))
+    assert (agent.sasl.stats.failed, agent.sasl.stats.throttled) == (FEW, len(names))
 
 
 async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:
@@ -178,8 +178,8 @@ async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:
         wire.send(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=b"\x01"))
         last = await asyncio.to_thread(answer, wire)
         assert last.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
-    assert (len(told.attempts), agent.gate.stats.failed) == (FEW + 1, FEW + 1)
-    assert agent.gate.stats.throttled == 0
+    assert (len(told.attempts), agent.sasl.stats.failed) == (FEW + 1, FEW + 1)
+    assert agent.sasl.stats.throttled == 0
 
 
 async def test_tokens_keep_nobody_waiting(agent: Agent) -> None:
@@ -189,7 +189,7 @@ async def test_tokens_keep_nobody_waiting(agent: Agent) -> None:
     assert await comes_in(agent, "alice") < EVERY_S
     for wire in wires:
         wire.close()
-    assert agent.gate.stats.throttled == 0
+    assert agent.sasl.stats.throttled == 0
 
 
 async def test_who_comes_by_ipv4_to_a_listener_of_ipv6_has_an_ipv4_address() -> None:

@@ -47,7 +47,7 @@ FOR_OTHERS = {
     *("asyncpg", "click", "cramjam", "crc32c", "cryptography", "joserfc", "prometheus_client", "re2", "yaml"),
     *("ctypes", "difflib", "email", "importlib.metadata", "importlib.resources", "shutil", "tempfile"),
     *("urllib.request", "uuid", "zipfile"),
-    *("penstock.agent.gate", "penstock.agent.web", "penstock.audit.model", "penstock.authorization.guards"),
+    *("penstock.agent.sasl", "penstock.agent.web", "penstock.audit.model", "penstock.authorization.guards"),
     *("penstock.groups.streams.transitions", "penstock.identity.service", "penstock.log.admin.topics"),
     *("penstock.log.shared_commit_path", "penstock.share.handlers", "penstock.storage.slabs"),
     *("penstock.telemetry.configs", "penstock.telemetry.handlers"),

@@ -37,12 +37,12 @@ from penstock.clusters.removal import ClusterRemoval
 from penstock.log.producer_ids import ProducerIds
 
 if TYPE_CHECKING:
-    from penstock.agent.gate import Gate
     from penstock.agent.parts import audit as audit_part
-    from penstock.agent.parts import gate as gate_part
+    from penstock.agent.parts import sasl as sasl_part
+    from penstock.agent.sasl import SaslServer
     from penstock.audit.service import AuditLog
 else:  # Of features that have to be asked for.
-    audit_part, gate_part = later("penstock.agent.parts.audit"), later("penstock.agent.parts.gate")
+    audit_part, sasl_part = later("penstock.agent.parts.audit"), later("penstock.agent.parts.sasl")
 
 
 class Agent:
@@ -58,7 +58,7 @@ class Agent:
         self.ports: Mapping[str, int] = {}
         """The ports of all listeners, by name."""
         self.ready = False
-        self.gate: Gate | None = None
+        self.sasl: SaslServer | None = None
         """Where clients authenticate, once it listens; None if nobody has to."""
         self.on_broken: Callable[[], None] = lambda: None
         """Called when a bug has stopped the writer: stop the agent, and start another."""
@@ -111,7 +111,7 @@ class Agent:
         self.brokers = brokers_of(runtime, stores, clusters)
         self.requests = open_requests(self)
         if any(listener.uses_sasl for listener in runtime.listeners):
-            self.gate = gate_part.open_gate(self)
+            self.sasl = sasl_part.open_sasl(self)
         self.server = open_server(self)
         log.writer.on_broken = self._on_writer_broken
         self.ports = listen(self)
@@ -133,8 +133,8 @@ class Agent:
         self.limits.quotas.on_change()
 
     def _on_revoked(self, credential_ids: Collection[str], asked_by: int) -> None:
-        if self.gate is not None:
-            self.gate.revoke(self.server.connections, credential_ids, asked_by)
+        if self.sasl is not None:
+            self.sasl.revoke(self.server.connections, credential_ids, asked_by)
 
     def _on_writer_broken(self) -> None:
         self.ready = False

@@ -127,7 +127,7 @@ def _quota_apis(handlers: Handlers) -> dict[int, Api]:
 
 
 def _identity_apis(handlers: Handlers) -> dict[int, Api]:
-    """SASL is spoken at the gate; what comes here of it comes from somebody who has passed it, or need not."""
+    """`sasl.py` speaks SASL; what comes here of it comes from somebody who is authenticated, or need not be."""
     identities, accounts, tokens = handlers.identities, handlers.accounts, handlers.tokens
     if identities is None or accounts is None or tokens is None:
         return {}

@@ -30,8 +30,8 @@ from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
     from penstock.agent.dispatch import Again
-    from penstock.agent.gate import Login
     from penstock.agent.listeners import Listener
+    from penstock.agent.sasl import Login
     from penstock.agent.server import Server
     from penstock.identity.model import Identity
 

@@ -78,9 +78,9 @@ def follow(agent: Agent) -> None:
 
     async def drop_revoked() -> None:
         """Close connections whose API key or token another agent has removed."""
-        gate = agent.gate
-        if gate is not None:
-            await agent.access.identities.drop_revoked(lambda: gate.credentials_in_use(agent.server.connections))
+        sasl = agent.sasl
+        if sasl is not None:
+            await agent.access.identities.drop_revoked(lambda: sasl.credentials_in_use(agent.server.connections))
 
     following = Following(
         agent.stores.database,

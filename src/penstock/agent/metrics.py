@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
-from penstock.agent.gate import GateStats
+from penstock.agent.sasl import SaslStats
 from penstock.agent.turns import TurnLoop
 from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.base.durations import BOUNDS_S, Durations
@@ -22,8 +22,8 @@ Reading = tuple[str, str, Callable[[Agent], float]]
 """A metric without labels: its name, what it says, and where it is read."""
 
 
-def _gate(agent: Agent) -> GateStats:
-    return GateStats() if agent.gate is None else agent.gate.stats
+def _sasl(agent: Agent) -> SaslStats:
+    return SaslStats() if agent.sasl is None else agent.sasl.stats
 
 
 _COUNTERS: tuple[Reading, ...] = (
@@ -38,18 +38,18 @@ _COUNTERS: tuple[Reading, ...] = (
     ("cold_reads", "Reads that memory could not serve.", lambda agent: agent.log.reader.cold_reads),
     ("cold_read_bytes", "Bytes of reads that memory could not serve.", lambda agent: agent.log.reader.cold_bytes),
     ("connections_accepted", "Connections accepted.", lambda agent: agent.server.accepted),
-    ("authentications", "Successful authentications.", lambda agent: _gate(agent).succeeded),
-    ("authentication_failures", "Failed authentications.", lambda agent: _gate(agent).failed),
+    ("authentications", "Successful authentications.", lambda agent: _sasl(agent).succeeded),
+    ("authentication_failures", "Failed authentications.", lambda agent: _sasl(agent).failed),
     (
         "authentications_throttled",
         "Authentication attempts that were not looked at: too many had failed from that address or for that name, or"
         " the database did not answer.",
-        lambda agent: _gate(agent).throttled,
+        lambda agent: _sasl(agent).throttled,
     ),
-    ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _gate(agent).prolonged),
+    ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _sasl(agent).prolonged),
     (
         "expired_sessions", "Connections closed because their SASL session expired.",
-        lambda agent: _gate(agent).expired,
+        lambda agent: _sasl(agent).expired,
     ),
     (
         "dead_letters", "Records of share groups that were written to a dead letter queue.",

@@ -54,7 +54,7 @@ NAME_LIMIT = FailureLimit(burst=1000, per_s=10.0)
 """More: the owner, connecting from a new network, queues with all guessers of that name anywhere."""
 LANES = 8
 MAX_WAIT_S = 20.0
-"""Clients wait for half a minute or longer, and so does the gate (`LOGIN_S`)."""
+"""Clients wait for half a minute or longer, and so does the server (`AUTHENTICATION_S`)."""
 TICK_S = 0.001
 MAX_BUDGETS = 10_000
 MAX_KNOWN = 20_000

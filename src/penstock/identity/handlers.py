@@ -1,5 +1,4 @@
-"""Kafka's credential APIs. SASL exchanges themselves are handled by the gate (agent/gate.py), before requests come
-here."""
+"""Kafka's credential APIs. SASL exchanges themselves are handled by `agent/sasl.py`, before requests come here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authorization on an agent: who may do what. Authentication is in `gate.py`."""
+"""Authorization on an agent: who may do what. Authentication is in `sasl.py`."""
 
 from __future__ import annotations
 

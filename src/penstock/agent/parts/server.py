@@ -40,7 +40,7 @@ def open_server(agent: Agent) -> Server:
         dispatch=requests.dispatcher,
         throttled_ms=agent.limits.throttles.on_connection,
         times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
-        admit=None if agent.gate is None else agent.gate.admit,
+        admit=None if agent.sasl is None else agent.sasl.admit,
         tenancy=agent.limits.tenancy,
         pending_bytes=lambda: log.writer.pending_bytes + requests.produce.decoding_bytes,
         pinned_bytes=log.pinned_bytes,

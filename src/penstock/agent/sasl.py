@@ -1,4 +1,4 @@
-"""The gate of listeners that ask for SASL: nothing is served before it is proven who asks.
+"""SASL, the server's side: nothing is served before it is proven who asks.
 
 Until then a connection may ask which versions there are, name a mechanism, and exchange messages of that mechanism,
 wrapped in SaslAuthenticate or, after a handshake of version 0, as they are. Anything else ends it, as in Kafka. Who
@@ -92,8 +92,8 @@ class Login:
 
 
 @dataclass(slots=True)
-class GateStats:
-    """What happened at the gate."""
+class SaslStats:
+    """How authentications ended."""
 
     succeeded: int = 0
     failed: int = 0
@@ -103,8 +103,8 @@ class GateStats:
     expired: int = 0
 
 
-class Gate:
-    """Lets connections in."""
+class SaslServer:
+    """Authenticates the connections of listeners that ask for it."""
 
     def __init__(
         self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
@@ -113,7 +113,7 @@ class Gate:
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
         self._penalties, self._guesses, self._tenancy = penalties, guesses, tenancy
         self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
-        self.stats = GateStats()
+        self.stats = SaslStats()
         self.listener: AttemptListener | None = None
 
     def admit(self, connection: Connection) -> None:

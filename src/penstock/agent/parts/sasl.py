@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from penstock.agent.gate import Gate
 from penstock.agent.parts.runtime import Runtime
+from penstock.agent.sasl import SaslServer
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
@@ -23,8 +23,8 @@ else:
     web = later("penstock.agent.web")
 
 
-def open_gate(agent: Agent) -> Gate:
-    """Build the gate, where clients authenticate."""
+def open_sasl(agent: Agent) -> SaslServer:
+    """Build what clients authenticate to."""
     runtime, clusters = agent.runtime, agent.clusters
     clock, randomness, settings = runtime.clock, runtime.randomness, runtime.settings
     delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
@@ -40,7 +40,7 @@ def open_gate(agent: Agent) -> Gate:
     )
     runtime.closing.push_async_callback(authenticator.close)
 
-    gate = Gate(
+    sasl = SaslServer(
         authenticator=authenticator,
         dispatch=agent.requests.dispatcher,
         clock=clock,
@@ -50,8 +50,8 @@ def open_gate(agent: Agent) -> Gate:
         max_session_ms=settings.whole("connections.max.reauth.ms"),
         tenancy=agent.limits.tenancy,
     )
-    gate.listener = agent.audit
-    return gate
+    sasl.listener = agent.audit
+    return sasl
 
 
 def _issuers(runtime: Runtime, clusters: Clusters) -> Mapping[str, Issuer]:
