@@ -28,7 +28,7 @@ async def agent() -> AsyncIterator[Agent]:
 async def test_more_than_fits_is_written_and_read_back(agent: Agent) -> None:
     """36 MB where recent batches have 24 MiB and waiting ones 16, and somebody takes no answer."""
     bounds = MemoryBounds.of(LEAST_BYTES)
-    assert agent.server.memory == bounds
+    assert agent.server.shared.memory == bounds
     values = [b"%d" % number * 300_000 for number in range(10, 10 + BATCHES)]
 
     def work() -> None:
@@ -46,7 +46,7 @@ async def test_more_than_fits_is_written_and_read_back(agent: Agent) -> None:
     await asyncio.to_thread(work)
     log = agent.log
     assert log.tail.size_bytes <= bounds.tail_bytes * 5 // 4 + 2 * bounds.tail_chunk_bytes
-    assert (log.writer.pending_bytes, agent.server.partial_bytes, agent.server.queued_bytes) == (0, 0, 0)
+    assert (log.writer.pending_bytes, agent.server.shared.partial_bytes, agent.server.shared.queued_bytes) == (0, 0, 0)
     shown = dict(line.rsplit(" ", 1) for line in exposition(agent).decode().splitlines() if line[0] != "#")
     for kind, most in bounds.kinds():
         assert float(shown[f'penstock_memory_max_bytes{{kind="{kind}"}}']) == most

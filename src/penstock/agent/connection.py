@@ -23,17 +23,18 @@ from collections.abc import Callable, Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
+from penstock.agent.listeners import Listener
+from penstock.agent.repeated_produce import RepeatedProduce
 from penstock.agent.sending import PREFETCH_S, Output, Uncached, drop_sent, send_first
+from penstock.agent.shared_io import SharedIo
+from penstock.agent.streams import Stream
 from penstock.agent.tls import TlsStream
 from penstock.base.context import RequestContext
+from penstock.identity.model import Identity
 from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
-    from penstock.agent.dispatch import Again
-    from penstock.agent.listeners import Listener
-    from penstock.agent.sasl import Login
-    from penstock.agent.server import Server
-    from penstock.identity.model import Identity
+    from penstock.agent.sasl_session import SaslSession
 
 SIZE = Struct(">i")
 OWN_MEMORY_FROM_BYTES = 16 * 1024
@@ -52,24 +53,18 @@ _HELD, _MUTED = 1, 2
 """Why requests have to wait."""
 _log = logging.getLogger(__name__)
 
+RequestHandler = Callable[["Connection", "bytes | memoryview"], None]
+"""Takes a frame of a connection, and answers it. Raises `Malformed` to end the connection."""
 
-class Stream(Protocol):
-    """What a connection needs of a socket. One that would have to wait raises `BlockingIOError`, as sockets do."""
 
-    def fileno(self) -> int:
-        """Its file descriptor."""
+class ConnectionOwner(Protocol):
+    """Keeps all connections, and is told what becomes of them."""
 
-    def recv_into(self, buffer: memoryview, /) -> int:
-        """Receive what is there, as far as it fits; 0 at the end."""
+    def count(self, connection: Connection, cluster_id: int) -> None:
+        """A connection is in a virtual cluster from now on."""
 
-    def send(self, data: Buffer, /) -> int:
-        """Send as much as can be; how much that was."""
-
-    def sendmsg(self, buffers: list[Buffer], /) -> int:
-        """Send as much of the buffers as can be; how much that was."""
-
-    def close(self) -> None:
-        """Hang up."""
+    def forget(self, connection: Connection) -> None:
+        """A connection ended."""
 
 
 class Slot:
@@ -88,17 +83,18 @@ class Connection:
 
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
-        "_muted_until", "_out", "_pending", "_prefetching", "_queue", "_queue_bytes", "_reader", "_server", "_slots",
-        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "correlation_id", "counted_in",
-        "fd", "host",
-        "identity", "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port",
-        "produces", "server_name", "software", "stalled_since", "task", "throttle_ms",
+        "_muted_until", "_out", "_owner", "_pending", "_prefetching", "_queue", "_queue_bytes", "_reader", "_shared",
+        "_slots", "_sock", "_writing", "answer", "authenticate_by", "cancel_wait", "closed", "connection_id",
+        "correlation_id", "counted_in", "fd", "host", "identity", "last_active", "listener", "max_frame_bytes",
+        "out_bytes", "port", "repeated_produce", "sasl", "server_name", "software", "stalled_since", "task",
+        "throttle_ms",
     )  # fmt: skip
 
     def __init__(
-        self, server: Server, sock: Stream, host: str, connection_id: int, listener: Listener, identity: Identity
-    ) -> None:
-        self._server, self._sock = server, sock
+        self, shared: SharedIo, owner: ConnectionOwner, answer: RequestHandler, sock: Stream, *, host: str,
+        connection_id: int, listener: Listener, identity: Identity,
+    ) -> None:  # fmt: skip
+        self._shared, self._owner, self._sock = shared, owner, sock
         self.fd = sock.fileno()
         self.host = host
         self.port = 0
@@ -115,13 +111,13 @@ class Connection:
         self.listener = listener
         self.identity = identity
         """Whose connection it is; nobody's before that is proven."""
-        self.answer = server.dispatch
+        self.answer = answer
         """Takes its requests: one who checks credentials, until they are proven and while they end."""
-        self.login: Login | None = None
+        self.sasl: SaslSession | None = None
         """How far the proof has come, on a listener that asks for one."""
-        self.must_log_in_by: float | None = None
+        self.authenticate_by: float | None = None
         """When it is closed if that is not proven by then."""
-        self.max_frame_bytes = server.max_frame_bytes
+        self.max_frame_bytes = shared.max_frame_bytes
         self._head = b""
         """The beginning of a small frame whose rest has not come."""
         self._frame: memoryview | None = None
@@ -145,30 +141,30 @@ class Connection:
         self._input_paused = False
         self._contexts: dict[tuple[int, str | None], RequestContext] = {}
         self.closed = False
-        self.produces: Again | None = None
+        self.repeated_produce: RepeatedProduce | None = None
         """What its last produce request looked like, if the next one can be read faster for it."""
         self.task: asyncio.Task[None] | None = None
         self.cancel_wait: Callable[[], None] | None = None
-        self.last_active = server.now()
+        self.last_active = shared.now()
         self.stalled_since: float | None = None
         """Since when responses wait for the client without any progress."""
         self._pending = sock.pending if isinstance(sock, TlsStream) else None
         self._reader = self._on_readable if self._pending is None else self._on_tls_readable
-        server.loop.add_reader(self.fd, self._reader)
+        shared.loop.add_reader(self.fd, self._reader)
         if self._pending is not None:
-            server.loop.call_soon(self._reader)
+            shared.loop.call_soon(self._reader)
 
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
         try:
-            server = self._server
+            shared = self._shared
             if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
                 # Only now that something has come: most clients send nothing before they have their large response.
                 self._pause_input()
                 return
-            is_short = server.pending_bytes() > server.pending_max_bytes
-            if (is_short or self._frame is not None) and server.holds_back(self):
+            is_short = shared.pending_bytes() > shared.pending_max_bytes
+            if (is_short or self._frame is not None) and shared.holds_back(self):
                 return
             if self._frame is not None:
                 self._receive_frame(self._frame)
@@ -190,10 +186,10 @@ class Connection:
             return
         self._on_readable()
         if not self.closed and not self._input_paused and self._pending is not None and self._pending():
-            self._server.loop.call_soon(self._on_tls_readable)
+            self._shared.loop.call_soon(self._on_tls_readable)
 
     def _receive_frames(self) -> None:
-        buffer, head = self._server.receive_buffer, self._head
+        buffer, head = self._shared.receive_buffer, self._head
         held = len(head)
         if held:
             buffer[:held] = head
@@ -205,7 +201,7 @@ class Connection:
         if not count:
             self.close()
             return
-        self.last_active = self._server.turn.began_s
+        self.last_active = self._shared.turn.began_s
         end = held + count
         position = 0
         self._head = b""
@@ -225,38 +221,38 @@ class Connection:
             self._head = bytes(buffer[position:end])
 
     def _begin_frame(self, size: int, received: memoryview) -> None:
-        self._frame = self._server.begin_frame(self, size)
+        self._frame = self._shared.begin_frame(self, size)
         self._frame_filled = len(received)
         self._frame[: len(received)] = received
-        self._server.partial_bytes += len(received)
+        self._shared.partial_bytes += len(received)
         self._check_kind(self._frame)
         self._note_progress()
         if self.answering:
             self._pause_input()
 
     def _note_progress(self) -> None:
-        self._frame_since, self._frame_base = self._server.now(), self._frame_filled
+        self._frame_since, self._frame_base = self._shared.now(), self._frame_filled
 
     def _receive_frame(self, frame: memoryview) -> None:
-        if self._frame_filled < 2 and len(frame) > self._server.max_other_bytes:
+        if self._frame_filled < 2 and len(frame) > self._shared.max_other_bytes:
             count = self._sock.recv_into(frame[self._frame_filled : 2])
         else:
             count = self._sock.recv_into(frame[self._frame_filled :])
         if not count:
             self.close()
             return
-        self.last_active = self._server.turn.began_s
+        self.last_active = self._shared.turn.began_s
         self._frame_filled += count
-        self._server.partial_bytes += count
+        self._shared.partial_bytes += count
         self._check_kind(frame)
         if self._frame_filled == len(frame):
             self._frame = None
-            self._server.end_frame(self, self._frame_filled)
+            self._shared.end_frame(self, self._frame_filled)
             self._on_frame(frame)
 
     def _check_kind(self, frame: memoryview) -> None:
         """Only records make a request really large; another one is refused before it costs memory."""
-        if len(frame) > self._server.max_other_bytes and self._frame_filled >= 2:
+        if len(frame) > self._shared.max_other_bytes and self._frame_filled >= 2:
             api_key = int.from_bytes(frame[:2])
             if api_key != _PRODUCE:
                 raise Malformed(f"{len(frame)} bytes for a request of API {api_key}, which carries no records")
@@ -266,11 +262,11 @@ class Connection:
         if self._busy or self._queue or self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
             self._queue.append(frame)
             self._queue_bytes += len(frame)
-            self._server.queued_bytes += len(frame)
+            self._shared.queued_bytes += len(frame)
             if (
                 len(self._queue) >= QUEUE_MAX_REQUESTS
                 or self._queue_bytes >= QUEUE_MAX_BYTES
-                or self._server.queue_is_full
+                or self._shared.queue_is_full
                 or self._is_full
             ):
                 self._pause_input()
@@ -294,7 +290,7 @@ class Connection:
     def refuse(self, why: object) -> None:
         """End the connection because of what the client sent, and say so: the client only sees it closed."""
         if not self.closed:
-            self._server.complaints.warn("connection %d from %s is closed: %s", self.connection_id, self.host, why)
+            self._shared.complaints.warn("connection %d from %s is closed: %s", self.connection_id, self.host, why)
             self.close()
 
     def context(self, api_version: int, client_id: str | None) -> RequestContext:
@@ -319,7 +315,7 @@ class Connection:
                 security_protocol=listener.protocol,
                 token_authenticated=identity.token_authenticated,
                 is_platform_admin=identity.is_platform_admin,
-                is_proven=self.must_log_in_by is None,
+                is_proven=self.authenticate_by is None,
                 api_version=api_version,
                 connection_id=self.connection_id,
             )
@@ -328,16 +324,16 @@ class Connection:
     def belongs_to(self, identity: Identity) -> None:
         """It is proven whose connection this is: it may send what anybody may."""
         self.identity = identity
-        self._server.count(self, identity.cluster_id)
-        self.produces = None
+        self._owner.count(self, identity.cluster_id)
+        self.repeated_produce = None
         self._contexts.clear()
-        self.max_frame_bytes = self._server.max_frame_bytes
-        self.must_log_in_by = None
+        self.max_frame_bytes = self._shared.max_frame_bytes
+        self.authenticate_by = None
 
     def introduce(self, software_name: str, software_version: str) -> None:
         """The client says what program it is. Nobody has to keep more of it than makes sense."""
         self.software = software_name[:SOFTWARE_MAX], software_version[:SOFTWARE_MAX]
-        self.produces = None
+        self.repeated_produce = None
         self._contexts.clear()
 
     @property
@@ -347,7 +343,7 @@ class Connection:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that belongs to this connection."""
-        return self._server.loop.create_task(work)
+        return self._shared.loop.create_task(work)
 
     @property
     def held(self) -> bool:
@@ -372,16 +368,16 @@ class Connection:
 
     def release_soon(self) -> None:
         """The same, but nothing is begun before the caller has returned."""
-        self._server.loop.call_soon(self.release)
+        self._shared.loop.call_soon(self.release)
 
     def _go_on(self) -> None:
         """Begin what was read ahead, as far as that may be, and read on."""
         if self._queue:
-            self.last_active = self._server.now()
+            self.last_active = self._shared.now()
         while self._queue and not self._busy and not self.closed and not self._is_full:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
-            self._server.queued_bytes -= len(frame)
+            self._shared.queued_bytes -= len(frame)
             self._dispatch(frame)
         self._resume_if_clear()
 
@@ -389,8 +385,8 @@ class Connection:
         """Begin and read nothing more for so long; what is under way is answered."""
         if self.closed:
             return
-        loop = self._server.loop
-        self._server.times.throttled.add(throttle_ms / 1000)
+        loop = self._shared.loop
+        self._shared.times.throttled.add(throttle_ms / 1000)
         until = loop.time() + throttle_ms / 1000
         if self._muted_until is not None:
             if self._muted_until.when() >= until:
@@ -410,7 +406,7 @@ class Connection:
     def _pause_input(self) -> None:
         if not self._input_paused and not self.closed:
             self._input_paused = True
-            self._server.loop.remove_reader(self.fd)
+            self._shared.loop.remove_reader(self.fd)
 
     def pause(self) -> None:
         """Read nothing more until `resume`."""
@@ -427,17 +423,17 @@ class Connection:
             self._input_paused
             and not self.closed
             and not self._busy & _MUTED
-            and not self._server.draining
+            and not self._shared.draining
             and not self._is_full
             and len(self._queue) < QUEUE_MAX_REQUESTS
             and self._queue_bytes < QUEUE_MAX_BYTES
-            and not (self._queue and self._server.queue_is_full)
+            and not (self._queue and self._shared.queue_is_full)
             and not (self._frame is not None and self.answering)
         ):
             self._input_paused = False
-            self._server.loop.add_reader(self.fd, self._reader)
+            self._shared.loop.add_reader(self.fd, self._reader)
             if self._pending is not None:
-                self._server.loop.call_soon(self._reader)
+                self._shared.loop.call_soon(self._reader)
 
     # ---- out -----------------------------------------------------------------------------------------------------
 
@@ -451,13 +447,13 @@ class Connection:
     def fill(self, slot: Slot, buffers: list[Buffer]) -> None:
         """A response is ready; it leaves once those before it have."""
         slot.buffers = buffers
-        server = self._server
-        times, took_s = server.times, server.now() - slot.since_s
+        shared = self._shared
+        times, took_s = shared.times, shared.now() - slot.since_s
         durations = times.answered[slot.key]
         durations.counts[int(took_s * 10_000).bit_length()] += 1
         durations.total_s += took_s
         if took_s > times.slow_s:
-            times.complain(self, slot.key, took_s)
+            times.complain(slot.key, took_s, self.client_id, self.host)
         slots, out = self._slots, self._out
         moved = False
         while slots and slots[0].buffers is not None:
@@ -467,7 +463,7 @@ class Connection:
                 self.out_bytes += sum(map(len, ready))
                 moved = True
         if moved and not self._writing:
-            server.send_soon(self)
+            shared.send_soon(self)
 
     @property
     def frame_bytes(self) -> int:
@@ -476,7 +472,7 @@ class Connection:
 
     def receives_slower(self, bytes_per_s: float, after_s: float) -> bool:
         """Whether its frame has come more slowly than that for so long, though it was read all the time."""
-        waited_s = self._server.now() - self._frame_since
+        waited_s = self._shared.now() - self._frame_since
         if self._frame is None or self._input_paused or waited_s < after_s:
             return False
         return self._frame_filled - self._frame_base < bytes_per_s * waited_s
@@ -491,13 +487,13 @@ class Connection:
         if self.closed or self._prefetching:
             return
         try:
-            self._send(self._server.now() if now is None else now)
+            self._send(self._shared.now() if now is None else now)
         except (BlockingIOError, InterruptedError):
             self._wait_writable()
         except Uncached:
             self._stop_writing()
             self._prefetching = True
-            self._server.loop.call_later(PREFETCH_S, self._send_prefetched)
+            self._shared.loop.call_later(PREFETCH_S, self._send_prefetched)
         except OSError:
             self.close()
 
@@ -507,7 +503,7 @@ class Connection:
             sent = send_first(self._sock, out, self.out_bytes, now)
             self.out_bytes -= sent
             if self.stalled_since is not None:
-                self._server.times.stalled.add(now - self.stalled_since)
+                self._shared.times.stalled.add(now - self.stalled_since)
                 self.stalled_since = None
             if drop_sent(out, sent):
                 self._wait_writable()
@@ -521,7 +517,7 @@ class Connection:
     def _stop_writing(self) -> None:
         if self._writing:
             self._writing = False
-            self._server.loop.remove_writer(self.fd)
+            self._shared.loop.remove_writer(self.fd)
 
     def _send_prefetched(self) -> None:
         self._prefetching = False
@@ -529,18 +525,18 @@ class Connection:
 
     def _wait_writable(self) -> None:
         if self.stalled_since is None:
-            self.stalled_since = self._server.now()
-            self._server.hurry()
+            self.stalled_since = self._shared.now()
+            self._shared.on_shortage()
         if not self._writing:
             self._writing = True
-            self._server.loop.add_writer(self.fd, self.send)
+            self._shared.loop.add_writer(self.fd, self.send)
 
     def close(self) -> None:
         """End the connection. What it waited for is given up; what it produced is still written."""
         if self.closed:
             return
         self.closed = True
-        loop = self._server.loop
+        loop = self._shared.loop
         if not self._input_paused:
             loop.remove_reader(self.fd)
         if self._writing:
@@ -550,8 +546,8 @@ class Connection:
             self._muted_until = None
         if self._frame is not None:
             self._frame = None
-            self._server.end_frame(self, self._frame_filled)
-        self._server.queued_bytes -= self._queue_bytes
+            self._shared.end_frame(self, self._frame_filled)
+        self._shared.queued_bytes -= self._queue_bytes
         self._queue_bytes = 0
         if self.cancel_wait is not None:
             self.cancel_wait()
@@ -562,4 +558,4 @@ class Connection:
         self._out.clear()
         self._queue.clear()
         self._sock.close()
-        self._server.forget(self)
+        self._owner.forget(self)

@@ -18,8 +18,8 @@ from typing import Any
 from penstock.agent import api_versions, long_requests
 from penstock.agent.apis import Api, Begin
 from penstock.agent.connection import Connection, Slot
+from penstock.agent.repeated_produce import RepeatedProduce
 from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
-from penstock.authorization.authorizer import Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -49,22 +49,7 @@ _PRODUCE = int(ApiKey.PRODUCE)
 _log = logging.getLogger(__name__)
 
 
-class Again(Grant):
-    """A producer that sends the same again and again: what its requests have in common, who it is, and what was found
-    out about it, whether it may do that among it. That is asked for anew when what it was found in has changed since.
-    """
-
-    __slots__ = ("client", "context", "shape", "version")
-
-    def __init__(self, shape: ProduceShape, context: RequestContext) -> None:
-        super().__init__()
-        self.shape, self.context = shape, context
-        self.client: Client | None = None
-        """Which limits count for it, as of that version of all limits."""
-        self.version = -1
-
-
-class AgainTicket:
+class RepeatedProduceTicket:
     """A produce request of one partition on its way."""
 
     __slots__ = ("_connection", "_shape", "_slot", "_taken")
@@ -126,8 +111,8 @@ class Dispatcher:
 
     def __call__(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Start answering one frame. Raises `Malformed` when the connection must end."""
-        again = connection.produces
-        if again is not None and self._produce_again(connection, again, frame):
+        repeated = connection.repeated_produce
+        if repeated is not None and self._produce_repeated(connection, repeated, frame):
             return
         plain = read_produce(frame) if long_requests.may_be_plain(frame) else None
         if plain is not None and len(plain.shares) <= long_requests.PRODUCED_AT_ONCE:
@@ -278,9 +263,9 @@ class Dispatcher:
         answer: list[Message] = [await beside(partial(long_requests.produced, request, results, throttle_ms))]
         await self._write_long(connection, beside, slot, ApiKey.PRODUCE, version, correlation_id, answer)
 
-    def _produce_again(self, connection: Connection, again: Again, frame: bytes | memoryview) -> bool:
+    def _produce_repeated(self, connection: Connection, repeated: RepeatedProduce, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
-        shape = again.shape
+        shape = repeated.shape
         if type(frame) is not bytes:
             return False
         taken = take(shape, frame)
@@ -290,16 +275,16 @@ class Dispatcher:
         connection.correlation_id = taken.correlation_id
         throttles, client, since_ms = self.throttles, None, 0.0
         if throttles is not None:
-            if again.version != throttles.version:
-                again.client, again.version = throttles.client(again.context), throttles.version
-            client, since_ms = again.client, self._clock.monotonic() * 1000
+            if repeated.version != throttles.version:
+                repeated.client, repeated.version = throttles.client(repeated.context), throttles.version
+            client, since_ms = repeated.client, self._clock.monotonic() * 1000
             assert client is not None
             throttle_ms = throttles.on_produce(client, len(frame), since_ms)
             if throttle_ms:
                 _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
-            again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
-            AgainTicket(connection, connection.open_slot(_PRODUCE), shape, taken), again, connection,
+            repeated.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
+            RepeatedProduceTicket(connection, connection.open_slot(_PRODUCE), shape, taken), repeated, connection,
         )  # fmt: skip
         if client is not None and client.time is not None:
             count_time(client, since_ms, self._clock.monotonic() * 1000)
@@ -311,7 +296,7 @@ class Dispatcher:
         context = connection.context(plain.version, plain.client_id)
         if type(frame) is bytes and len(plain.shares) == 1 and plain.transactional_id is None:
             shape = learn(frame)
-            connection.produces = None if shape is None else Again(shape, context)
+            connection.repeated_produce = None if shape is None else RepeatedProduce(shape, context)
         slot = connection.open_slot(_PRODUCE)
         counted = self._count_produce(connection, context, len(frame), tell=True)
         self._produce.handle_plain(

@@ -46,7 +46,7 @@ _COUNTERS: tuple[Reading, ...] = (
         " the database did not answer.",
         lambda agent: _sasl(agent).throttled,
     ),
-    ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _sasl(agent).prolonged),
+    ("reauthentications", "Successful re-authentications (KIP-368).", lambda agent: _sasl(agent).reauthenticated),
     (
         "expired_sessions", "Connections closed because their SASL session expired.",
         lambda agent: _sasl(agent).expired,
@@ -65,7 +65,7 @@ _GAUGES: tuple[Reading, ...] = (
     ("pending_bytes", "Accepted bytes that wait for a flush.", lambda agent: agent.log.writer.pending_bytes),
     (
         "partial_frame_bytes", "Bytes of requests that have arrived in part.",
-        lambda agent: agent.server.partial_bytes,
+        lambda agent: agent.server.shared.partial_bytes,
     ),
     ("tail_bytes", "Memory that holds recent batches.", lambda agent: agent.log.tail.size_bytes),
     ("encrypted_clusters", "Clusters that are encrypted, or were.", lambda agent: len(agent.keys.clusters)),
@@ -111,7 +111,7 @@ class _AgentCollector:
 
 def _durations(agent: Agent) -> Iterator[Metric]:
     """Where the time goes."""
-    times, loop, by_generation = agent.server.times, agent.server.loop, agent.collections.by_generation
+    times, loop, by_generation = agent.server.shared.times, agent.server.loop, agent.collections.by_generation
     answered = {
         ApiKey(key).name.lower(): durations for key, durations in times.answered.items() if durations.count
     }  # fmt: skip
@@ -161,7 +161,7 @@ def _memory(agent: Agent) -> Iterator[Metric]:
     pinned = log.tail.pinned_bytes + log.cold.pinned_bytes
     held = {
         "tail": log.tail.size_bytes - log.tail.pinned_bytes, "pending": log.writer.pending_bytes,
-        "partial": server.partial_bytes, "queued": server.queued_bytes,
+        "partial": server.shared.partial_bytes, "queued": server.shared.queued_bytes,
         "cold": log.cold.size_bytes - log.cold.pinned_bytes, "pinned": pinned, "unread": server.unread_bytes,
     }  # fmt: skip
     for name, text, values in (

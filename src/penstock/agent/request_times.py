@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
 from penstock.base.durations import Durations
 from penstock.base.log_throttle import LogThrottle
 from penstock.wire.api_keys import ApiKey
-
-if TYPE_CHECKING:
-    from penstock.agent.connection import Connection
 
 COMPLAIN_EVERY_S = 10.0
 """How often the log tells of a slow request."""
@@ -40,7 +36,7 @@ class RequestTimes:
         """From where on the log tells of a request."""
         self._last_flush, self._seldom, self._left_out = last_flush, LogThrottle(clock, COMPLAIN_EVERY_S), 0
 
-    def complain(self, connection: Connection, key: int, took_s: float) -> None:
+    def complain(self, key: int, took_s: float, client_id: str | None, host: str) -> None:
         """A request took longer than that: say so, and where the time went, unless it was said of another just now."""
         if key in WAITING:
             return
@@ -51,6 +47,6 @@ class RequestTimes:
         more = f"; {self._left_out} more since the last such line" if self._left_out else ""
         self._left_out = 0
         _log.warning(
-            "%s of client %r at %s took %.0f ms%s%s", ApiKey(key).name, (connection.client_id or "")[:NAME_MAX],
-            connection.host, 1000 * took_s, where, more,
+            "%s of client %r at %s took %.0f ms%s%s", ApiKey(key).name, (client_id or "")[:NAME_MAX], host,
+            1000 * took_s, where, more,
         )  # fmt: skip

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
-from enum import Enum, auto
+from collections.abc import Collection, Iterable
 from math import inf
 from typing import Any
 
-from penstock.agent.connection import SIZE, Connection, Slot
+from penstock.agent.connection import SIZE, Connection, RequestHandler, Slot
+from penstock.agent.sasl_session import SaslSession, SaslStage
 from penstock.agent.tenancy import Tenancy
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ HANDSHAKE_VERSIONS = range(2)
 AUTHENTICATE_VERSIONS = range(3)
 WRAPPED_SINCE = 1
 """From this version of SaslHandshake on, messages are wrapped in SaslAuthenticate."""
-LOGIN_S = 30.0
+AUTHENTICATION_S = 30.0
 """How long a connection may take to prove itself."""
 REAUTHENTICATION_PAUSE_S = 1.0
 MAX_VERSION_REQUESTS = 4
@@ -50,45 +50,6 @@ MAX_ID_CHARS = 64
 GONE = "Authentication failed: Invalid username or password"
 """What those are told whose virtual cluster is being deleted: the same as those of one that was."""
 _log = logging.getLogger(__name__)
-
-Dispatch = Callable[[Connection, "bytes | memoryview"], None]
-
-
-class Stage(Enum):
-    """What is expected next."""
-
-    HANDSHAKE = auto()
-    TOKEN = auto()
-    DONE = auto()
-
-
-@dataclass(slots=True)
-class Login:
-    """How far a connection has come."""
-
-    cluster_id: int
-    """The virtual cluster in which names are looked up that do not say so themselves."""
-    is_bound: bool = False
-    """Whether nobody of another one can log in here."""
-    stage: Stage = Stage.HANDSHAKE
-    version_requests: int = 0
-    mechanism: str = ""
-    is_wrapped: bool = False
-    exchange: SaslExchange | None = None
-    prolongs: bool = False
-    """Whether it belongs to somebody already, and only proves so again."""
-    spoilt: str | None = None
-    """Why the next message fails whatever it is."""
-    subject: bytes = b""
-    """A hash of whom or what its client claims, once it has."""
-    looked_s: float = 0.0
-    """When what it sent last began to be looked at."""
-    ends_s: float | None = None
-    """When the session ends, by the monotonic clock."""
-    proven: Identity | None = None
-    """Whom it was proven to be, wherever that one has gone since."""
-    prolonged_s: float | None = None
-    """When it was last begun to prove it again."""
 
 
 @dataclass(slots=True)
@@ -99,7 +60,7 @@ class SaslStats:
     failed: int = 0
     throttled: int = 0
     """Attempts that nobody looked at."""
-    prolonged: int = 0
+    reauthenticated: int = 0
     expired: int = 0
 
 
@@ -107,7 +68,7 @@ class SaslServer:
     """Authenticates the connections of listeners that ask for it."""
 
     def __init__(
-        self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
+        self, *, authenticator: Authenticator, dispatch: RequestHandler, clock: Clock, penalties: Penalties,
         guesses: GuessLimiter, max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
     ) -> None:  # fmt: skip
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
@@ -119,113 +80,118 @@ class SaslServer:
     def admit(self, connection: Connection) -> None:
         """A connection begins."""
         if connection.listener.uses_sasl:
-            connection.login = Login(cluster_id=connection.identity.cluster_id, is_bound=connection.identity.is_bound)
-            connection.answer = self._before
+            identity = connection.identity
+            connection.sasl = SaslSession(cluster_id=identity.cluster_id, is_bound=identity.is_bound)
+            connection.answer = self._on_unauthenticated
             connection.max_frame_bytes = self._max_receive_bytes
-            connection.must_log_in_by = self._clock.monotonic() + LOGIN_S
+            connection.authenticate_by = self._clock.monotonic() + AUTHENTICATION_S
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
-    def _before(self, connection: Connection, frame: bytes | memoryview) -> None:
+    def _on_unauthenticated(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Take a frame of somebody who has not proven anything yet. Raises `Malformed` to end the connection."""
-        login = connection.login
-        assert login is not None
-        if login.stage is Stage.TOKEN and not login.is_wrapped:
-            self._begin_step(connection, login, bytes(frame), _Raw())
+        session = connection.sasl
+        assert session is not None
+        if session.stage is SaslStage.TOKEN and not session.is_wrapped:
+            self._begin_step(connection, session, bytes(frame), _RawTokens())
             return
         header = codec.read_request_header(frame, 0)
         key, version = header.api_key, header.api_version
-        if login.stage is Stage.TOKEN:
+        if session.stage is SaslStage.TOKEN:
             if key != ApiKey.SASL_AUTHENTICATE or version not in AUTHENTICATE_VERSIONS:
                 raise Malformed(f"API {key} v{version} is asked for in the middle of authentication")
             request = codec.read_request(key, version, frame, header.body)
-            self._begin_step(connection, login, bytes(request.auth_bytes), _Wrapped(version, header.correlation_id))
-        elif key == ApiKey.API_VERSIONS and login.version_requests < MAX_VERSION_REQUESTS and not login.prolongs:
-            login.version_requests += 1
+            wrapping = _WrappedTokens(version, header.correlation_id)
+            self._begin_step(connection, session, bytes(request.auth_bytes), wrapping)
+        elif key == ApiKey.API_VERSIONS and self._may_ask_versions(session):
+            session.version_requests += 1
             self._dispatch(connection, frame)
         elif key == ApiKey.SASL_HANDSHAKE and version in HANDSHAKE_VERSIONS:
             request = codec.read_request(key, version, frame, header.body)
-            self._shake_hands(connection, login, version, header.correlation_id, str(request.mechanism))
+            self._shake_hands(connection, session, version, header.correlation_id, str(request.mechanism))
         else:
             raise Malformed(f"API {key} v{version} is asked for before authentication")
 
-    def _during(self, connection: Connection, frame: bytes | memoryview) -> None:
+    def _may_ask_versions(self, session: SaslSession) -> bool:
+        return session.version_requests < MAX_VERSION_REQUESTS and not session.reauthenticates
+
+    def _on_expiring(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Take a frame of a session that ends by itself."""
-        login = connection.login
-        assert login is not None
+        session = connection.sasl
+        assert session is not None
         now = self._clock.monotonic()
-        if int.from_bytes(frame[:2]) == ApiKey.SASL_HANDSHAKE and self._may_prolong(login, now):
-            login.stage, login.prolongs, login.prolonged_s = Stage.HANDSHAKE, True, now
-            connection.produces = None
-            connection.answer = self._before
-            connection.must_log_in_by = now + LOGIN_S
-            self._before(connection, frame)
-        elif login.ends_s is not None and now > login.ends_s:
+        if int.from_bytes(frame[:2]) == ApiKey.SASL_HANDSHAKE and self._may_reauthenticate(session, now):
+            session.stage, session.reauthenticates, session.reauthenticated_s = SaslStage.HANDSHAKE, True, now
+            connection.repeated_produce = None
+            connection.answer = self._on_unauthenticated
+            connection.authenticate_by = now + AUTHENTICATION_S
+            self._on_unauthenticated(connection, frame)
+        elif session.ends_s is not None and now > session.ends_s:
             self.stats.expired += 1
             raise Malformed("its session has ended, and it did not authenticate again")
         else:
             self._dispatch(connection, frame)
 
-    def _may_prolong(self, login: Login, now: float) -> bool:
-        return login.prolonged_s is None or now - login.prolonged_s >= REAUTHENTICATION_PAUSE_S
+    def _may_reauthenticate(self, session: SaslSession, now: float) -> bool:
+        return session.reauthenticated_s is None or now - session.reauthenticated_s >= REAUTHENTICATION_PAUSE_S
 
     def _shake_hands(
-        self, connection: Connection, login: Login, version: int, correlation_id: int, mechanism: str
+        self, connection: Connection, session: SaslSession, version: int, correlation_id: int, mechanism: str
     ) -> None:
         offered = connection.listener.mechanisms
         response = SaslHandshakeResponse(mechanisms=list(offered))
-        login.is_wrapped = login.is_wrapped or version >= WRAPPED_SINCE
+        session.is_wrapped = session.is_wrapped or version >= WRAPPED_SINCE
         if mechanism not in offered:
             response.error_code = ErrorCode.UNSUPPORTED_SASL_MECHANISM
             answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
             slot = connection.open_slot(ApiKey.SASL_HANDSHAKE)
-            login.mechanism = ""
-            self._tell(connection, login, message="The mechanism is not offered.")
-            login.looked_s = self._clock.monotonic()
+            session.mechanism = ""
+            self._report(connection, session, message="The mechanism is not offered.")
+            session.looked_s = self._clock.monotonic()
             why = f"mechanism {mechanism[:64]!r} is not offered"
-            self._wait(connection, self._fail(connection, login, slot, answer, why))
+            self._run(connection, self._fail(connection, session, slot, answer, why))
             return
-        if login.prolongs and mechanism != login.mechanism:
-            login.spoilt = (
+        if session.reauthenticates and mechanism != session.mechanism:
+            session.doomed = (
                 f"SASL mechanism '{mechanism}' requested by client is not supported for re-authentication of mechanism"
-                f" '{login.mechanism}'"
+                f" '{session.mechanism}'"
             )
         else:
-            login.mechanism = mechanism
-            login.exchange = self._authenticator.begin(
-                mechanism, login.cluster_id, is_bound=login.is_bound, listener=connection.listener.name
+            session.mechanism = mechanism
+            session.exchange = self._authenticator.begin(
+                mechanism, session.cluster_id, is_bound=session.is_bound, listener=connection.listener.name
             )
-        login.stage = Stage.TOKEN
+        session.stage = SaslStage.TOKEN
         answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
         connection.fill(connection.open_slot(ApiKey.SASL_HANDSHAKE), answer)
 
     # ---- proofs --------------------------------------------------------------------------------------------------
 
-    def _begin_step(self, connection: Connection, login: Login, token: bytes, wrapping: Wrapping) -> None:
+    def _begin_step(self, connection: Connection, session: SaslSession, token: bytes, wrapping: Wrapping) -> None:
         slot = connection.open_slot(ApiKey.SASL_AUTHENTICATE)
-        self._wait(connection, self._step(connection, login, slot, token, wrapping))
+        self._run(connection, self._step(connection, session, slot, token, wrapping))
 
-    def _wait(self, connection: Connection, work: Any) -> None:
+    def _run(self, connection: Connection, work: Any) -> None:
         connection.hold()
         connection.task = connection.spawn(work)
 
     async def _step(
-        self, connection: Connection, login: Login, slot: Slot, token: bytes, wrapping: Wrapping
+        self, connection: Connection, session: SaslSession, slot: Slot, token: bytes, wrapping: Wrapping
     ) -> None:  # fmt: skip
-        login.looked_s = self._clock.monotonic()
+        session.looked_s = self._clock.monotonic()
         try:
-            step = await self._look(connection, login, token)
-            if login.exchange is not None and login.exchange.failure is not None:
+            step = await self._evaluate(connection, session, token)
+            if session.exchange is not None and session.exchange.failure is not None:
                 # The client has a message more before it is told; it may as well hang up now.
-                self._tell(connection, login, message=login.exchange.failure)
-                await self._pay(connection, login)
+                self._report(connection, session, message=session.exchange.failure)
+                await self._penalize(connection, session)
         except Denied as denied:
-            answer, why = wrapping.failure(self._told(login, denied)), f"{login.mechanism}: {denied}"
-            if login.exchange is not None and login.exchange.failure is not None:
-                self._turn_away(connection, slot, answer, why)
+            answer, why = wrapping.failure(self._error_message(session, denied)), f"{session.mechanism}: {denied}"
+            if session.exchange is not None and session.exchange.failure is not None:
+                self._reject(connection, slot, answer, why)
             else:
-                self._tell(connection, login, message=str(denied))
-                await self._fail(connection, login, slot, answer, why)
+                self._report(connection, session, message=str(denied))
+                await self._fail(connection, session, slot, answer, why)
         except PlatformError as problem:
             # The client tries again on another connection: nothing was found out about its credentials.
             self.stats.throttled += 1
@@ -234,35 +200,35 @@ class SaslServer:
             _log.exception("authentication failed")
             connection.close()
         else:
-            if step.identity is not None and not login.prolongs and not connection.closed:
+            if step.identity is not None and not session.reauthenticates and not connection.closed:
                 refusal = self._tenancy.refusal(step.identity.cluster_id)
                 if refusal is not None:
-                    self._tell(connection, login, step.identity)
+                    self._report(connection, session, step.identity)
                     connection.pause()
                     await asyncio.sleep(self._tenancy.turn_away_s())
                     connection.refuse(refusal)
             if not connection.closed:
-                lifetime_ms = 0 if step.identity is None else self._let_in(connection, login, step.identity)
+                lifetime_ms = 0 if step.identity is None else self._authenticated(connection, session, step.identity)
                 connection.fill(slot, wrapping.success(step.token, lifetime_ms))
                 connection.release()
 
-    async def _look(self, connection: Connection, login: Login, token: bytes) -> SaslStep:
+    async def _evaluate(self, connection: Connection, session: SaslSession, token: bytes) -> SaslStep:
         """Take a client's message, once it may be looked at. Raises `Denied` if it proves the wrong thing."""
-        if login.spoilt is not None:
-            raise Denied(login.spoilt)
-        assert login.exchange is not None
-        guess = login.exchange.guess(token)
+        if session.doomed is not None:
+            raise Denied(session.doomed)
+        assert session.exchange is not None
+        guess = session.exchange.guess(token)
         if guess is None:
-            step = await self._prove(login, login.exchange, token)
+            step = await self._prove(session, session.exchange, token)
             assert step is not None  # What cannot be guessed is not another guess.
             return step
-        login.subject = guess.subject
+        session.subject = guess.subject
         permit, outcome = await self._guesses.acquire(connection.host, guess), AttemptOutcome.FAILED
         try:
-            login.looked_s = self._clock.monotonic()
-            step = await self._prove(login, login.exchange, token)
+            session.looked_s = self._clock.monotonic()
+            step = await self._prove(session, session.exchange, token)
             if step is None:
-                step = await self._look(connection, login, token)  # What it costs to fail, it costs twice.
+                step = await self._evaluate(connection, session, token)  # What it costs to fail, it costs twice.
             if step.identity is not None:
                 outcome = AttemptOutcome.SUCCEEDED
             return step
@@ -273,45 +239,47 @@ class SaslServer:
         finally:
             self._guesses.release(permit, outcome)
 
-    async def _prove(self, login: Login, exchange: SaslExchange, token: bytes) -> SaslStep | None:
+    async def _prove(self, session: SaslSession, exchange: SaslExchange, token: bytes) -> SaslStep | None:
         step = await exchange.step(token)
         if step is not None and step.identity is not None:
-            _check_same(login, step.identity)
+            _check_same(session, step.identity)
             if not self._tenancy.is_open(step.identity.cluster_id):
                 raise Denied(GONE)
         return step
 
-    def _told(self, login: Login, denied: Denied) -> str:
+    def _error_message(self, session: SaslSession, denied: Denied) -> str:
         if isinstance(denied, InvalidCredentials):
-            what = "re-authentication" if login.prolongs else "authentication"
+            what = "re-authentication" if session.reauthenticates else "authentication"
             return (
-                f"Authentication failed during {what} due to invalid credentials with SASL mechanism {login.mechanism}"
+                f"Authentication failed during {what} due to invalid credentials with SASL mechanism"
+                f" {session.mechanism}"
             )
         return str(denied)
 
-    def _let_in(self, connection: Connection, login: Login, identity: Identity) -> int:
+    def _authenticated(self, connection: Connection, session: SaslSession, identity: Identity) -> int:
         """It is proven whose connection this is; how long that holds, in ms, 0 for as long as it lasts."""
-        self._penalties.succeeded(connection.host, login.subject)
-        self._tell(connection, login, identity)
-        if login.prolongs:
-            self.stats.prolonged += 1
+        self._penalties.succeeded(connection.host, session.subject)
+        self._report(connection, session, identity)
+        if session.reauthenticates:
+            self.stats.reauthenticated += 1
         else:
             self.stats.succeeded += 1
         whose = identity
-        if login.prolongs:
+        if session.reauthenticates:
             # It stays where it has gone since. But a token is no way to more tokens, whatever it prolongs.
             whose = replace(
                 connection.identity, token_authenticated=identity.token_authenticated,
                 credential_id=identity.credential_id,
             )  # fmt: skip
         connection.belongs_to(whose)
-        login.stage, login.exchange, login.prolongs, login.proven = Stage.DONE, None, False, identity
+        session.stage, session.exchange = SaslStage.DONE, None
+        session.reauthenticates, session.proven = False, identity
         lifetime_ms = self._lifetime_ms(identity)
         if lifetime_ms is None:
             connection.answer = self._dispatch
             return 0
-        login.ends_s = self._clock.monotonic() + lifetime_ms / 1000
-        connection.answer = self._during
+        session.ends_s = self._clock.monotonic() + lifetime_ms / 1000
+        connection.answer = self._on_expiring
         return lifetime_ms
 
     def _lifetime_ms(self, identity: Identity) -> int | None:
@@ -322,17 +290,17 @@ class SaslServer:
             limits.append(max(0, identity.expires_ms - self._clock.now_ms()))
         return min(limits) if limits else None
 
-    def _tell(
-        self, connection: Connection, login: Login, identity: Identity | None = None, *, message: str = ""
+    def _report(
+        self, connection: Connection, session: SaslSession, identity: Identity | None = None, *, message: str = ""
     ) -> None:
         if self.listener is None:
             return
-        protocol, exchange = connection.listener.protocol, login.exchange
+        protocol, exchange = connection.listener.protocol, session.exchange
         self.listener.on_attempt(
             Attempt(
-                mechanism=f"{protocol}/{login.mechanism}" if login.mechanism else protocol,
+                mechanism=f"{protocol}/{session.mechanism}" if session.mechanism else protocol,
                 client_host=connection.host, connection_id=connection.connection_id,
-                cluster_id=login.cluster_id, identity=identity, message=message,
+                cluster_id=session.cluster_id, identity=identity, message=message,
                 claimed=None if exchange is None else exchange.claimed,
                 is_unknown=exchange is not None and exchange.is_unknown,
             )
@@ -342,48 +310,48 @@ class SaslServer:
         """The API keys and tokens by which somebody has come in, or is about to."""
         found = set[str]()
         for connection in connections:
-            if connection.login is not None:
-                found.update(one for one in _credentials_of(connection.login) if len(one) <= MAX_ID_CHARS)
+            if connection.sasl is not None:
+                found.update(one for one in _credentials_of(connection.sasl) if len(one) <= MAX_ID_CHARS)
         return found
 
     def revoke(self, connections: Iterable[Connection], credential_ids: Collection[str], asked_by: int) -> None:
         """API keys or tokens are no good any more: who has come in by one of them, or is about to, goes. Whoever asked
         for it by one of them is answered before."""
         for connection in connections:
-            login = connection.login
-            if login is None or _credentials_of(login).isdisjoint(credential_ids) or login.ends_s == -inf:
+            session = connection.sasl
+            if session is None or _credentials_of(session).isdisjoint(credential_ids) or session.ends_s == -inf:
                 continue
             if connection.connection_id == asked_by:
-                login.ends_s = -inf
-                connection.answer = self._during
+                session.ends_s = -inf
+                connection.answer = self._on_expiring
             else:
                 connection.refuse("what it came in by was deleted")
 
     # ---- failures ------------------------------------------------------------------------------------------------
 
     async def _fail(
-        self, connection: Connection, login: Login, slot: Slot, answer: list[Buffer] | None, why: str
+        self, connection: Connection, session: SaslSession, slot: Slot, answer: list[Buffer] | None, why: str
     ) -> None:
         """Answer in vain, and not at once."""
-        await self._pay(connection, login)
-        self._turn_away(connection, slot, answer, why)
+        await self._penalize(connection, session)
+        self._reject(connection, slot, answer, why)
 
-    async def _pay(self, connection: Connection, login: Login) -> None:
+    async def _penalize(self, connection: Connection, session: SaslSession) -> None:
         """Count a failure, and wait: the longer, the more often the same has failed."""
         self.stats.failed += 1
-        spent_s = self._clock.monotonic() - login.looked_s
-        wait_s = self._penalties.failed(connection.host, login.subject, spent_s=spent_s)
+        spent_s = self._clock.monotonic() - session.looked_s
+        wait_s = self._penalties.failed(connection.host, session.subject, spent_s=spent_s)
         connection.pause()
         await asyncio.sleep(wait_s)
 
-    def _turn_away(self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str) -> None:
+    def _reject(self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str) -> None:
         if answer is not None and not connection.closed:
             connection.fill(slot, answer)
             connection.send()
         connection.refuse(f"it is not authenticated: {why}")
 
 
-class _Raw:
+class _RawTokens:
     """Messages as they are, each after its size."""
 
     def success(self, token: bytes, lifetime_ms: int) -> list[Buffer]:
@@ -394,7 +362,7 @@ class _Raw:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wrapped:
+class _WrappedTokens:
     """Messages in SaslAuthenticate."""
 
     version: int
@@ -412,22 +380,22 @@ class _Wrapped:
         return codec.encode_response(ApiKey.SASL_AUTHENTICATE, self.version, self.correlation_id, response)
 
 
-Wrapping = _Raw | _Wrapped
+Wrapping = _RawTokens | _WrappedTokens
 
 
-def _credentials_of(login: Login) -> set[str]:
+def _credentials_of(session: SaslSession) -> set[str]:
     """The API key or token that a connection is authenticated by, and the one that it is being authenticated by."""
     found = set[str]()
-    if login.exchange is not None and login.exchange.credential_id is not None:
-        found.add(login.exchange.credential_id)
-    if login.proven is not None and login.proven.credential_id is not None:
-        found.add(login.proven.credential_id)
+    if session.exchange is not None and session.exchange.credential_id is not None:
+        found.add(session.exchange.credential_id)
+    if session.proven is not None and session.proven.credential_id is not None:
+        found.add(session.proven.credential_id)
     return found
 
 
-def _check_same(login: Login, now: Identity) -> None:
-    before = login.proven
-    if not login.prolongs or before is None:
+def _check_same(session: SaslSession, now: Identity) -> None:
+    before = session.proven
+    if not session.reauthenticates or before is None:
         return
     if before.principal == now.principal and before.cluster_id != now.cluster_id:
         raise Denied("Cannot change clusters during re-authentication")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 from collections import deque
 from itertools import islice
-from typing import Protocol
 
+from penstock.agent.streams import Stream
 from penstock.storage.pieces import FilePiece
 from penstock.wire.primitives import Buffer
 
@@ -26,39 +26,31 @@ _IOV_MAX = 512
 _JOIN_BELOW_BYTES = 64 * 1024
 
 
-class Sink(Protocol):
-    """What is needed to send."""
-
-    def fileno(self) -> int: ...
-    def send(self, data: Buffer, /) -> int: ...
-    def sendmsg(self, buffers: list[Buffer], /) -> int: ...
-
-
 class Uncached(Exception):
     """What is sent next has to be read from a disk first, which the kernel was asked to do."""
 
 
-def send_first(sink: Sink, out: Output, out_bytes: int, now: float) -> int:
+def send_first(stream: Stream, out: Output, out_bytes: int, now: float) -> int:
     """Send what comes first, as much of it as one call can; how much that was. `now` is in seconds."""
     first = out[0]
     if isinstance(first, FilePiece):
-        return _send_piece(sink, first, out, now)
+        return _send_piece(stream, first, out, now)
     if len(out) == 1:
-        return sink.send(first)
+        return stream.send(first)
     buffers: list[Buffer] = []
     for waiting in islice(out, _IOV_MAX):
         if isinstance(waiting, FilePiece):
             break
         buffers.append(waiting)
-    if len(buffers) < len(out) and isinstance(out[len(buffers)], FilePiece) and type(sink) is socket.socket:
+    if len(buffers) < len(out) and isinstance(out[len(buffers)], FilePiece) and type(stream) is socket.socket:
         # What stands before a file's bytes need not wake the client by itself.
-        return sink.sendmsg(buffers, (), socket.MSG_MORE)
+        return stream.sendmsg(buffers, (), socket.MSG_MORE)
     if len(buffers) == len(out) and out_bytes < _JOIN_BELOW_BYTES:
         joined = b"".join(buffers)
         out.clear()
         out.append(joined)
-        return sink.send(joined)
-    return sink.sendmsg(buffers)
+        return stream.send(joined)
+    return stream.sendmsg(buffers)
 
 
 def drop_sent(out: Output, sent: int) -> bool:
@@ -71,10 +63,10 @@ def drop_sent(out: Output, sent: int) -> bool:
     return bool(sent)
 
 
-def _send_piece(sink: Sink, piece: FilePiece, out: Output, now: float) -> int:
-    if type(sink) is not socket.socket:
+def _send_piece(stream: Stream, piece: FilePiece, out: Output, now: float) -> int:
+    if type(stream) is not socket.socket:
         loaded = out[0] = piece.load()
-        return sink.send(loaded)
+        return stream.send(loaded)
     if piece.seen_cached_at is None or now - piece.seen_cached_at > CACHED_FOR_S:
         if piece.is_cached():
             piece.seen_cached_at = now
@@ -82,4 +74,4 @@ def _send_piece(sink: Sink, piece: FilePiece, out: Output, now: float) -> int:
             # Its client was so slow that the kernel has dropped it.
             piece.prefetch()
             raise Uncached
-    return piece.send_to(sink.fileno())
+    return piece.send_to(stream.fileno())

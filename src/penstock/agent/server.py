@@ -1,16 +1,13 @@
-"""The Kafka listeners: accepts connections, shares memory among them, and keeps it bounded.
+"""The Kafka listeners: accepts connections, and closes those that must not stay.
 
-Bounds: a frame's size, the bytes of frames that have not arrived completely, the bytes that wait for a flush, the
-requests read ahead, and what clients leave unread. At each of them reading stops until there is room, of those only
-who need that room: while large frames wait for memory, requests that need none are answered. Who takes memory and
-makes no progress while others want it is closed: a frame that trickles, a response that is not read.
+What connections share is in `shared_io.py`. Who takes memory and makes no progress while others want it is closed: a
+frame that trickles, a response that is not read. So is who does not authenticate in time, and who is silent for long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import resource
 import socket
 from collections.abc import Callable
@@ -18,25 +15,18 @@ from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
-from penstock.agent.complaints import Complaints
-from penstock.agent.connection import Connection, Stream
+from penstock.agent.connection import Connection, RequestHandler
 from penstock.agent.listeners import Listener, listening_socket
-from penstock.agent.request_times import RequestTimes
+from penstock.agent.shared_io import SharedIo
+from penstock.agent.streams import Stream
 from penstock.agent.tenancy import Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
-from penstock.agent.turns import at_turn_end, newcomers_of, turn_of
-from penstock.base.clock import Clock
-from penstock.base.memory import MemoryBounds
+from penstock.agent.turns import newcomers_of
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
 from penstock.identity.model import ANONYMOUS_IDENTITY, Identity
 from penstock.identity.networks import host_of
-from penstock.storage.arena import CHUNK_BYTES, Arena
 
-RECEIVE_BUFFER_BYTES = 256 * 1024
-MAX_OTHER_BYTES = 2 * 1024 * 1024
-"""The largest request that carries no records: 60,000 partitions of a fetch, more than a group may keep in Kafka."""
-HUGE_FRAME_BYTES = 2 * 1024 * 1024
 SLOW_BYTES_PER_S = 128 * 1024
 SLOW_S = 2.0
 """A frame that comes more slowly than this, for so long, is given up when others wait for memory."""
@@ -49,14 +39,11 @@ RESERVED_FILES = 256
 must not be able to keep it from being written."""
 TURNED_AWAY_MAX = 1024
 """How many connections over their address's quota are kept until they are closed."""
-FIRST_SHORTAGE_MS, SHORTAGE_MAX_MS = 20, 1000
 _SWEEP_S = 1.0
 _IDLE_SWEEP_S = 15.0
 _ACCEPT_BATCH = 8
 """Connections accepted in one turn: whoever comes with many at once does not make others wait for all of them."""
 _log = logging.getLogger(__name__)
-
-Dispatch = Callable[[Connection, "bytes | memoryview"], None]
 
 
 class _Listening(NamedTuple):
@@ -71,52 +58,31 @@ class Server:
     def __init__(
         self,
         *,
-        clock: Clock,
-        dispatch: Dispatch,
+        shared: SharedIo,
+        dispatch: RequestHandler,
         admit: Callable[[Connection], None] | None = None,
         tenancy: Tenancy | None = None,
         throttled_ms: Callable[[str], int] = lambda address: 0,
-        times: RequestTimes | None = None,
-        pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
-        memory: MemoryBounds = MemoryBounds(),  # noqa: B008  # frozen
-        max_frame_bytes: int = 100 * 1024 * 1024,
         max_connections: int = 2**31 - 1,
         max_connections_per_host: int = 2**31 - 1,
         idle_s: float = 600.0,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._soon, self._newcomers = at_turn_end(self.loop), newcomers_of(self.loop)
-        self.dispatch, self.times = dispatch, times or RequestTimes(clock)
+        self.shared, self.loop, self._now = shared, shared.loop, shared.now
+        shared.on_shortage = self._sweep_soon
+        self._newcomers = newcomers_of(self.loop)
+        self._dispatch = dispatch
         self._admit, self._tenancy = admit, tenancy
         self._throttled_ms = throttled_ms
         """For how long an address has to wait before it may connect."""
         self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
         """Those who connected too often, until they are told."""
-        self._short_since: float | None = None
-        self._short_ms = FIRST_SHORTAGE_MS
-        """How long it took the last time until there was room for what waits for a flush."""
-        self.max_frame_bytes, self.max_other_bytes = max_frame_bytes, min(MAX_OTHER_BYTES, max_frame_bytes)
-        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
-        self.partial_bytes = 0
-        """Bytes held of large frames that have not arrived completely."""
-        self.draining, self.complaints = False, Complaints(clock)
-        self.memory, self.pending_max_bytes = memory, memory.pending_bytes
-        self._arena = Arena(memory.receive_arena_bytes)
-        self.queued_bytes = 0
-        """Bytes of requests that wait for those before them."""
-        self.pending_bytes, self._pinned_bytes = pending_bytes, pinned_bytes
-        self.now, self.turn = clock.monotonic, turn_of(self.loop, clock.monotonic)
-        """Seconds, for time-outs. Asked for several times a request, so without a detour."""
+        self._pinned_bytes = pinned_bytes
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
         self._idle_s = idle_s if idle_s >= 0 else inf
         self._connections: dict[int, Connection] = {}
         self._per_host: dict[str, int] = {}
-        self._held_back: dict[int, Connection] = {}
-        self._receiving: dict[int, Connection] = {}
-        """Those with an incomplete large frame, the oldest first."""
-        self._unsent: list[Connection] = []
         self._listening: dict[int, _Listening] = {}
         """By file descriptor."""
         self._handshakes: set[Handshake] = set()
@@ -138,6 +104,11 @@ class Server:
     def connection_count(self) -> int:
         """Connections there are now."""
         return len(self._connections) + len(self._handshakes)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Of answers that clients do not take."""
+        return sum(one.out_bytes for one in self._connections.values() if one.stalled_since is not None)
 
     @property
     def _open_files(self) -> int:
@@ -172,7 +143,7 @@ class Server:
         self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0
     ) -> None:
         if self._open_files >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
-            self.complaints.warn("a connection from %s is refused: there are as many as there may be", host)
+            self.shared.complaints.warn("a connection from %s is refused: there are as many as there may be", host)
             sock.close()
             return
         throttled_ms = self._throttled_ms(host)
@@ -191,7 +162,10 @@ class Server:
 
     def _connect(self, sock: Stream, host: str, listener: Listener, identity: Identity, port: int) -> None:
         self._last_id += 1
-        connection = Connection(self, sock, host, self._last_id, listener, identity)
+        connection = Connection(
+            self.shared, self, self._dispatch, sock, host=host, connection_id=self._last_id, listener=listener,
+            identity=identity,
+        )  # fmt: skip
         connection.port = port
         self._connections[connection.connection_id] = connection
         if listener.uses_sasl:
@@ -249,7 +223,7 @@ class Server:
             if handshake.is_denied:
                 self._tell(host, listener, message=problem)
             self._forget_host(host)
-            self.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)
+            self.shared.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)
 
         try:
             wrapped = tls.wrap(sock)
@@ -303,7 +277,7 @@ class Server:
         self._newcomers.discard(connection.fd)
         self._stop_counting(connection)
         self.on_closed(connection.connection_id)
-        self._held_back.pop(connection.connection_id, None)
+        self.shared.forget(connection.connection_id)
         self._forget_host(connection.host)
 
     def _forget_host(self, host: str) -> None:
@@ -313,77 +287,9 @@ class Server:
         else:
             del self._per_host[host]
 
-    # ---- memory --------------------------------------------------------------------------------------------------
-
-    def begin_frame(self, connection: Connection, size_bytes: int) -> memoryview:
-        """Memory for one large frame. It costs nothing before bytes are there."""
-        self._receiving[connection.connection_id] = connection
-        if size_bytes > CHUNK_BYTES:  # Rare, and given back the moment nobody looks at it.
-            return memoryview(mmap.mmap(-1, size_bytes))
-        memory, _ = self._arena.reserve(size_bytes)
-        return memory
-
-    def drop_memory(self) -> None:
-        """Give back memory of frames that were received."""
-        self._arena.drop()
-
-    def end_frame(self, connection: Connection, received_bytes: int) -> None:
-        """The frame is complete, or given up."""
-        del self._receiving[connection.connection_id]
-        self.partial_bytes -= received_bytes
-        self.make_room()
-
-    @property
-    def unread_bytes(self) -> int:
-        """Of answers that clients do not take."""
-        return sum(one.out_bytes for one in self._connections.values() if one.stalled_since is not None)
-
-    @property
-    def queue_is_full(self) -> bool:
-        """Whether no more should be read ahead of what is being answered."""
-        return self.queued_bytes > self.memory.queued_bytes
-
-    def holds_back(self, connection: Connection) -> bool:
-        """Stop reading a connection whose bytes would need memory that there is not. It is read again once there is."""
-        if not self._must_wait(connection):
-            return False
-        connection.pause()
-        self._held_back[connection.connection_id] = connection
-        if self.pending_bytes() > self.pending_max_bytes:
-            # Its next response says so; for how long is a guess from the last time.
-            connection.throttle_ms = max(connection.throttle_ms, self._short_ms)
-            if self._short_since is None:
-                self._short_since = self.now()
-        self.hurry()
-        return True
-
-    def _must_wait(self, connection: Connection) -> bool:
-        if self.pending_bytes() > self.pending_max_bytes:
-            return True
-        frame_bytes = connection.frame_bytes
-        if not frame_bytes:
-            return False
-        is_huge = frame_bytes > HUGE_FRAME_BYTES
-        limit = self.memory.huge_partial_bytes if is_huge else self.memory.partial_bytes
-        # One must go on, or no room would ever come back.
-        return self.partial_bytes > limit and connection is not self._next_receiving()
-
-    def _next_receiving(self) -> Connection | None:
-        return next((connection for connection in self._receiving.values() if not connection.answering), None)
-
-    def make_room(self) -> None:
-        """Room may have come back: read again where reading was stopped for lack of it."""
-        if self._short_since is not None and self.pending_bytes() <= self.pending_max_bytes:
-            self._short_ms = max(1, min(round((self.now() - self._short_since) * 1000), SHORTAGE_MAX_MS))
-            self._short_since = None
-        if self._held_back:
-            for connection in [held for held in self._held_back.values() if not self._must_wait(held)]:
-                del self._held_back[connection.connection_id]
-                connection.resume()
-
     # ---- sweeping ------------------------------------------------------------------------------------------------
 
-    def hurry(self) -> None:
+    def _sweep_soon(self) -> None:
         """Something is short: look soon who is to blame."""
         if not self._sweeps_soon and self._sweeper is not None:
             self._sweeper.cancel()
@@ -396,14 +302,14 @@ class Server:
     def _sweep(self) -> None:
         """Close who holds up others, who takes no responses, and who has been silent for long."""
         self._sweeper = None
-        now = self.now()
-        self._arena.trim()
-        starved = self.partial_bytes > self.memory.huge_partial_bytes
+        now, shared = self._now(), self.shared
+        shared.trim_memory()
+        starved = shared.partial_bytes > shared.memory.huge_partial_bytes
         unread_s = self._patience_s()
         for connection in self.connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
-            if connection.must_log_in_by is not None and now > connection.must_log_in_by:
+            if connection.authenticate_by is not None and now > connection.authenticate_by:
                 connection.refuse("it has not authenticated in time")
             elif stalled is not None and now - stalled > unread_s:
                 connection.refuse("it does not read its responses")
@@ -411,10 +317,10 @@ class Server:
                 connection.refuse("its request comes too slowly while others wait for memory")
             elif silent > self._idle_s and (connection.frame_bytes or not connection.waiting_responses):
                 connection.close()
-        self.make_room()
+        shared.make_room()
         if self._connections:
             self._sweeps_soon = bool(
-                self._held_back or any(connection.stalled_since for connection in self._connections.values())
+                shared.holds_any_back or any(connection.stalled_since for connection in self._connections.values())
             )
             self._sweep_in(_SWEEP_S if self._sweeps_soon else _IDLE_SWEEP_S)
         else:
@@ -425,29 +331,17 @@ class Server:
 
         Without need that is as long as a connection may be idle: Java's consumers read nothing between two polls.
         """
-        excess = max(self.unread_bytes / self.memory.unread_bytes, self._pinned_bytes() / self.memory.pinned_bytes)
+        memory = self.shared.memory
+        excess = max(self.unread_bytes / memory.unread_bytes, self._pinned_bytes() / memory.pinned_bytes)
         if excess > 2:
             return HARD_STALL_S
         return STALL_S if excess > 1 else self._idle_s
-
-    # ---- sending -------------------------------------------------------------------------------------------------
-
-    def send_soon(self, connection: Connection) -> None:
-        """Send a connection's responses at the end of this turn of the loop, all that are ready by then at once."""
-        if not self._unsent:
-            self._soon(self._send_all)
-        self._unsent.append(connection)
-
-    def _send_all(self) -> None:
-        now, unsent, self._unsent = self.now(), self._unsent, []
-        for connection in unsent:
-            connection.send(now)
 
     # ---- ending --------------------------------------------------------------------------------------------------
 
     def stop_listening(self) -> None:
         """Take no new connection and no new request."""
-        self.draining = True
+        self.shared.draining = True
         for number, listening in self._listening.items():
             self.loop.remove_reader(number)
             with suppress(OSError):  # A process that was forked off meanwhile has the same socket open.
@@ -463,9 +357,9 @@ class Server:
     async def close(self, grace_s: float) -> None:
         """Send what is ready, for at most so long, and close every connection: that is how clients are told."""
         self.stop_listening()
-        deadline = self.now() + grace_s
+        deadline = self._now() + grace_s
         # Sockets drain one by one and nothing announces the last, hence the polling.
-        while self.now() < deadline and any(  # noqa: ASYNC110
+        while self._now() < deadline and any(  # noqa: ASYNC110
             connection.out_bytes for connection in self._connections.values()
         ):
             await asyncio.sleep(0.01)

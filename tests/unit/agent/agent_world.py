@@ -10,6 +10,7 @@ from struct import pack
 from penstock.agent.connection import Connection, Slot
 from penstock.agent.listeners import Listener
 from penstock.agent.server import Server
+from penstock.agent.shared_io import SharedIo
 from penstock.wire.primitives import Malformed
 
 PRODUCE, FETCH, ECHO, BAD, BUG = 0, 1, 3, 4, 5
@@ -132,12 +133,13 @@ async def turns(count: int) -> None:
 class Setup:
     """A server and its clients."""
 
-    def __init__(self, **limits) -> None:
+    def __init__(self, max_frame_bytes: int = 100 * 1024 * 1024, **limits) -> None:
         self.clock, self.desk = HandClock(), Desk()
         self.pending_bytes = 0
-        self.server = Server(
-            clock=self.clock, dispatch=self.desk, pending_bytes=lambda: self.pending_bytes, **limits
+        self.shared = SharedIo(
+            clock=self.clock, pending_bytes=lambda: self.pending_bytes, max_frame_bytes=max_frame_bytes
         )  # fmt: skip
+        self.server = Server(shared=self.shared, dispatch=self.desk, **limits)
         self.clients: list[Client] = []
 
     def connect(self, host: str = "10.0.0.1") -> tuple[Client, Connection]:
@@ -166,5 +168,5 @@ class Setup:
     @property
     def nothing_is_held(self) -> bool:
         """Whether every byte and every connection was given back."""
-        server = self.server
-        return (server.partial_bytes, server.queued_bytes, server.connection_count, server._per_host) == (0, 0, 0, {})
+        server, shared = self.server, self.shared
+        return (shared.partial_bytes, shared.queued_bytes, server.connection_count, server._per_host) == (0, 0, 0, {})

@@ -13,7 +13,8 @@ import pytest
 from agent_world import BAD, BUG, ECHO, FETCH, PRODUCE, Client, Setup, request, turns
 
 from penstock.agent import connection as limits
-from penstock.agent.server import RECEIVE_BUFFER_BYTES, connections_possible
+from penstock.agent.server import connections_possible
+from penstock.agent.shared_io import RECEIVE_BUFFER_BYTES
 from penstock.base.memory import MemoryBounds
 
 KIB, MIB = 1024, 1024 * 1024
@@ -60,7 +61,7 @@ async def test_frames_of_every_size(setup: Setup, size: int) -> None:
         await asyncio.sleep(0.001)
     await sending
     assert setup.desk.taken == [body, ECHO.to_bytes(2) + b"after"]
-    assert setup.server.partial_bytes == 0
+    assert setup.shared.partial_bytes == 0
 
 
 async def test_byte_by_byte(setup: Setup) -> None:
@@ -108,7 +109,7 @@ async def test_sizes_that_no_frame_has(setup: Setup, size: int) -> None:
 
 async def test_large_frames_must_be_records(setup: Setup) -> None:
     """What is not a produce request is refused as soon as its API key is there, before its bytes cost memory."""
-    setup.server.max_other_bytes = 64 * KIB
+    setup.shared.max_other_bytes = 64 * KIB
     client, _ = setup.connect()
     await client.send(pack(">i", MIB) + ECHO.to_bytes(2) + bytes(20))
     assert await client.is_closed()
@@ -220,13 +221,13 @@ async def test_requests_behind_a_held_one_are_bounded(setup: Setup) -> None:
     sending = asyncio.ensure_future(client.send(request(FETCH), *[piece] * 400))
     await turns(2_000)
     bound = max(limits.QUEUE_MAX_BYTES, limits.READ_AHEAD_BYTES) + RECEIVE_BUFFER_BYTES
-    assert 0 < setup.server.queued_bytes <= bound
+    assert 0 < setup.shared.queued_bytes <= bound
     assert len(connection._queue) <= limits.QUEUE_MAX_REQUESTS + RECEIVE_BUFFER_BYTES // len(piece)
     assert len(setup.desk.taken) == 1
     setup.desk.answer()
     assert len(await client.receive(401)) == 401
     await sending
-    assert setup.server.queued_bytes == 0
+    assert setup.shared.queued_bytes == 0
 
 
 async def test_reading_stops_while_too_much_waits_for_a_flush(setup: Setup) -> None:
@@ -236,7 +237,7 @@ async def test_reading_stops_while_too_much_waits_for_a_flush(setup: Setup) -> N
     await turns(20)
     assert setup.desk.taken == []
     setup.pending_bytes = 0
-    setup.server.make_room()
+    setup.shared.make_room()
     assert [body[2:] for body in await client.receive(1)] == [b"one"]
 
 
@@ -297,7 +298,7 @@ async def test_a_bad_request_behind_a_held_one(setup: Setup, key: int) -> None:
     assert await client.is_closed()
     assert connection.closed
     assert len(setup.desk.taken) == 2
-    assert setup.server.queued_bytes == 0
+    assert setup.shared.queued_bytes == 0
 
 
 STATES = {
@@ -395,7 +396,7 @@ async def test_the_silent_may_stay_where_that_is_wanted() -> None:
 @pytest.mark.parametrize(("limit", "after_s"), [(8 * MIB, 600), (3 * MIB, 5), (1 * MIB, 1)])
 async def test_who_does_not_read_is_closed(setup: Setup, limit: int, after_s: float) -> None:
     """The sooner, the more memory such clients hold."""
-    setup.server.memory = MemoryBounds(unread_bytes=limit)
+    setup.shared.memory = MemoryBounds(unread_bytes=limit)
     client, connection = setup.connect()
     setup.desk.reply_bytes = 4 * MIB
     await client.send(request(ECHO))
@@ -409,7 +410,7 @@ async def test_who_does_not_read_is_closed(setup: Setup, limit: int, after_s: fl
 
 
 async def test_incomplete_frames_are_received_one_after_the_other(setup: Setup) -> None:
-    setup.server.memory = MemoryBounds(partial_bytes=100 * KIB)
+    setup.shared.memory = MemoryBounds(partial_bytes=100 * KIB)
     clients = [setup.connect()[0] for _ in range(4)]
     frame = request(PRODUCE, bytes(400 * KIB))
     sending = [asyncio.ensure_future(client.send(frame)) for client in clients]
@@ -419,14 +420,14 @@ async def test_incomplete_frames_are_received_one_after_the_other(setup: Setup) 
     most = 0
     while len(setup.desk.taken) < 5:
         await asyncio.sleep(0)
-        most = max(most, setup.server.partial_bytes)
+        most = max(most, setup.shared.partial_bytes)
     await asyncio.gather(*sending)
     assert most <= 100 * KIB + 400 * KIB + 4 * RECEIVE_BUFFER_BYTES
-    assert setup.server.partial_bytes == 0
+    assert setup.shared.partial_bytes == 0
 
 
 async def test_a_frame_that_trickles_is_given_up_when_others_wait(setup: Setup) -> None:
-    setup.server.memory = MemoryBounds(partial_bytes=75 * KIB)
+    setup.shared.memory = MemoryBounds(partial_bytes=75 * KIB)
     slow, connection = setup.connect()
     await slow.send(request(PRODUCE, bytes(400 * KIB))[: 100 * KIB])
     await turns(5)
@@ -434,4 +435,4 @@ async def test_a_frame_that_trickles_is_given_up_when_others_wait(setup: Setup) 
     await slow.send(b"\0")
     setup.server._sweep()
     assert connection.closed
-    assert setup.server.partial_bytes == 0
+    assert setup.shared.partial_bytes == 0

@@ -309,7 +309,7 @@ async def test_nothing_is_remembered_of_a_connection_that_changes_hands(guarded:
     (connection,) = guarded.agent.server._connections.values()
     await make_topic(guarded, client)
     assert await errors_of(guarded, client, "orders", "orders") == [0, 0]
-    assert connection.produces is not None
+    assert connection.repeated_produce is not None
     topic = guarded.agent.registry.by_name(DEFAULT_CLUSTER_ID, "orders")
     assert topic is not None
     for identity in (Identity(principal="User:other"), Identity(cluster_id=7)):

@@ -64,13 +64,13 @@ async def test_nobody_waits_while_it_is_looked_into_a_batch(wired: Wired, shape:
     second = await wired.send(client, ApiKey.PRODUCE, 9, small)
     await others_are_answered(wired)
     assert gate.works == 1
-    assert wired.agent.server.pending_bytes() > 0, "what waits for it counts as memory"
+    assert wired.agent.server.shared.pending_bytes() > 0, "what waits for it counts as memory"
     gate.open.set()
     before = int(shape == "again")
     for correlation_id, offset in ((first, before), (second, before + 1)):
         answer = await wired.receive(client, ApiKey.PRODUCE, 9, correlation_id)
         assert answer.responses[0].partition_responses[0].base_offset == offset
-    assert wired.agent.server.pending_bytes() == 0
+    assert wired.agent.server.shared.pending_bytes() == 0
 
 
 async def test_who_hangs_up_while_it_is_looked_into_their_batch(wired: Wired) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from agent_world import ECHO, FETCH, PRODUCE, Setup, request, turns
 
-from penstock.agent.server import FIRST_SHORTAGE_MS
+from penstock.agent.shared_io import FIRST_SHORTAGE_MS
 from penstock.agent.throttling import Stopwatch, timed
 from penstock.quotas.throttles import Client
 
@@ -102,20 +102,20 @@ async def test_a_large_frame_goes_on_afterwards(setup: Setup) -> None:
 
 async def test_who_is_held_back_for_lack_of_memory_is_told(setup: Setup) -> None:
     client, connection = setup.connect()
-    setup.pending_bytes = setup.server.pending_max_bytes + 1
+    setup.pending_bytes = setup.shared.pending_max_bytes + 1
     await client.send(request(PRODUCE))
     assert setup.desk.taken == []
     assert connection.throttle_ms == FIRST_SHORTAGE_MS
     setup.clock.time_s += 0.3
     setup.pending_bytes = 0
-    setup.server.make_room()
+    setup.shared.make_room()
     await turns(2)
     assert len(setup.desk.taken) == 1
-    setup.pending_bytes = setup.server.pending_max_bytes + 1
+    setup.pending_bytes = setup.shared.pending_max_bytes + 1
     await client.send(request(PRODUCE))
     assert connection.throttle_ms == 300, "as long as it took the last time"
     setup.pending_bytes = 0
-    setup.server.make_room()
+    setup.shared.make_room()
 
 
 # ---- connections over the rate --------------------------------------------------------------------------------------

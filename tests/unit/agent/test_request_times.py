@@ -38,7 +38,7 @@ async def test_from_arriving_until_the_answer_is_there(setup: Setup) -> None:
     setup.clock.time_s += 0.5
     setup.desk.answer()
     await client.receive(2)
-    assert seen(setup.server.times, PRODUCE) == (2, 1.0)
+    assert seen(setup.shared.times, PRODUCE) == (2, 1.0)
 
 
 async def test_who_waits_for_those_before_counts_from_its_own_beginning(setup: Setup) -> None:
@@ -50,8 +50,8 @@ async def test_who_waits_for_those_before_counts_from_its_own_beginning(setup: S
     setup.clock.time_s += 0.5
     setup.desk.answer()
     await client.receive(2)
-    assert seen(setup.server.times, FETCH) == (1, 3.0)
-    assert seen(setup.server.times, PRODUCE) == (1, 0.5)
+    assert seen(setup.shared.times, FETCH) == (1, 3.0)
+    assert seen(setup.shared.times, PRODUCE) == (1, 0.5)
 
 
 async def test_being_muted_is_another_matter(setup: Setup) -> None:
@@ -59,8 +59,8 @@ async def test_being_muted_is_another_matter(setup: Setup) -> None:
     connection.mute(20)
     await client.send(request(ECHO))
     await client.receive(1)
-    assert seen(setup.server.times, ECHO) == (1, 0.0)
-    assert (setup.server.times.throttled.count, setup.server.times.throttled.total_s) == (1, 0.02)
+    assert seen(setup.shared.times, ECHO) == (1, 0.0)
+    assert (setup.shared.times.throttled.count, setup.shared.times.throttled.total_s) == (1, 0.02)
 
 
 async def test_a_client_that_reads_slowly_is_seen(setup: Setup) -> None:
@@ -71,7 +71,7 @@ async def test_a_client_that_reads_slowly_is_seen(setup: Setup) -> None:
     assert connection.stalled_since is not None
     setup.clock.time_s += 2
     await client.receive(1)
-    stalled = setup.server.times.stalled
+    stalled = setup.shared.times.stalled
     assert stalled.count >= 1
     assert stalled.total_s == 2.0
 
@@ -104,13 +104,13 @@ async def test_what_a_fetch_waits_for_data_is_not_its_own_time(still: Wired) -> 
         topics=[FetchTopic(topic="orders", partitions=[partition])],
     )  # fmt: skip
     await still.ask(client, ApiKey.FETCH, 11, fetch)
-    waits, (count, total_s) = still.agent.requests.fetch.waits, seen(still.agent.server.times, ApiKey.FETCH)
+    waits, (count, total_s) = still.agent.requests.fetch.waits, seen(still.agent.server.shared.times, ApiKey.FETCH)
     # By the agent's clock no time has passed: all that is counted is what the wait has been taken off.
     assert (waits.count, count, total_s) == (1, 1, -round(waits.total_s, 6))
     assert waits.total_s >= 0.02
     await still.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1))
     await still.ask(client, ApiKey.FETCH, 11, fetch)
-    assert (waits.count, seen(still.agent.server.times, ApiKey.FETCH)) == (1, (2, total_s))
+    assert (waits.count, seen(still.agent.server.shared.times, ApiKey.FETCH)) == (1, (2, total_s))
 
 
 async def test_the_log_tells_of_a_slow_one_and_then_counts(still: Wired, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +118,7 @@ async def test_the_log_tells_of_a_slow_one_and_then_counts(still: Wired, caplog:
     assert isinstance(clock, HandClock)
     client = still.connect()
     await make_topic(still, client)
-    server, connection = still.agent.server, next(iter(still.agent.server._connections.values()))
+    (connection,) = still.agent.server.connections
 
     def take(key: int, took_s: float) -> None:
         slot = connection.open_slot(key)
@@ -129,7 +129,7 @@ async def test_the_log_tells_of_a_slow_one_and_then_counts(still: Wired, caplog:
         for key, took_s in ((ApiKey.METADATA, 0.4), (ApiKey.JOIN_GROUP, 9), (ApiKey.PRODUCE, 0.75), (ApiKey.FETCH, 2)):
             take(key, took_s)
         clock.time_s += COMPLAIN_EVERY_S
-        connection.last_active = server.now()
+        connection.last_active = clock.monotonic()
         take(ApiKey.METADATA, 1)
     assert [record.getMessage() for record in caplog.records] == [
         "PRODUCE of client 'tester' at 10.0.0.1 took 750 ms; the last flush: waited 0 ms, prepared 0 ms, written 0 ms",
@@ -145,7 +145,7 @@ async def test_every_request_of_an_agent_is_counted_once(wired: Wired) -> None:
     await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=0))
     await wired.ask(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
     await asyncio.sleep(0)
-    answered, requests = wired.agent.server.times.answered, wired.agent.requests.dispatcher.requests
+    answered, requests = wired.agent.server.shared.times.answered, wired.agent.requests.dispatcher.requests
     assert {key: one.count for key, one in answered.items()} == requests
     assert requests[ApiKey.PRODUCE] == 4
     stages = wired.agent.log.writer.stages.by_name()

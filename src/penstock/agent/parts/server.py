@@ -10,6 +10,7 @@ from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.request_times import RequestTimes
 from penstock.agent.server import Server
+from penstock.agent.shared_io import SharedIo
 from penstock.agent.tls import ServerTls
 from penstock.agent.tuning import NODE_ID
 from penstock.clusters.service import Clusters
@@ -35,24 +36,27 @@ def open_server(agent: Agent) -> Server:
     """Build it, over all parts of an agent. It does not listen yet."""
     runtime, log, requests = agent.runtime, agent.log, agent.requests
     settings, closing = runtime.settings, runtime.closing
-    server = Server(
+    shared = SharedIo(
         clock=runtime.clock,
-        dispatch=requests.dispatcher,
-        throttled_ms=agent.limits.throttles.on_connection,
         times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
-        admit=None if agent.sasl is None else agent.sasl.admit,
-        tenancy=agent.limits.tenancy,
         pending_bytes=lambda: log.writer.pending_bytes + requests.produce.decoding_bytes,
-        pinned_bytes=log.pinned_bytes,
         memory=runtime.memory,
         max_frame_bytes=settings.whole("socket.request.max.bytes"),
+    )
+    server = Server(
+        shared=shared,
+        dispatch=requests.dispatcher,
+        throttled_ms=agent.limits.throttles.on_connection,
+        admit=None if agent.sasl is None else agent.sasl.admit,
+        tenancy=agent.limits.tenancy,
+        pinned_bytes=log.pinned_bytes,
         max_connections=settings.whole("max.connections"),
         max_connections_per_host=settings.whole("max.connections.per.ip"),
         idle_s=settings.whole("connections.max.idle.ms") / 1000,
     )
     server.listener = agent.audit
-    log.writer.on_drained = server.make_room
-    agent.maintenance.rest.drops.append(server.drop_memory)
+    log.writer.on_drained = shared.make_room
+    agent.maintenance.rest.drops.append(shared.drop_memory)
     # A stop takes no new requests, answers those there are, and then closes the connections.
     closing.push_async_callback(server.close, STOP_GRACE_S)
     closing.push_async_callback(log.drain)
