@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fixtures.sim_loop import Host
 
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.parts.handlers import config_kinds
-from penstock.agent.removing import removal_steps
+from penstock.agent.removal_steps import removal_steps
 from penstock.agent.settings import SETTINGS
 from penstock.authorization.service import AclService
 from penstock.base.clock import Clock
@@ -210,10 +209,11 @@ class SimAgent:
             live=self.topics.settings,
         )  # fmt: skip
         await self.groups.open()
-        self.coordinators = SimpleNamespace(groups=self.groups)
         await self._open_share(self.settings)
         self.topics.listen(_GroupsListener(self.groups))
         self.topics.before_deletion = self.transactions.keep_open
+        if around.upkeep is not None and around.has_tenants:
+            self._remove_clusters()
         self._serve()
         self.is_ready = True
 
@@ -228,8 +228,7 @@ class SimAgent:
         )
         await self.clusters.open(CLUSTER_ID)
         self.clusters.on_change = self._on_cluster
-        self.acls, self.limits = AclService(around.database), SimpleNamespace(quotas=_NoQuotas())
-        self.access = SimpleNamespace(acls=self.acls)
+        self.acls = AclService(around.database)
         await self.acls.open()
 
     def _on_cluster(self, cluster: Cluster) -> None:
@@ -312,13 +311,6 @@ class SimAgent:
         chores: list[Chore] = [self.compaction, *upkeep.chores]
         if self.sealing is not None:
             chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
-        if around.has_tenants:
-            steps = removal_steps(self)  # type: ignore[arg-type]  # It has the parts that are asked for.
-            chores.append(
-                ClusterRemoval(
-                    self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock
-                )
-            )
         settings = TransactionSettings.of(self.settings)
         time_outs = TransactionTimeouts(self.transactions, settings)
         chores += [time_outs, TransactionalIdExpiry(self.transactions, settings)]
@@ -327,6 +319,16 @@ class SimAgent:
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         background.start()
+
+    def _remove_clusters(self) -> None:
+        around = self.around
+        steps = removal_steps(
+            close_connections=self.server.close_cluster, transactions=self.transactions, topics=self.topics,
+            groups=self.groups, acls=self.acls, limits=_NoQuotas(), keys=self.keys,
+        )  # fmt: skip
+        self.background.add(
+            ClusterRemoval(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
+        )
 
     async def _open_share(self, settings: BrokerSettings) -> None:
         around = self.around

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 
 from penstock.agent.following import follow
 from penstock.agent.parts.access import open_access
+from penstock.agent.parts.backend import Backend
 from penstock.agent.parts.coordinators import open_groups, transactions_of
 from penstock.agent.parts.keys import open_keys
 from penstock.agent.parts.limits import open_limits
 from penstock.agent.parts.log import open_log
 from penstock.agent.parts.maintenance import open_maintenance
+from penstock.agent.parts.removal import removal_of
 from penstock.agent.parts.requests import open_requests
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.server import brokers_of, listen, open_server
 from penstock.agent.parts.stores import open_stores
 from penstock.agent.parts.telemetry import open_sink, open_telemetry
 from penstock.agent.parts.topics import open_topics
-from penstock.agent.removing import removal_of
 from penstock.agent.tuning import Tuning
 from penstock.audit.switch import is_audited
 from penstock.base.clock import Clock, SystemClock
@@ -97,25 +98,47 @@ class Agent:
         self.access = await open_access(runtime, stores, self._on_revoked)
         self.coordinators = await open_groups(runtime, stores, clusters, topics, log, self.transactions, background)
         self.limits = await open_limits(runtime, stores, clusters, self.coordinators.dead_letters)
-        background.add(removal_of(self))
-        clusters.on_change = self._on_cluster
-        if not log.commit_path.is_alone:
-            follow(self)
         self.client_metrics = open_sink(runtime)
         self.telemetry = open_telemetry(runtime, self.client_metrics, topics)
         self.audit: AuditLog | None = None
         if is_audited(runtime.settings, asks_for_credentials=self.access.asks_for_credentials):
-            self.audit = audit_part.open_audit(self)
+            self.audit = audit_part.open_audit(
+                runtime, clusters, topics, log, self.access, lambda of: self.server.correlation_id(of)
+            )
         await self.transactions.open()
         runtime.closing.callback(self.transactions.close)  # Before groups: they finish what they have begun.
         self.brokers = brokers_of(runtime, stores, clusters)
-        self.requests = open_requests(self)
+        backend = Backend(
+            runtime=runtime, stores=stores, clusters=clusters, topics=topics, keys=keys, log=log, brokers=self.brokers,
+            producer_ids=self.producer_ids, transactions=self.transactions, access=self.access,
+            coordinators=self.coordinators, limits=self.limits, telemetry=self.telemetry, audit=self.audit,
+            on_closed=[],
+        )  # fmt: skip
+        self.requests = open_requests(backend)
         if any(listener.uses_sasl for listener in runtime.listeners):
-            self.sasl = sasl_part.open_sasl(self)
-        self.server = open_server(self)
+            self.sasl = sasl_part.open_sasl(
+                runtime, stores, clusters, self.limits.tenancy, self.requests.dispatcher, self.audit
+            )
+        self.server = open_server(backend, self.requests, self.sasl)
+        self.maintenance.rest.drops.append(self.server.shared.drop_memory)
+        background.add(removal_of(backend, self.server))
+        clusters.on_change = self._on_cluster
+        if not log.commit_path.is_alone:
+            self._follow()
         log.writer.on_broken = self._on_writer_broken
-        self.ports = listen(self)
+        self.ports = listen(runtime, self.server, self.brokers, clusters)
         self.ready = True
+
+    def _follow(self) -> None:
+        """Apply what other agents change."""
+        refreshes = {
+            "acl": self.access.acls.refresh,
+            "quota": self.limits.quotas.refresh,
+            "clusters": self.clusters.refresh,
+            "cluster keys": self.keys.refresh,
+            "revoked credentials": self._drop_revoked,
+        }
+        follow(self.runtime.closing, self.stores.database, refreshes)
 
     def _watch_collections(self) -> Collections:
         collections = Collections(self.runtime.clock.monotonic)
@@ -135,6 +158,12 @@ class Agent:
     def _on_revoked(self, credential_ids: Collection[str], asked_by: int) -> None:
         if self.sasl is not None:
             self.sasl.revoke(self.server.connections, credential_ids, asked_by)
+
+    async def _drop_revoked(self) -> None:
+        """Close connections whose API key or token another agent has removed."""
+        sasl = self.sasl
+        if sasl is not None:
+            await self.access.identities.drop_revoked(lambda: sasl.credentials_in_use(self.server.connections))
 
     def _on_writer_broken(self) -> None:
         self.ready = False

@@ -11,14 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
 
 from penstock.base.errors import PlatformError
 from penstock.metadata.database import Database, Script
 from penstock.metadata.statements import parameters
-
-if TYPE_CHECKING:
-    from penstock.agent.agent import Agent
 
 FOLLOW_S = 1.0
 """How long a change may stay unnoticed."""
@@ -73,29 +70,12 @@ class Following:
                 self._is_failing = False
 
 
-def follow(agent: Agent) -> None:
-    """Apply in an agent what others change."""
-
-    async def drop_revoked() -> None:
-        """Close connections whose API key or token another agent has removed."""
-        sasl = agent.sasl
-        if sasl is not None:
-            await agent.access.identities.drop_revoked(lambda: sasl.credentials_in_use(agent.server.connections))
-
-    following = Following(
-        agent.stores.database,
-        {
-            "acl": agent.access.acls.refresh,
-            "quota": agent.limits.quotas.refresh,
-            "clusters": agent.clusters.refresh,
-            "cluster keys": agent.keys.refresh,
-            "revoked credentials": drop_revoked,
-        },
-    )
-    task = asyncio.get_running_loop().create_task(following.watch())
+def follow(closing: AsyncExitStack, database: Database, refreshes: Mapping[str, Refresh]) -> None:
+    """Apply in an agent what others change, until it stops."""
+    task = asyncio.get_running_loop().create_task(Following(database, refreshes).watch())
 
     async def stop() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    agent.runtime.closing.push_async_callback(stop)
+    closing.push_async_callback(stop)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import inf
 from typing import NamedTuple
@@ -67,6 +67,7 @@ class Server:
         max_connections: int = 2**31 - 1,
         max_connections_per_host: int = 2**31 - 1,
         idle_s: float = 600.0,
+        on_closed: Iterable[Callable[[int], None]] = (),
     ) -> None:
         self.shared, self.loop, self._now = shared, shared.loop, shared.now
         shared.on_shortage = self._sweep_soon
@@ -90,8 +91,8 @@ class Server:
         self._last_id = self.accepted = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
-        self.on_closed: Callable[[int], None] = lambda connection_id: None
-        """Told of every connection that ended."""
+        self._on_closed = on_closed
+        """Called with the id of every connection that ended."""
         self.listener: AttemptListener | None = None
         """Hears of clients' certificates."""
 
@@ -276,7 +277,8 @@ class Server:
             return
         self._newcomers.discard(connection.fd)
         self._stop_counting(connection)
-        self.on_closed(connection.connection_id)
+        for hear in self._on_closed:
+            hear(connection.connection_id)
         self.shared.forget(connection.connection_id)
         self._forget_host(connection.host)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.agent.apis import Api, apis, audited, guarded
 from penstock.agent.dispatch import Dispatcher
+from penstock.agent.parts.backend import Backend
 from penstock.agent.parts.handlers import handlers_of
 from penstock.base.dataclasses import dataclass
 from penstock.base.later import later
@@ -16,7 +17,6 @@ from penstock.log.fetch_sessions import FetchSessions
 from penstock.log.produce import ProduceHandler
 
 if TYPE_CHECKING:
-    from penstock.agent.agent import Agent
     from penstock.authorization.guards import table as guard_table
 else:
     guard_table = later("penstock.authorization.guards.table")
@@ -32,18 +32,18 @@ class Requests:
     """Calls these two, and the handlers of everything else."""
 
 
-def open_requests(agent: Agent) -> Requests:
-    """Build what answers requests, over all parts of an agent."""
-    runtime, log, limits = agent.runtime, agent.log, agent.limits
-    clock, settings, authorizer = runtime.clock, runtime.settings, agent.access.authorizer
+def open_requests(backend: Backend) -> Requests:
+    """Build what answers requests."""
+    runtime, log, limits = backend.runtime, backend.log, backend.limits
+    clock, settings, authorizer = runtime.clock, runtime.settings, backend.access.authorizer
     sessions = FetchSessions(
         slots=settings.whole("max.incremental.fetch.session.cache.slots"), clock=clock, randomness=runtime.randomness
     )
     produce = ProduceHandler(registry=log.registry, writer=log.writer, clock=clock)
-    produce.transactional_ids = agent.transactions
+    produce.transactional_ids = backend.transactions
     fetch = FetchHandler(
         registry=log.registry, reader=log.reader, sessions=sessions, max_bytes=settings.whole("fetch.max.bytes"),
-        aborted=StoredAborted(agent.stores.database), locked=agent.keys.locked,
+        aborted=StoredAborted(backend.stores.database), locked=backend.keys.locked,
     )  # fmt: skip
     dispatcher = Dispatcher(produce=produce, fetch=fetch, clock=clock)
     dispatcher.beside, produce.beside = runtime.thread("long-requests"), runtime.thread("record-checks")
@@ -54,10 +54,10 @@ def open_requests(agent: Agent) -> Requests:
 
     limits.quotas.on_change = enforce_quotas
     enforce_quotas()
-    table: Mapping[int, Api] = apis(handlers_of(agent))
+    table: Mapping[int, Api] = apis(handlers_of(backend))
     if authorizer is not None:  # ACLs decide what clients may do.
         produce.authorizer = fetch.authorizer = authorizer
-        guards = guard_table.Guards(authorizer=authorizer, topics=log.registry, settings=agent.topics.settings.of)
+        guards = guard_table.Guards(authorizer=authorizer, topics=log.registry, settings=backend.topics.settings.of)
         table = guarded(table, guards)
-    dispatcher.serve(table if agent.audit is None else audited(table, agent.audit))
+    dispatcher.serve(table if backend.audit is None else audited(table, backend.audit))
     return Requests(produce=produce, fetch=fetch, dispatcher=dispatcher)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from penstock.agent.connection import RequestHandler
 from penstock.agent.parts.runtime import Runtime
+from penstock.agent.parts.stores import Stores
 from penstock.agent.sasl import SaslServer
+from penstock.agent.tenancy import Tenancy
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
@@ -18,19 +21,21 @@ from penstock.identity.penalties import Penalties
 
 if TYPE_CHECKING:
     from penstock.agent import web
-    from penstock.agent.agent import Agent
+    from penstock.audit.service import AuditLog
 else:
     web = later("penstock.agent.web")
 
 
-def open_sasl(agent: Agent) -> SaslServer:
-    """Build what clients authenticate to."""
-    runtime, clusters = agent.runtime, agent.clusters
+def open_sasl(
+    runtime: Runtime, stores: Stores, clusters: Clusters, tenancy: Tenancy, dispatch: RequestHandler,
+    audit: AuditLog | None,
+) -> SaslServer:  # fmt: skip
+    """Build what clients authenticate to, before `dispatch` gets their requests."""
     clock, randomness, settings = runtime.clock, runtime.randomness, runtime.settings
     delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
 
     authenticator = Authenticator(
-        database=agent.stores.database,
+        database=stores.database,
         clock=clock,
         randomness=randomness,
         on_thread=on_thread_of(runtime.executor("password-check", CHECKS_AT_ONCE)),
@@ -42,15 +47,15 @@ def open_sasl(agent: Agent) -> SaslServer:
 
     sasl = SaslServer(
         authenticator=authenticator,
-        dispatch=agent.requests.dispatcher,
+        dispatch=dispatch,
         clock=clock,
         penalties=Penalties(clock, delay_s),
         guesses=GuessLimiter(clock, randomness, is_on=delay_s > 0),
         max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
         max_session_ms=settings.whole("connections.max.reauth.ms"),
-        tenancy=agent.limits.tenancy,
+        tenancy=tenancy,
     )
-    sasl.listener = agent.audit
+    sasl.listener = audit
     return sasl
 
 

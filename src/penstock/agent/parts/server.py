@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from penstock.agent.checks import slow_request_s
+from penstock.agent.parts.backend import Backend
+from penstock.agent.parts.requests import Requests
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.request_times import RequestTimes
@@ -17,7 +19,7 @@ from penstock.clusters.service import Clusters
 from penstock.log.brokers import SingleBroker
 
 if TYPE_CHECKING:
-    from penstock.agent.agent import Agent
+    from penstock.agent.sasl import SaslServer
 
 STOP_GRACE_S = 2.0
 
@@ -32,9 +34,9 @@ def brokers_of(runtime: Runtime, stores: Stores, clusters: Clusters) -> SingleBr
     return brokers
 
 
-def open_server(agent: Agent) -> Server:
-    """Build it, over all parts of an agent. It does not listen yet."""
-    runtime, log, requests = agent.runtime, agent.log, agent.requests
+def open_server(backend: Backend, requests: Requests, sasl: SaslServer | None) -> Server:
+    """Build it, in front of the backend. It does not listen yet."""
+    runtime, log, limits = backend.runtime, backend.log, backend.limits
     settings, closing = runtime.settings, runtime.closing
     shared = SharedIo(
         clock=runtime.clock,
@@ -46,35 +48,35 @@ def open_server(agent: Agent) -> Server:
     server = Server(
         shared=shared,
         dispatch=requests.dispatcher,
-        throttled_ms=agent.limits.throttles.on_connection,
-        admit=None if agent.sasl is None else agent.sasl.admit,
-        tenancy=agent.limits.tenancy,
+        throttled_ms=limits.throttles.on_connection,
+        admit=None if sasl is None else sasl.admit,
+        tenancy=limits.tenancy,
         pinned_bytes=log.pinned_bytes,
         max_connections=settings.whole("max.connections"),
         max_connections_per_host=settings.whole("max.connections.per.ip"),
         idle_s=settings.whole("connections.max.idle.ms") / 1000,
+        on_closed=backend.on_closed,
     )
-    server.listener = agent.audit
+    server.listener = backend.audit
     log.writer.on_drained = shared.make_room
-    agent.maintenance.rest.drops.append(shared.drop_memory)
     # A stop takes no new requests, answers those there are, and then closes the connections.
     closing.push_async_callback(server.close, STOP_GRACE_S)
     closing.push_async_callback(log.drain)
-    closing.push_async_callback(agent.coordinators.dead_letters.close)
+    closing.push_async_callback(backend.coordinators.dead_letters.close)
     closing.push_async_callback(requests.produce.drain)
     closing.push_async_callback(requests.dispatcher.drain)
     closing.callback(server.stop_listening)
     return server
 
 
-def listen(agent: Agent) -> Mapping[str, int]:
+def listen(runtime: Runtime, server: Server, brokers: SingleBroker, clusters: Clusters) -> Mapping[str, int]:
     """Let clients come; the ports of the listeners, by name."""
-    clock, ports = agent.runtime.clock, dict[str, int]()
-    for listener in agent.runtime.listeners:
+    ports = dict[str, int]()
+    for listener in runtime.listeners:
         tls = None
         if listener.tls is not None:
-            tls = ServerTls(listener.tls, clock, domain=listener.sni_domain, cluster_named=agent.clusters.id_of)
-        port = ports[listener.name] = agent.server.listen(listener, tls)
+            tls = ServerTls(listener.tls, runtime.clock, domain=listener.sni_domain, cluster_named=clusters.id_of)
+        port = ports[listener.name] = server.listen(listener, tls)
         host, advertised_port = listener.advertised or (listener.host, port)
-        agent.brokers.advertise(host, advertised_port, listener.name)
+        brokers.advertise(host, advertised_port, listener.name)
     return ports
