@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fixtures.clocks import ManualClock
 
-from penstock.agent.following import Following
+from penstock.agent.change_poller import ChangePoller
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
@@ -194,34 +194,34 @@ async def test_clusters_of_other_agents_are_followed_without_a_write(database: A
     one, two = await opened(database, "one"), await opened(database, "two")
     changed: list[str] = []
     two.on_change = lambda cluster: changed.append(cluster.name)
-    following = Following(database, {"clusters": two.refresh})
-    await following.look()
+    poller = ChangePoller(database, {"clusters": two.refresh})
+    await poller.poll()
     await one.create_environment("prod")
     acme = await one.create("acme", "prod", "", {"groups": 3.0})
-    await following.look()
+    await poller.poll()
     assert (two.all(), two.environments()) == (one.all(), one.environments())
     await one.alter("acme", "theirs", {"groups": None})
-    await following.look()
+    await poller.poll()
     assert (two.limits(acme.cluster_id), changed) == ({}, ["acme", "acme"])
     await one.begin_deletion("acme")
-    await following.look()
+    await poller.poll()
     assert not two.is_open(acme.cluster_id)
     assert two.deleting() == one.deleting()
     await one.forget(one.deleting()[0])
     again = await one.create("acme", "prod")
-    await following.look()
+    await poller.poll()
     assert two.by_name("acme") == again
     await two.forget(two.deleting()[0])
     assert (two.by_name("acme"), two.deleting()) == (again, []), "the new one stays"
     await one.begin_deletion("acme")
     await one.forget(one.deleting()[0])
     await one.delete_environment("prod")
-    await following.look()
+    await poller.poll()
     assert two.environments() == one.environments()
     assert [cluster.cluster_id for cluster in two.deleting()] == [again.cluster_id], "what it has of it here is to go"
     counters = "SELECT name, value FROM counter ORDER BY name"
     before = await database.statement(counters)
     changed.clear()
-    await following.look()
+    await poller.poll()
     assert changed == []
     assert await database.statement(counters) == before

@@ -11,7 +11,7 @@ import pytest
 from fixtures.clocks import START_MS, ManualClock
 from fixtures.odd_names import ODD_NAMES
 
-from penstock.agent.following import versions
+from penstock.agent.change_poller import versions
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
 from penstock.identity import accounts, service, store, token_store

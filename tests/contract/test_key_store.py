@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.agent.following import versions
+from penstock.agent.change_poller import versions
 from penstock.base.errors import Conflict
 from penstock.keys import store
 from penstock.keys.model import ClusterKeys, State, WrappedKey

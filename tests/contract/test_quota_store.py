@@ -7,7 +7,7 @@ from typing import Any
 from fixtures.clocks import ManualClock
 from fixtures.odd_names import ODD_NAMES
 
-from penstock.agent.following import Following
+from penstock.agent.change_poller import ChangePoller
 from penstock.authorization.service import AclService
 from penstock.base.acls import Acl, Operation, ResourceType
 from penstock.quotas import store
@@ -101,20 +101,20 @@ async def test_changes_of_access_and_quotas_are_followed_without_a_write(databas
         asked.append("quota")
         await quotas.refresh()
 
-    following = Following(database, {"acl": refresh_acls, "quota": refresh_quotas})
-    await following.look()
+    poller = ChangePoller(database, {"acl": refresh_acls, "quota": refresh_quotas})
+    await poller.poll()
     asked.clear()
-    await following.look()
+    await poller.poll()
     assert asked == []
     rule = Acl(resource_type=ResourceType.TOPIC, resource_name="t", principal="User:a", operation=Operation.READ)
     await other_acls.create(1, [rule])
-    await following.look()
+    await poller.poll()
     assert (asked, list(acls.index(1))) == (["acl"], [rule])
     await other_quotas.alter(1, [CHANGE])
-    await following.look()
+    await poller.poll()
     assert (asked, quotas.table(1)) == (["acl", "quota"], other_quotas.table(1))
     counters = "SELECT name, value FROM counter ORDER BY name"
     before = await database.statement(counters)
-    await following.look()
+    await poller.poll()
     assert asked == ["acl", "quota"]
     assert await database.statement(counters) == before

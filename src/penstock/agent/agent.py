@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from penstock.agent.following import follow
+from penstock.agent.change_poller import poll_changes
 from penstock.agent.parts.access import open_access
 from penstock.agent.parts.backend import Backend
 from penstock.agent.parts.coordinators import open_groups, transactions_of
@@ -117,19 +117,19 @@ class Agent:
         self.requests = open_requests(backend)
         if any(listener.uses_sasl for listener in runtime.listeners):
             self.sasl = sasl_part.open_sasl(
-                runtime, stores, clusters, self.limits.tenancy, self.requests.dispatcher, self.audit
+                runtime, stores, clusters, self.limits.cluster_connections, self.requests.dispatcher, self.audit
             )
         self.server = open_server(backend, self.requests, self.sasl)
-        self.maintenance.rest.drops.append(self.server.shared.drop_memory)
+        self.maintenance.idle_memory.drops.append(self.server.shared.drop_memory)
         background.add(removal_of(backend, self.server))
         clusters.on_change = self._on_cluster
         if not log.commit_path.is_alone:
-            self._follow()
+            self._poll_changes()
         log.writer.on_broken = self._on_writer_broken
         self.ports = listen(runtime, self.server, self.brokers, clusters)
         self.ready = True
 
-    def _follow(self) -> None:
+    def _poll_changes(self) -> None:
         """Apply what other agents change."""
         refreshes = {
             "acl": self.access.acls.refresh,
@@ -138,7 +138,7 @@ class Agent:
             "cluster keys": self.keys.refresh,
             "revoked credentials": self._drop_revoked,
         }
-        follow(self.runtime.closing, self.stores.database, refreshes)
+        poll_changes(self.runtime.closing, self.stores.database, refreshes)
 
     def _watch_collections(self) -> Collections:
         collections = Collections(self.runtime.clock.monotonic)

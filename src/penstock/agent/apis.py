@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.agent import handler_modules as answering
+from penstock.agent import handler_modules
 from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
@@ -44,32 +44,32 @@ class Api:
 class Handlers:
     """Those who answer."""
 
-    cluster: answering.cluster.ClusterHandlers
-    topics: answering.topics.TopicHandlers
-    configs: answering.configs.ConfigHandlers
-    replicas: answering.replicas.ReplicaHandlers
-    producers: answering.producers.ProducerHandlers
-    offsets: answering.offsets.OffsetHandlers
-    groups: answering.groups.GroupHandlers
-    group_offsets: answering.group_offsets.OffsetHandlers
-    consumer_groups: answering.consumer_groups.ConsumerGroupHandlers
-    transactions: answering.transactions.TransactionHandlers
-    transaction_offsets: answering.transaction_offsets.TransactionOffsetHandlers
-    identities: answering.identities.IdentityHandlers | None = None
-    accounts: answering.accounts.AccountHandlers | None = None
-    tokens: answering.tokens.TokenHandlers | None = None
+    cluster: handler_modules.cluster.ClusterHandlers
+    topics: handler_modules.topics.TopicHandlers
+    configs: handler_modules.configs.ConfigHandlers
+    replicas: handler_modules.replicas.ReplicaHandlers
+    producers: handler_modules.producers.ProducerHandlers
+    offsets: handler_modules.offsets.OffsetHandlers
+    groups: handler_modules.groups.GroupHandlers
+    group_offsets: handler_modules.group_offsets.OffsetHandlers
+    consumer_groups: handler_modules.consumer_groups.ConsumerGroupHandlers
+    transactions: handler_modules.transactions.TransactionHandlers
+    transaction_offsets: handler_modules.transaction_offsets.TransactionOffsetHandlers
+    identities: handler_modules.identities.IdentityHandlers | None = None
+    accounts: handler_modules.accounts.AccountHandlers | None = None
+    tokens: handler_modules.tokens.TokenHandlers | None = None
     """None where there is nobody to be told apart, as in the simulation; both or neither."""
-    virtual_clusters: answering.virtual_clusters.VirtualClusterHandlers | None = None
+    virtual_clusters: handler_modules.virtual_clusters.VirtualClusterHandlers | None = None
     """None where there is only one."""
-    cluster_keys: answering.cluster_keys.ClusterKeyHandlers | None = None
+    cluster_keys: handler_modules.cluster_keys.ClusterKeyHandlers | None = None
     """None where nothing can be encrypted."""
-    quotas: answering.quotas.QuotaHandlers | None = None
-    telemetry: answering.telemetry.TelemetryHandlers | None = None
+    quotas: handler_modules.quotas.QuotaHandlers | None = None
+    telemetry: handler_modules.telemetry.TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
-    acls: answering.acls.AclHandlers = field(default_factory=lambda: answering.acls.AclHandlers(None))
-    streams_groups: answering.streams_groups.StreamsGroupHandlers | None = None
-    share_groups: answering.share_groups.ShareGroupHandlers | None = None
-    share: answering.share.ShareHandlers | None = None
+    acls: handler_modules.acls.AclHandlers = field(default_factory=lambda: handler_modules.acls.AclHandlers(None))
+    streams_groups: handler_modules.streams_groups.StreamsGroupHandlers | None = None
+    share_groups: handler_modules.share_groups.ShareGroupHandlers | None = None
+    share: handler_modules.share.ShareHandlers | None = None
     """None where share groups are not served; both or neither."""
 
 

@@ -290,7 +290,7 @@ class Connection:
     def refuse(self, why: object) -> None:
         """End the connection because of what the client sent, and say so: the client only sees it closed."""
         if not self.closed:
-            self._shared.complaints.warn("connection %d from %s is closed: %s", self.connection_id, self.host, why)
+            self._shared.warnings.warn("connection %d from %s is closed: %s", self.connection_id, self.host, why)
             self.close()
 
     def context(self, api_version: int, client_id: str | None) -> RequestContext:
@@ -453,7 +453,7 @@ class Connection:
         durations.counts[int(took_s * 10_000).bit_length()] += 1
         durations.total_s += took_s
         if took_s > times.slow_s:
-            times.complain(slot.key, took_s, self.client_id, self.host)
+            times.warn_slow(slot.key, took_s, self.client_id, self.host)
         slots, out = self._slots, self._out
         moved = False
         while slots and slots[0].buffers is not None:

@@ -97,7 +97,7 @@ class Dispatcher:
         self._produce, self._fetch, self._clock = produce, fetch, clock
         self.throttles: Throttles | None = None
         """Who limits clients, while any has a limit."""
-        self.beside: OnThread | None = None
+        self.offload: OnThread | None = None
         """Where long requests are read and long answers written, so that nobody else waits for that."""
         self.table: Mapping[int, Api] = {}
         """The APIs that are answered."""
@@ -128,10 +128,10 @@ class Dispatcher:
             self._reply(connection, slot, key, 0, header.correlation_id, refusal)
             return
         self.requests[key] += 1
-        if len(frame) > long_requests.SHORT_REQUEST_BYTES and self.beside is not None:
+        if len(frame) > long_requests.SHORT_REQUEST_BYTES and self.offload is not None:
             request = long_requests.read_short(header, frame)
             if request is None:
-                self._take_long(connection, self.beside, api, header, frame)
+                self._take_long(connection, self.offload, api, header, frame)
                 return
         else:
             try:
@@ -177,16 +177,16 @@ class Dispatcher:
         return throttle_ms, None if client.time is None else Stopwatch(client, self._clock)
 
     def _take_long(
-        self, connection: Connection, beside: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
+        self, connection: Connection, offload: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
     ) -> None:
         """Start answering a request that takes so long to read that others are not to wait for it."""
         connection.hold()
         if header.api_key != ApiKey.PRODUCE:
-            connection.task = connection.spawn(self._answer_long(connection, beside, api, header, frame))
+            connection.task = connection.spawn(self._answer_long(connection, offload, api, header, frame))
             return
         # What was produced is written, whether its client is still there or not.
         self._produce.decoding_bytes += len(frame)
-        task = connection.spawn(self._produce_long(connection, beside, header, frame))
+        task = connection.spawn(self._produce_long(connection, offload, header, frame))
         self._producing.add(task)
         task.add_done_callback(self._producing.discard)
 
@@ -196,15 +196,15 @@ class Dispatcher:
             await asyncio.wait(self._producing)
 
     async def _answer_long(
-        self, connection: Connection, beside: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
+        self, connection: Connection, offload: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
     ) -> None:
         key, version = header.api_key, header.api_version
         held, named = list[Message](), None
         try:
             if key == ApiKey.FETCH:
-                request, named = await beside(partial(long_requests.read_fetch, version, frame, header.body))
+                request, named = await offload(partial(long_requests.read_fetch, version, frame, header.body))
             else:
-                held.append(await beside(partial(codec.read_request, key, version, frame, header.body)))
+                held.append(await offload(partial(codec.read_request, key, version, frame, header.body)))
             connection.correlation_id = header.correlation_id
             context, slot = connection.context(version, header.client_id), connection.open_slot(key)
             throttle_ms, stopwatch = self._arrived(context, len(frame))
@@ -222,14 +222,14 @@ class Dispatcher:
             _log.exception("%s v%d failed", ApiKey(key).name, version)
             connection.close()
         finally:
-            await long_requests.forget(beside, held)
+            await long_requests.release(offload, held)
 
     async def _produce_long(
-        self, connection: Connection, beside: OnThread, header: RequestHeader, frame: bytes | memoryview
+        self, connection: Connection, offload: OnThread, header: RequestHeader, frame: bytes | memoryview
     ) -> None:
         held = list[Message]()
         try:
-            await self._produce_portions(connection, beside, header, frame, held)
+            await self._produce_portions(connection, offload, header, frame, held)
         except Malformed as problem:
             connection.refuse(f"{problem} (client id {header.client_id!r})")
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
@@ -237,15 +237,15 @@ class Dispatcher:
             connection.close()
         finally:
             self._produce.decoding_bytes -= len(frame)
-            await long_requests.forget(beside, held)
+            await long_requests.release(offload, held)
 
     async def _produce_portions(
-        self, connection: Connection, beside: OnThread, header: RequestHeader, frame: bytes | memoryview,
+        self, connection: Connection, offload: OnThread, header: RequestHeader, frame: bytes | memoryview,
         held: list[Message],
     ) -> None:  # fmt: skip
         """Have written what is of very many partitions, so many at a time; `held` gets what is to be let go of."""
         version, correlation_id = header.api_version, header.correlation_id
-        request, portions = asked = await beside(partial(long_requests.read_produce, version, frame, header.body))
+        request, portions = asked = await offload(partial(long_requests.read_produce, version, frame, header.body))
         held += (request, *portions)
         connection.correlation_id = correlation_id
         context, slot = connection.context(version, header.client_id), connection.open_slot(ApiKey.PRODUCE)
@@ -260,8 +260,8 @@ class Dispatcher:
             connection.release()
             return
         throttle_ms, connection.throttle_ms = connection.throttle_ms, 0
-        answer: list[Message] = [await beside(partial(long_requests.produced, request, results, throttle_ms))]
-        await self._write_long(connection, beside, slot, ApiKey.PRODUCE, version, correlation_id, answer)
+        answer: list[Message] = [await offload(partial(long_requests.produce_response, request, results, throttle_ms))]
+        await self._write_long(connection, offload, slot, ApiKey.PRODUCE, version, correlation_id, answer)
 
     def _produce_repeated(self, connection: Connection, repeated: RepeatedProduce, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
@@ -365,12 +365,12 @@ class Dispatcher:
             if self.throttles is not None:
                 time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
                 throttle(connection, response, max(time_ms, throttle_ms))
-            if self.beside is not None and long_requests.is_long(ApiKey.FETCH, response):
+            if self.offload is not None and long_requests.is_long(ApiKey.FETCH, response):
                 connection.hold()
                 connection.cancel_wait = None
                 connection.task = connection.spawn(
                     self._write_long(
-                        connection, self.beside, slot, ApiKey.FETCH, context.api_version, correlation_id, [response]
+                        connection, self.offload, slot, ApiKey.FETCH, context.api_version, correlation_id, [response]
                     )
                 )
                 return
@@ -409,12 +409,12 @@ class Dispatcher:
         begin(context, request, done)
 
     async def _write_long(
-        self, connection: Connection, beside: OnThread, slot: Slot, key: int, version: int, correlation_id: int,
+        self, connection: Connection, offload: OnThread, slot: Slot, key: int, version: int, correlation_id: int,
         held: list[Message],
     ) -> None:  # fmt: skip
         """Answer with a long message, which nobody but the list holds, and go on with what comes behind its request."""
         try:
-            answered = await beside(partial(long_requests.written, key, version, correlation_id, held))
+            answered = await offload(partial(long_requests.encode_long, key, version, correlation_id, held))
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("%s v%d cannot be answered", ApiKey(key).name, version)
             connection.close()
@@ -422,7 +422,7 @@ class Dispatcher:
         if not connection.closed:
             connection.fill(slot, answered)
             connection.release()
-        await long_requests.forget(beside, held)
+        await long_requests.release(offload, held)
 
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
@@ -452,11 +452,11 @@ class Dispatcher:
                     throttle(connection, response, throttle_ms)
                 if key == ApiKey.ENTER_CLUSTER and not response.error_code:
                     connection.belongs_to(connection.identity.inside(response.cluster_id))
-                if self.beside is not None and long_requests.is_long(key, response):
+                if self.offload is not None and long_requests.is_long(key, response):
                     held = [response]
                     del response
                     await self._write_long(
-                        connection, self.beside, slot, key, context.api_version, correlation_id, held
+                        connection, self.offload, slot, key, context.api_version, correlation_id, held
                     )
                 else:
                     self._reply(connection, slot, key, context.api_version, correlation_id, response)

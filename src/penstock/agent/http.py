@@ -38,7 +38,7 @@ _HOST = r"(?i)(\[[0-9a-f:.]+\]|[^][:@/]+)(:[0-9]*)?"
 _log = logging.getLogger(__name__)
 
 
-class _QuietServer(Server):
+class _HttpServer(Server):
     """Uvicorn without signal handlers, the process has its own, and without its ten ticks a second: idle is idle."""
 
     def __init__(self, config: Config) -> None:
@@ -60,7 +60,7 @@ class _QuietServer(Server):
         self._stopping.set()
 
 
-class _Bounded(H11Protocol):
+class _LimitedProtocol(H11Protocol):
     """A connection that is one of few, and makes progress or ends."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ def names_this_machine(host: str) -> bool:
     return is_loopback(name) or name.endswith(".localhost")
 
 
-class _ForThisMachine:
+class _LoopbackHostOnly:
     """Answers who asks by a name of this machine, or by none: that is no browser."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -130,7 +130,7 @@ def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
         ],
-        middleware=[Middleware(_ForThisMachine)],
+        middleware=[Middleware(_LoopbackHostOnly)],
     )
 
 
@@ -139,10 +139,10 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     """Serve for as long as the context lasts; the port. Raises `Unavailable` when the address is taken."""
     sock = listening_socket(host, port)
     config = Config(
-        app, http=_Bounded, lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
-        timeout_keep_alive=5, backlog=ACCEPTED_AT_ONCE,
+        app, http=_LimitedProtocol, lifespan="off", log_config=None, access_log=False, server_header=False,
+        date_header=False, timeout_keep_alive=5, backlog=ACCEPTED_AT_ONCE,
     )  # fmt: skip
-    server = _QuietServer(config)
+    server = _HttpServer(config)
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
     loop.set_exception_handler(_throttled_exception_handler())

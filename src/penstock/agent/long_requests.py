@@ -100,29 +100,29 @@ def read_produce(version: int, frame: Frame, position: int) -> Portions:
     return Portions(request, portions_of(request, PRODUCED_AT_ONCE))
 
 
-def produced(request: ProduceRequest, results: Sequence[Appended], throttle_ms: int) -> ProduceResponse:
+def produce_response(request: ProduceRequest, results: Sequence[Appended], throttle_ms: int) -> ProduceResponse:
     """What its producer is told."""
     response = response_of(request, results)
     response.throttle_time_ms = throttle_ms
     return response
 
 
-def written(key: int, version: int, correlation_id: int, held: list[Message]) -> list[Buffer]:
+def encode_long(key: int, version: int, correlation_id: int, held: list[Message]) -> list[Buffer]:
     """The frame of a response, which nobody but the list holds."""
     return codec.encode_response(key, version, correlation_id, held[0], is_long=True)
 
 
-async def forget(beside: OnThread, held: list[Message]) -> None:
+async def release(offload: OnThread, held: list[Message]) -> None:
     """Forget messages, which nobody but the list holds."""
     if held:
         with contextlib.suppress(RuntimeError):  # There is no thread any more, nor anybody who would have to wait.
-            await beside(partial(let_go, held))
+            await offload(partial(let_go, held))
 
 
 # ---- portion by portion ----------------------------------------------------------------------------------------
 
 
-class _Line:
+class _NoOrder:
     """The line of a request that is written in portions: those behind it wait until the last one is."""
 
     def hold(self) -> None:
@@ -132,7 +132,7 @@ class _Line:
         """They go on waiting."""
 
 
-_LINE = _Line()
+_NO_ORDER = _NoOrder()
 
 
 async def write_portions(
@@ -144,7 +144,7 @@ async def write_portions(
         spent_ms = int(1000 * (clock.monotonic() - began_s))
         portion.timeout_ms = max(asked.request.timeout_ms - spent_ms, 1)
         answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
-        handler.handle(context, portion, answer.set_result, _LINE)
+        handler.handle(context, portion, answer.set_result, _NO_ORDER)
         await asyncio.sleep(0)  # It may be known at once.
         results += await answer
     return results

@@ -42,7 +42,7 @@ def check(options: UpOptions) -> None:
 def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     """Run one agent until it is told to stop; its exit code. Raises `PlatformError` when it cannot start."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
@@ -51,7 +51,7 @@ def run(options: UpOptions, tuning: Tuning | None = None) -> int:
         return runner.run(_serve(options, tuning))
 
 
-class OneLine(logging.Formatter):
+class OneLineFormatter(logging.Formatter):
     """Messages as one line, whatever is in the names that clients choose. What is traced has its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # the library's name

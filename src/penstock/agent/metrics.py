@@ -194,9 +194,9 @@ def _tenants(agent: Agent) -> Iterator[Metric]:
         "penstock_cluster_connections_refused", "Connections refused beyond the limits of a virtual cluster.",
         labels=["cluster", "limit"],
     )  # fmt: skip
-    for cluster_id, count in agent.limits.tenancy.counts.items():
+    for cluster_id, count in agent.limits.cluster_connections.counts.items():
         counts.add_metric([_name_of(agent, cluster_id)], count)
-    for (cluster_id, limit), count in agent.limits.tenancy.refused.items():
+    for (cluster_id, limit), count in agent.limits.cluster_connections.refused.items():
         refused.add_metric([_name_of(agent, cluster_id), limit], count)
     yield from (counts, refused)
 
@@ -313,7 +313,7 @@ def families(agent: Agent) -> Iterable[Metric]:
     return _AgentCollector(agent).collect()
 
 
-class _Collected:
+class _CollectedBefore:
     """What was collected before."""
 
     def __init__(self, collected: Iterable[Metric]) -> None:
@@ -331,7 +331,7 @@ class _Collected:
 def written(collected: Iterable[Metric]) -> bytes:
     """The whole page. Takes longer than collecting, and may be done beside the event loop."""
     registry = CollectorRegistry()
-    registry.register(_Collected(collected))
+    registry.register(_CollectedBefore(collected))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 

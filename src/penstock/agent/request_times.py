@@ -11,7 +11,7 @@ from penstock.base.durations import Durations
 from penstock.base.log_throttle import LogThrottle
 from penstock.wire.api_keys import ApiKey
 
-COMPLAIN_EVERY_S = 10.0
+WARN_EVERY_S = 10.0
 """How often the log tells of a slow request."""
 NAME_MAX = 64
 """Characters of a client's name in the log."""
@@ -34,9 +34,9 @@ class RequestTimes:
         """How long answers waited for a client to take more of them."""
         self.slow_s = slow_s
         """From where on the log tells of a request."""
-        self._last_flush, self._seldom, self._left_out = last_flush, LogThrottle(clock, COMPLAIN_EVERY_S), 0
+        self._last_flush, self._seldom, self._left_out = last_flush, LogThrottle(clock, WARN_EVERY_S), 0
 
-    def complain(self, key: int, took_s: float, client_id: str | None, host: str) -> None:
+    def warn_slow(self, key: int, took_s: float, client_id: str | None, host: str) -> None:
         """A request took longer than that: say so, and where the time went, unless it was said of another just now."""
         if key in WAITING:
             return

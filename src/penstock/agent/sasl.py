@@ -20,7 +20,7 @@ from typing import Any
 
 from penstock.agent.connection import SIZE, Connection, RequestHandler, Slot
 from penstock.agent.sasl_session import SaslSession, SaslStage
-from penstock.agent.tenancy import Tenancy
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import PlatformError
@@ -69,10 +69,10 @@ class SaslServer:
 
     def __init__(
         self, *, authenticator: Authenticator, dispatch: RequestHandler, clock: Clock, penalties: Penalties,
-        guesses: GuessLimiter, max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
+        guesses: GuessLimiter, max_receive_bytes: int, max_session_ms: int, cluster_connections: ClusterConnections,
     ) -> None:  # fmt: skip
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
-        self._penalties, self._guesses, self._tenancy = penalties, guesses, tenancy
+        self._penalties, self._guesses, self._cluster_connections = penalties, guesses, cluster_connections
         self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
         self.stats = SaslStats()
         self.listener: AttemptListener | None = None
@@ -201,11 +201,11 @@ class SaslServer:
             connection.close()
         else:
             if step.identity is not None and not session.reauthenticates and not connection.closed:
-                refusal = self._tenancy.refusal(step.identity.cluster_id)
+                refusal = self._cluster_connections.refusal(step.identity.cluster_id)
                 if refusal is not None:
                     self._report(connection, session, step.identity)
                     connection.pause()
-                    await asyncio.sleep(self._tenancy.turn_away_s())
+                    await asyncio.sleep(self._cluster_connections.reject_delay_s())
                     connection.refuse(refusal)
             if not connection.closed:
                 lifetime_ms = 0 if step.identity is None else self._authenticated(connection, session, step.identity)
@@ -243,7 +243,7 @@ class SaslServer:
         step = await exchange.step(token)
         if step is not None and step.identity is not None:
             _check_same(session, step.identity)
-            if not self._tenancy.is_open(step.identity.cluster_id):
+            if not self._cluster_connections.is_open(step.identity.cluster_id):
                 raise Denied(GONE)
         return step
 

@@ -19,8 +19,8 @@ from penstock.agent.connection import Connection, RequestHandler
 from penstock.agent.listeners import Listener, listening_socket
 from penstock.agent.shared_io import SharedIo
 from penstock.agent.streams import Stream
-from penstock.agent.tenancy import Tenancy
-from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
+from penstock.agent.cluster_connections import ClusterConnections
+from penstock.agent.tls import Handshake, HandshakeQueue, ServerTls, TlsStream
 from penstock.agent.turns import newcomers_of
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
@@ -61,7 +61,7 @@ class Server:
         shared: SharedIo,
         dispatch: RequestHandler,
         admit: Callable[[Connection], None] | None = None,
-        tenancy: Tenancy | None = None,
+        cluster_connections: ClusterConnections | None = None,
         throttled_ms: Callable[[str], int] = lambda address: 0,
         pinned_bytes: Callable[[], int] = lambda: 0,
         max_connections: int = 2**31 - 1,
@@ -73,7 +73,7 @@ class Server:
         shared.on_shortage = self._sweep_soon
         self._newcomers = newcomers_of(self.loop)
         self._dispatch = dispatch
-        self._admit, self._tenancy = admit, tenancy
+        self._admit, self._cluster_connections = admit, cluster_connections
         self._throttled_ms = throttled_ms
         """For how long an address has to wait before it may connect."""
         self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -87,7 +87,7 @@ class Server:
         self._listening: dict[int, _Listening] = {}
         """By file descriptor."""
         self._handshakes: set[Handshake] = set()
-        self._handshake_queue = Queue(self.loop)
+        self._handshake_queue = HandshakeQueue(self.loop)
         self._last_id = self.accepted = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
@@ -144,7 +144,7 @@ class Server:
         self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0
     ) -> None:
         if self._open_files >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
-            self.shared.complaints.warn("a connection from %s is refused: there are as many as there may be", host)
+            self.shared.warnings.warn("a connection from %s is refused: there are as many as there may be", host)
             sock.close()
             return
         throttled_ms = self._throttled_ms(host)
@@ -175,25 +175,25 @@ class Server:
             self._admit(connection)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
-        if self._tenancy is not None and not listener.uses_sasl:
-            refusal = self._tenancy.refusal(identity.cluster_id)
+        if self._cluster_connections is not None and not listener.uses_sasl:
+            refusal = self._cluster_connections.refusal(identity.cluster_id)
             if refusal is not None:
                 connection.pause()
-                self.loop.call_later(self._tenancy.turn_away_s(), connection.refuse, refusal)
+                self.loop.call_later(self._cluster_connections.reject_delay_s(), connection.refuse, refusal)
                 return
             self.count(connection, identity.cluster_id)
 
     def count(self, connection: Connection, cluster_id: int) -> None:
         """A connection is in a virtual cluster from now on."""
         self._newcomers.discard(connection.fd)
-        if self._tenancy is not None and connection.counted_in != cluster_id and not connection.closed:
+        if self._cluster_connections is not None and connection.counted_in != cluster_id and not connection.closed:
             self._stop_counting(connection)
             connection.counted_in = cluster_id
-            self._tenancy.enter(cluster_id)
+            self._cluster_connections.enter(cluster_id)
 
     def _stop_counting(self, connection: Connection) -> None:
-        if self._tenancy is not None and connection.counted_in is not None:
-            self._tenancy.leave(connection.counted_in)
+        if self._cluster_connections is not None and connection.counted_in is not None:
+            self._cluster_connections.leave(connection.counted_in)
             connection.counted_in = None
 
     def close_cluster(self, cluster_id: int) -> int:
@@ -224,7 +224,7 @@ class Server:
             if handshake.is_denied:
                 self._tell(host, listener, message=problem)
             self._forget_host(host)
-            self.shared.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)
+            self.shared.warnings.warn("a connection from %s does not get to speak TLS: %s", host, problem)
 
         try:
             wrapped = tls.wrap(sock)

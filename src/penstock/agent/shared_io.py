@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock.agent.complaints import Complaints
+from penstock.agent.connection_warnings import ConnectionWarnings
 from penstock.agent.request_times import RequestTimes
 from penstock.agent.turns import at_turn_end, turn_of
 from penstock.base.clock import Clock
@@ -68,7 +68,7 @@ class SharedIo:
         self._soon = at_turn_end(self.loop)
         self.now, self.turn = clock.monotonic, turn_of(self.loop, clock.monotonic)
         """Seconds, for time-outs. Asked for several times a request, so without a detour."""
-        self.times, self.complaints = times or RequestTimes(clock), Complaints(clock)
+        self.times, self.warnings = times or RequestTimes(clock), ConnectionWarnings(clock)
         self.max_frame_bytes, self.max_other_bytes = max_frame_bytes, min(MAX_OTHER_BYTES, max_frame_bytes)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         self.memory, self.pending_max_bytes = memory, memory.pending_bytes

@@ -220,7 +220,7 @@ def _in_records(buffers: Iterable[Buffer]) -> Iterator[Buffer]:
         yield b"".join(small)
 
 
-class Queue:
+class HandshakeQueue:
     """Lets so many handshakes go on in one turn of the loop, and the others in the next ones: a step computes for a
     millisecond, and whoever connects needs no credentials for that."""
 
@@ -250,7 +250,7 @@ class Handshake:
     """A connection that is not established yet. It ends by itself if the client takes too long."""
 
     def __init__(
-        self, sock: ssl.SSLSocket, loop: asyncio.AbstractEventLoop, queue: Queue,
+        self, sock: ssl.SSLSocket, loop: asyncio.AbstractEventLoop, queue: HandshakeQueue,
         done: Callable[[Handshake, str | None], None],
     ) -> None:  # fmt: skip
         self.sock = sock

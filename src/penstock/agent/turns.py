@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from penstock.base.clock import SystemClock
 from penstock.base.durations import Durations
 
-Soon = Callable[[Callable[[], None]], Any]
+CallSoon = Callable[[Callable[[], None]], Any]
 """Has something called when everything that has arrived is handled."""
 Event = tuple[selectors.SelectorKey, int]
 """A file and what it is ready for."""
@@ -32,7 +32,7 @@ NEWCOMERS_PER_TURN = 2
 """Each costs a few tenths of a millisecond, and most turns last about as long."""
 
 
-class Turn(Protocol):
+class LoopTurn(Protocol):
     """A turn of a loop."""
 
     @property
@@ -129,7 +129,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
         self._turn_selector.loop = self
 
     @property
-    def current_turn(self) -> Turn:
+    def current_turn(self) -> LoopTurn:
         """The one that is going on."""
         return self._turn_selector
 
@@ -148,7 +148,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
         self._turn_selector.due.append(callback)
 
 
-class _Unknown:
+class _UntimedTurn:
     """Turns of a loop that does not say when they begin, or of another clock: it is now."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -160,12 +160,12 @@ class _Unknown:
         return self._now()
 
 
-def turn_of(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Turn:
+def turn_of(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> LoopTurn:
     """How to know when a turn began without looking at the clock, where the loop has done that."""
-    return loop.current_turn if isinstance(loop, TurnLoop) and now is SystemClock.monotonic else _Unknown(now)
+    return loop.current_turn if isinstance(loop, TurnLoop) and now is SystemClock.monotonic else _UntimedTurn(now)
 
 
-def at_turn_end(loop: asyncio.AbstractEventLoop) -> Soon:
+def at_turn_end(loop: asyncio.AbstractEventLoop) -> CallSoon:
     """How to have something called at the end of the turn."""
     return loop.at_turn_end if isinstance(loop, TurnLoop) else loop.call_soon
 

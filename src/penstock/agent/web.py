@@ -24,12 +24,12 @@ MAX_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
 
-class _NoRedirections(urllib.request.HTTPRedirectHandler):
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         """Whoever is configured is asked, and nobody else."""
 
 
-class Web:
+class HttpsClient:
     """Asks for documents. The authorities are read anew for each, so that a changed file counts; while it cannot be
     read, the former ones stay in use."""
 
@@ -54,7 +54,7 @@ class Web:
             _log.error("the former authorities stay in use: %s", problem)
         handler = urllib.request.HTTPSHandler(context=self._context)
         try:
-            with urllib.request.build_opener(_NoRedirections, handler).open(url, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(_NoRedirects, handler).open(url, timeout=TIMEOUT_S) as response:
                 document: bytes = response.read(MAX_BYTES + 1)
         except (OSError, HTTPException, ValueError) as problem:
             raise Unavailable(f"{url} cannot be read: {getattr(problem, 'reason', problem)}") from problem
@@ -63,7 +63,7 @@ class Web:
         return document
 
 
-class Receiver:
+class OtlpClient:
     """One OTLP receiver over HTTP."""
 
     def __init__(self, url: SplitResult, executor: Executor) -> None:
@@ -73,7 +73,7 @@ class Receiver:
             secret = f"{unquote(url.username)}:{unquote(url.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
         self._url = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path or "/v1/metrics").geturl()
-        self._opener = urllib.request.build_opener(_NoRedirections)
+        self._opener = urllib.request.build_opener(_NoRedirects)
 
     async def post(self, body: bytes) -> None:
         """Send metrics; raise `OSError` when they were not taken."""

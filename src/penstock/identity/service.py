@@ -1,7 +1,7 @@
 """Identities: users' credentials, service accounts, API keys. All changes go through here.
 
 Nothing is cached: the database is queried each time. Connections of deleted API keys and tokens are closed: by this
-agent at once, by others as soon as they notice (`agent/following.py`).
+agent at once, by others as soon as they notice (`agent/change_poller.py`).
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from penstock.agent.parts.access import Access
+from penstock.agent.parts.access import AccessControl
 from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.shielded import ShieldedTasks
 
 SUPER = "User:root"
-ACCESS = Access(
+ACCESS = AccessControl(
     identities=cast(Any, None), changes=ShieldedTasks(), acls=cast(Any, None), authorizer=None,
     super_users=frozenset({SUPER}), asks_for_credentials=True,
 )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from penstock.agent.tls import STEPS_AT_ONCE, Queue
+from penstock.agent.tls import STEPS_AT_ONCE, HandshakeQueue
 
 
 async def test_others_have_their_turn_between_many_handshakes() -> None:
-    queue, done, seen = Queue(asyncio.get_running_loop()), [], []
+    queue, done, seen = HandshakeQueue(asyncio.get_running_loop()), [], []
     for number in range(3 * STEPS_AT_ONCE):
         queue.run(lambda number=number: done.append(number))
     while len(done) < 3 * STEPS_AT_ONCE:
@@ -21,7 +21,7 @@ async def test_others_have_their_turn_between_many_handshakes() -> None:
 
 
 async def test_few_handshakes_do_not_wait() -> None:
-    queue, done = Queue(asyncio.get_running_loop()), []
+    queue, done = HandshakeQueue(asyncio.get_running_loop()), []
     for turn in range(3):
         for number in range(STEPS_AT_ONCE):
             queue.run(lambda number=number: done.append(number))
@@ -30,7 +30,7 @@ async def test_few_handshakes_do_not_wait() -> None:
 
 
 async def test_what_a_step_asks_for_comes_after_the_others() -> None:
-    queue, done = Queue(asyncio.get_running_loop()), []
+    queue, done = HandshakeQueue(asyncio.get_running_loop()), []
 
     def again(number: int) -> None:
         done.append(number)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from penstock.agent.main import OneLine
+from penstock.agent.main import OneLineFormatter
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from penstock.agent.main import OneLine
 )
 def test_names_stay_in_their_line(name: str, shown: str) -> None:
     record = logging.LogRecord("penstock", logging.WARNING, "", 0, "group %s", (name,), None)
-    assert OneLine("%(message)s").format(record) == shown
+    assert OneLineFormatter("%(message)s").format(record) == shown
 
 
 def test_what_is_traced_has_its_own_lines() -> None:
@@ -30,5 +30,5 @@ def test_what_is_traced_has_its_own_lines() -> None:
     except ZeroDivisionError as problem:
         traced = (type(problem), problem, problem.__traceback__)
     record = logging.LogRecord("penstock", logging.ERROR, "", 0, "a bug", (), traced)
-    lines = OneLine("%(message)s").format(record).splitlines()
+    lines = OneLineFormatter("%(message)s").format(record).splitlines()
     assert (lines[0], lines[-1]) == ("a bug", "ZeroDivisionError")

@@ -110,7 +110,7 @@ def long_commit() -> OffsetCommitRequest:
 async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
     client = wired.connect()
     await make_topic(wired, client)
-    gate = wired.agent.requests.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.offload = Gate()
     first = await wired.send(client, ApiKey.OFFSET_COMMIT, 8, long_commit())
     second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
     await others_are_answered(wired)
@@ -125,7 +125,7 @@ async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
 async def test_nobody_waits_for_a_long_fetch_to_be_read(wired: Wired) -> None:
     client = wired.connect()
     await make_topic(wired, client)
-    gate = wired.agent.requests.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.offload = Gate()
     module = import_module("penstock.wire.messages.fetch")
     wanted = [module.FetchPartition(partition=number, partition_max_bytes=1) for number in range(3_000)]
     request = FetchRequest(session_epoch=-1, topics=[module.FetchTopic(topic="orders", partitions=wanted)])
@@ -148,7 +148,7 @@ async def test_a_long_request_that_cannot_be_read_ends_its_connection(wired: Wir
 
 async def test_nobody_waits_for_many_things_in_few_bytes_to_be_read(wired: Wired) -> None:
     client = wired.connect()
-    gate = wired.agent.requests.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.offload = Gate()
     groups = ["group"] * (long_requests.LONG_REQUEST_ELEMENTS + 1)
     first = await wired.send(client, ApiKey.DESCRIBE_GROUPS, 5, DescribeGroupsRequest(groups=groups))
     await others_are_answered(wired)
@@ -238,7 +238,7 @@ async def test_who_hangs_up_while_very_many_partitions_are_written(
     ten_at_once(monkeypatch)
     await make_wide_topic(wired, 40)
     client = wired.connect()
-    gate = wired.agent.requests.dispatcher.beside = Gate()
+    gate = wired.agent.requests.dispatcher.offload = Gate()
     await wired.send(client, ApiKey.PRODUCE, 9, producing_many(40, acks=acks))
     client.close()
     await turns(5)

@@ -11,7 +11,7 @@ from agent_world import ECHO, FETCH, PRODUCE, HandClock, Setup, request, turns
 from wired_world import Wired, make_topic, producing
 
 from penstock.agent.agent import Agent
-from penstock.agent.request_times import COMPLAIN_EVERY_S, RequestTimes
+from penstock.agent.request_times import WARN_EVERY_S, RequestTimes
 from penstock.base.clock import SystemClock
 from penstock.base.options import UpOptions
 from penstock.wire.api_keys import ApiKey
@@ -128,7 +128,7 @@ async def test_the_log_tells_of_a_slow_one_and_then_counts(still: Wired, caplog:
     with caplog.at_level(logging.WARNING, "penstock.agent.requests"):
         for key, took_s in ((ApiKey.METADATA, 0.4), (ApiKey.JOIN_GROUP, 9), (ApiKey.PRODUCE, 0.75), (ApiKey.FETCH, 2)):
             take(key, took_s)
-        clock.time_s += COMPLAIN_EVERY_S
+        clock.time_s += WARN_EVERY_S
         connection.last_active = clock.monotonic()
         take(ApiKey.METADATA, 1)
     assert [record.getMessage() for record in caplog.records] == [

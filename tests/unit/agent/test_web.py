@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from penstock.agent.web import Web
+from penstock.agent.web import HttpsClient
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.testing.certificates import Authority
 
@@ -61,7 +61,7 @@ async def test_other_authorities_count_without_a_restart_and_broken_ones_do_not(
     ca.write_bytes(old.ca.read_bytes())
     https.serve(old)
     with ThreadPoolExecutor(1) as executor:
-        web = Web(executor, ca)
+        web = HttpsClient(executor, ca)
         assert await web.get(https.url) == b"{}"
         https.serve(new)
         with pytest.raises(Unavailable):
@@ -74,4 +74,4 @@ async def test_other_authorities_count_without_a_restart_and_broken_ones_do_not(
             assert caplog.text.count("the former authorities stay in use") == 1
             caplog.clear()
         with pytest.raises(InvalidRequest):
-            Web(executor, ca)
+            HttpsClient(executor, ca)

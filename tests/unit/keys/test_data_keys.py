@@ -10,7 +10,7 @@ from fixtures.clocks import ManualClock
 from fixtures.key_services import FakeKeyService
 from fixtures.tables import have_tables
 
-from penstock.agent.following import Following
+from penstock.agent.change_poller import ChangePoller
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.keys.model import KeysErased, Lock, State
@@ -395,19 +395,19 @@ async def test_what_another_process_does_to_keys_is_followed(world: World) -> No
     other = World(world.database, world.service, 2)
     told: list[int] = []
     other.keys.on_erased = told.append
-    following = Following(world.database, {"cluster keys": other.keys.refresh})
-    await following.look()
+    poller = ChangePoller(world.database, {"cluster keys": other.keys.refresh})
+    await poller.poll()
     for cluster_id in (1, 2, 3):
         await world.keys.encrypt(cluster_id)
-    await following.look()
+    await poller.poll()
     await until(lambda: set(other.keys.current) == {1, 2, 3})
     first = other.keys.current[1]
     await world.keys.rotate(1)
-    await following.look()
+    await poller.poll()
     assert other.keys.current[1] == world.keys.current[1] != first
     assert other.keys.locked == {}, "it was there before it was needed"
     assert await world.keys.erase(1)
-    await following.look()
+    await poller.poll()
     assert (told, other.keys.locked, set(other.keys.current)) == ([1], {1: Lock.ERASED}, {2, 3})
     for key in (first, world.keys.current.get(1, first)):
         assert other.keys.peek(key.key_id) is None
@@ -417,7 +417,7 @@ async def test_what_another_process_does_to_keys_is_followed(world: World) -> No
     await until(lambda: world.keys.clusters[2].state is State.ERASED)
     for cluster_id in (1, 2):
         assert await removed(world, cluster_id)
-    await following.look()
+    await poller.poll()
     assert (told, other.keys.locked) == ([1, 2], {1: Lock.ERASED, 2: Lock.ERASED})
     for cluster_id in (1, 2):
         assert await removed(other, cluster_id), "its part of the cluster is gone as well"

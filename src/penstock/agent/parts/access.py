@@ -25,7 +25,7 @@ else:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class AccessControl:
     """Users, ACLs, and who is above them."""
 
     identities: identity_service.Identities
@@ -59,7 +59,9 @@ class Access:
         return not is_reserved or self.administers_platform(context)
 
 
-async def open_access(runtime: Runtime, stores: Stores, revoked: Callable[[Collection[str], int], None]) -> Access:
+async def open_access(
+    runtime: Runtime, stores: Stores, revoked: Callable[[Collection[str], int], None]
+) -> AccessControl:  # fmt: skip
     """Load what there is of ACLs. `revoked` is told of keys and tokens by which nobody may go on being in."""
     asks = any(listener.asks_for_credentials for listener in runtime.listeners)
     chosen = AuthorizationSettings.of(runtime.settings, asks_for_credentials=asks)
@@ -72,7 +74,7 @@ async def open_access(runtime: Runtime, stores: Stores, revoked: Callable[[Colle
         acls.listen(authorizer.forget)
     runtime.closing.push_async_callback(acls.close)
     runtime.closing.push_async_callback(changes.close)
-    access = Access(
+    access = AccessControl(
         identities=made_late(
             lambda: identity_service.Identities(
                 database=stores.database,
@@ -92,7 +94,7 @@ async def open_access(runtime: Runtime, stores: Stores, revoked: Callable[[Colle
     return access
 
 
-async def _check_somebody_gets_in(runtime: Runtime, access: Access) -> None:
+async def _check_somebody_gets_in(runtime: Runtime, access: AccessControl) -> None:
     """Refuse to start if other machines are asked for credentials and nobody has any. (With data in memory, users can
     only be created while the agent runs.)"""
     listener, data_dir = needing_users(runtime.listeners), runtime.options.data_dir

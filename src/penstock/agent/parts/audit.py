@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from penstock.agent.parts.access import Access
+from penstock.agent.parts.access import AccessControl
 from penstock.agent.parts.log import Log
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.tuning import NODE_ID
@@ -17,7 +17,7 @@ from penstock.log.topics import Topics
 
 
 def open_audit(
-    runtime: Runtime, clusters: Clusters, topics: Topics, log: Log, access: Access,
+    runtime: Runtime, clusters: Clusters, topics: Topics, log: Log, access: AccessControl,
     correlation_id: Callable[[int], int | None],
 ) -> AuditLog:  # fmt: skip
     """Tell of what happens from now on. `correlation_id` says which request a connection is at."""

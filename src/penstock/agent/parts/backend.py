@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from penstock.agent.parts.access import Access
+from penstock.agent.parts.access import AccessControl
 from penstock.agent.parts.coordinators import GroupCoordinators
 from penstock.agent.parts.limits import ClientLimits
 from penstock.agent.parts.log import Log
@@ -37,7 +37,7 @@ class Backend:
     brokers: SingleBroker
     producer_ids: ProducerIds
     transactions: TransactionService
-    access: Access
+    access: AccessControl
     coordinators: GroupCoordinators
     limits: ClientLimits
     telemetry: TelemetryHandlers | None

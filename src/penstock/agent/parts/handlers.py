@@ -50,7 +50,7 @@ def handlers_of(backend: Backend) -> Handlers:
             lambda: handler_modules.accounts.AccountHandlers(access.identities, may_change=access.may_change_proofs)
         ),
         tokens=made_late(partial(_tokens, backend)),
-        groups=made_late(lambda: handler_modules.groups.GroupHandlers(groups, OneCoordinator(brokers))),
+        groups=made_late(lambda: handler_modules.groups.GroupHandlers(groups, SingleCoordinator(brokers))),
         group_offsets=made_late(lambda: handler_modules.group_offsets.OffsetHandlers(groups, registry)),
         consumer_groups=made_late(partial(_consumer_groups, backend)),
         streams_groups=made_late(partial(_streams_groups, backend, topic_handlers)),
@@ -83,7 +83,7 @@ def _virtual_clusters(backend: Backend) -> handler_modules.virtual_clusters.Virt
 
     async def usage_of(cluster_id: int) -> Mapping[str, float]:
         return {
-            LimitKey.CONNECTIONS: backend.limits.tenancy.counts[cluster_id],
+            LimitKey.CONNECTIONS: backend.limits.cluster_connections.counts[cluster_id],
             LimitKey.PARTITIONS: registry.partition_total(cluster_id),
             LimitKey.GROUPS: groups.count(cluster_id),
             LimitKey.PRODUCER_IDS: registry.producer_total(cluster_id),
@@ -156,7 +156,7 @@ def _transactions(backend: Backend) -> handler_modules.transactions.TransactionH
     return made
 
 
-class OneCoordinator:
+class SingleCoordinator:
     """The only agent coordinates everything."""
 
     def __init__(self, brokers: SingleBroker) -> None:

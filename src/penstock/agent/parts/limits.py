@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
-from penstock.agent.tenancy import Tenancy
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.dataclasses import dataclass
 from penstock.clusters.service import Clusters
 from penstock.quotas.service import Quotas
@@ -21,7 +21,7 @@ class ClientLimits:
     """Which limits there are for users, clients and addresses."""
     throttles: Throttles
     """What of that, and of the limits of virtual clusters, has been used."""
-    tenancy: Tenancy
+    cluster_connections: ClusterConnections
     """How many connections virtual clusters have."""
 
 
@@ -34,5 +34,7 @@ async def open_limits(runtime: Runtime, stores: Stores, clusters: Clusters, dead
     runtime.closing.push_async_callback(quotas.close)
     for cluster in clusters.all():
         throttles.limit(cluster.cluster_id, cluster.limits)
-    tenancy = Tenancy(limits=clusters.limits, tenant=throttles.tenant, is_open=clusters.is_open, clock=runtime.clock)
-    return ClientLimits(quotas=quotas, throttles=throttles, tenancy=tenancy)
+    cluster_connections = ClusterConnections(
+        limits=clusters.limits, tenant=throttles.tenant, is_open=clusters.is_open, clock=runtime.clock
+    )
+    return ClientLimits(quotas=quotas, throttles=throttles, cluster_connections=cluster_connections)

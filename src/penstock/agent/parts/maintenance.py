@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from penstock.agent.parts.log import Log
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
-from penstock.agent.rest import Rest
+from penstock.agent.idle_memory import IdleMemory
 from penstock.agent.tuning import SHARD_ID
 from penstock.base.dataclasses import dataclass
 from penstock.keys.service import DataKeys
@@ -28,7 +28,7 @@ class Maintenance:
     upkeep: Upkeep
     """The chores of the log."""
     compaction: WalCompaction
-    rest: Rest
+    idle_memory: IdleMemory
 
 
 def open_maintenance(runtime: Runtime, stores: Stores, topics: Topics, keys: DataKeys, log: Log) -> Maintenance:
@@ -44,16 +44,16 @@ def open_maintenance(runtime: Runtime, stores: Stores, topics: Topics, keys: Dat
 
     def on_segments(partition_ids: Iterable[int]) -> None:
         upkeep.on_segments(partition_ids)
-        background.wake(rest.name)
+        background.wake(idle_memory.name)
 
     compaction = WalCompaction(
         upkeep.changes, wal=stores.wal, registry=log.registry, backlog=log.backlog, on_segments=on_segments
     )
-    rest = Rest(
+    idle_memory = IdleMemory(
         activity=log.activity, held_bytes=lambda: log.tail.size_bytes, drop=log.drop_memory, now=clock.monotonic
     )
     spent_keys = SpentKeys(upkeep.changes, keys, lambda: log.backlog.last_seq)
-    chores: list[Chore] = [compaction, *upkeep.chores, rest, spent_keys]
+    chores: list[Chore] = [compaction, *upkeep.chores, idle_memory, spent_keys]
     background = Background(chores, clock=clock, randomness=runtime.randomness)
     keys.on_replaced = lambda key_id: background.wake(spent_keys.name)
     log.backlog.wake = background.waker(compaction.name)
@@ -61,4 +61,4 @@ def open_maintenance(runtime: Runtime, stores: Stores, topics: Topics, keys: Dat
     closing.callback(upkeep.close)
     closing.push_async_callback(background.stop)
     background.start()
-    return Maintenance(background=background, upkeep=upkeep, compaction=compaction, rest=rest)
+    return Maintenance(background=background, upkeep=upkeep, compaction=compaction, idle_memory=idle_memory)

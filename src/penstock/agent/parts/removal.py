@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.agent.following import FOLLOW_S
+from penstock.agent.change_poller import POLL_INTERVAL_S
 from penstock.agent.parts.backend import Backend
 from penstock.agent.removal_steps import removal_steps
 from penstock.agent.server import Server
@@ -18,5 +18,5 @@ def removal_of(backend: Backend, server: Server) -> ClusterRemoval:
     )  # fmt: skip
     return ClusterRemoval(
         backend.clusters, backend.stores.database, steps, is_ready=runtime.is_ready, clock=runtime.clock,
-        settle_s=SETTLE_S if backend.log.commit_path.is_alone else 2 * FOLLOW_S,
+        settle_s=SETTLE_S if backend.log.commit_path.is_alone else 2 * POLL_INTERVAL_S,
     )  # fmt: skip

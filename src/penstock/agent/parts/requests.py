@@ -46,7 +46,7 @@ def open_requests(backend: Backend) -> Requests:
         aborted=StoredAborted(backend.stores.database), locked=backend.keys.locked,
     )  # fmt: skip
     dispatcher = Dispatcher(produce=produce, fetch=fetch, clock=clock)
-    dispatcher.beside, produce.beside = runtime.thread("long-requests"), runtime.thread("record-checks")
+    dispatcher.offload, produce.beside = runtime.thread("long-requests"), runtime.thread("record-checks")
 
     def enforce_quotas() -> None:
         """Have requests check limits only while there are any."""

@@ -9,7 +9,7 @@ from penstock.agent.connection import RequestHandler
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.sasl import SaslServer
-from penstock.agent.tenancy import Tenancy
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
@@ -27,8 +27,8 @@ else:
 
 
 def open_sasl(
-    runtime: Runtime, stores: Stores, clusters: Clusters, tenancy: Tenancy, dispatch: RequestHandler,
-    audit: AuditLog | None,
+    runtime: Runtime, stores: Stores, clusters: Clusters, cluster_connections: ClusterConnections,
+    dispatch: RequestHandler, audit: AuditLog | None,
 ) -> SaslServer:  # fmt: skip
     """Build what clients authenticate to, before `dispatch` gets their requests."""
     clock, randomness, settings = runtime.clock, runtime.randomness, runtime.settings
@@ -53,7 +53,7 @@ def open_sasl(
         guesses=GuessLimiter(clock, randomness, is_on=delay_s > 0),
         max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
         max_session_ms=settings.whole("connections.max.reauth.ms"),
-        tenancy=tenancy,
+        cluster_connections=cluster_connections,
     )
     sasl.listener = audit
     return sasl
@@ -68,7 +68,7 @@ def _issuers(runtime: Runtime, clusters: Clusters) -> Mapping[str, Issuer]:
         # those who have tokens of another one.
         fetches = runtime.executor("token-issuer")
         issuers[options] = Issuer(
-            options, fetch=web.Web(fetches, options.ca).get, clock=runtime.clock, cluster_named=clusters.id_of
+            options, fetch=web.HttpsClient(fetches, options.ca).get, clock=runtime.clock, cluster_named=clusters.id_of
         )
         runtime.closing.push_async_callback(issuers[options].close)
     return {listener.name: issuers[listener.oauth] for listener in listeners if listener.oauth is not None}

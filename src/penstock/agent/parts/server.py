@@ -50,7 +50,7 @@ def open_server(backend: Backend, requests: Requests, sasl: SaslServer | None) -
         dispatch=requests.dispatcher,
         throttled_ms=limits.throttles.on_connection,
         admit=None if sasl is None else sasl.admit,
-        tenancy=limits.tenancy,
+        cluster_connections=limits.cluster_connections,
         pinned_bytes=log.pinned_bytes,
         max_connections=settings.whole("max.connections"),
         max_connections_per_host=settings.whole("max.connections.per.ip"),

@@ -33,7 +33,7 @@ def open_sink(runtime: Runtime) -> sinks.Sink | None:
         return sinks.MetricsPage(clock)
     executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics")
     closing.callback(executor.shutdown, wait=False)
-    receiver = web.Receiver(urlsplit(text), executor)
+    receiver = web.OtlpClient(urlsplit(text), executor)
     forwarder = sinks.OtlpForwarder(receiver.post, clock)
     closing.push_async_callback(forwarder.close)
     return forwarder

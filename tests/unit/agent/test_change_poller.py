@@ -8,7 +8,7 @@ import pytest
 from fixtures.clocks import ManualClock
 from fixtures.tables import have_tables
 
-from penstock.agent.following import Following
+from penstock.agent.change_poller import ChangePoller
 from penstock.base.errors import Unavailable
 from penstock.metadata.inline import InlineDatabase
 
@@ -33,17 +33,17 @@ async def test_what_cannot_be_read_keeps_nothing_else_from_being_read() -> None:
 
         return run
 
-    following = Following(database, {name: refresh(name) for name in ("keys", "credentials")})
+    poller = ChangePoller(database, {name: refresh(name) for name in ("keys", "credentials")})
     with pytest.raises(Unavailable, match="keys"):
-        await following.look()
+        await poller.poll()
     assert read == ["credentials"], "those that come after it, too"
     await database.transaction(lambda: moved("credentials"))
     with pytest.raises(Unavailable):
-        await following.look()
+        await poller.poll()
     assert read == ["credentials"] * 2
     failing.clear()
-    await following.look()
+    await poller.poll()
     assert read == ["credentials", "credentials", "keys"], "it is tried again until it is read"
-    await following.look()
+    await poller.poll()
     assert len(read) == 3
     await database.close()

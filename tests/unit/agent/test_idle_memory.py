@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.agent.rest import REST_S, Rest
+from penstock.agent.idle_memory import IDLE_S, IdleMemory
 
 
 class World:
@@ -10,7 +10,7 @@ class World:
 
     def __init__(self) -> None:
         self.activity, self.held, self.drops, self.now = 0, 0, 0, 1000.0
-        self.rest = Rest(
+        self.rest = IdleMemory(
             activity=lambda: self.activity, held_bytes=lambda: self.held, drop=self._drop, now=lambda: self.now
         )
 
@@ -22,11 +22,11 @@ async def test_memory_is_dropped_once_nothing_happened_for_a_while() -> None:
     world = World()
     assert await world.rest.run() is None  # Nothing is held: no timer.
     world.held, world.activity = 100, 1
-    assert await world.rest.run() == REST_S
-    world.now, world.activity = world.now + REST_S, 2
-    assert await world.rest.run() == REST_S
+    assert await world.rest.run() == IDLE_S
+    world.now, world.activity = world.now + IDLE_S, 2
+    assert await world.rest.run() == IDLE_S
     assert world.drops == 0
-    world.now += REST_S
+    world.now += IDLE_S
     assert await world.rest.run() is None
     assert (world.held, world.drops) == (0, 1)
 
@@ -34,11 +34,11 @@ async def test_memory_is_dropped_once_nothing_happened_for_a_while() -> None:
 async def test_looking_more_often_drops_nothing_sooner() -> None:
     world = World()
     world.held, world.activity = 100, 1
-    assert await world.rest.run() == REST_S
+    assert await world.rest.run() == IDLE_S
     world.now += 1
-    assert await world.rest.run() == REST_S - 1  # Compaction has woken it.
+    assert await world.rest.run() == IDLE_S - 1  # Compaction has woken it.
     assert world.drops == 0
-    world.now += REST_S - 1
+    world.now += IDLE_S - 1
     assert await world.rest.run() is None
     assert world.drops == 1
 
@@ -47,8 +47,8 @@ async def test_what_is_taken_after_that_is_kept_for_a_while_again() -> None:
     world = World()
     world.held, world.activity = 100, 1
     await world.rest.run()
-    world.now += 100 * REST_S
+    world.now += 100 * IDLE_S
     await world.rest.run()
     world.held, world.activity = 50, 2
-    assert await world.rest.run() == REST_S
+    assert await world.rest.run() == IDLE_S
     assert world.drops == 1

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 else:
     ctypes = later("ctypes")
 
-REST_S = 15.0
+IDLE_S = 15.0
 
 
-class Rest:
+class IdleMemory:
     """The chore. Wake it when something has been done; it stays awake until it has given back what that took."""
 
     name = "memory"
@@ -42,7 +42,7 @@ class Rest:
         activity, now = self._activity(), self._now()
         if activity != self._seen:
             self._seen, self._since = activity, now
-        left_s = self._since + REST_S - now
+        left_s = self._since + IDLE_S - now
         if left_s > 0:
             return left_s
         for drop in self.drops:

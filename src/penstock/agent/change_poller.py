@@ -17,7 +17,7 @@ from penstock.base.errors import PlatformError
 from penstock.metadata.database import Database, Script
 from penstock.metadata.statements import parameters
 
-FOLLOW_S = 1.0
+POLL_INTERVAL_S = 1.0
 """How long a change may stay unnoticed."""
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def versions(names: tuple[str, ...]) -> Script[dict[str, int]]:
     return {str(name): int(value) for name, value in rows}
 
 
-class Following:
+class ChangePoller:
     """Asks for changes, and has read anew what has changed."""
 
     def __init__(self, database: Database, refreshes: Mapping[str, Refresh]) -> None:
@@ -38,7 +38,7 @@ class Following:
         self._seen: dict[str, int] = {}
         self._is_failing = False
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Ask once. What cannot be read anew now keeps nothing else from being read; it is tried again the next time,
         and the first such problem is raised."""
         names = tuple(self._refreshes)
@@ -59,9 +59,9 @@ class Following:
     async def watch(self) -> None:
         """Ask until cancelled. While the database does not answer, what was in force stays so."""
         while True:
-            await asyncio.sleep(FOLLOW_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             try:
-                await self.look()
+                await self.poll()
             except PlatformError as problem:
                 if not self._is_failing:
                     _log.warning("what other agents have changed cannot be read: %s", problem)
@@ -70,9 +70,9 @@ class Following:
                 self._is_failing = False
 
 
-def follow(closing: AsyncExitStack, database: Database, refreshes: Mapping[str, Refresh]) -> None:
+def poll_changes(closing: AsyncExitStack, database: Database, refreshes: Mapping[str, Refresh]) -> None:
     """Apply in an agent what others change, until it stops."""
-    task = asyncio.get_running_loop().create_task(Following(database, refreshes).watch())
+    task = asyncio.get_running_loop().create_task(ChangePoller(database, refreshes).watch())
 
     async def stop() -> None:
         task.cancel()

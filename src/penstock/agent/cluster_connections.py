@@ -14,13 +14,13 @@ from penstock.base.clock import Clock
 from penstock.clusters.limits import LimitKey, Limits
 from penstock.quotas.tenants import Tenant
 
-TURNED_AWAY_S, TURNED_AWAY_MAX_S = 1.0, 5.0
+REJECT_DELAY_S, REJECT_DELAY_MAX_S = 1.0, 5.0
 """For how long a connection that is one too many is kept until it is closed."""
-TURNED_AWAY_APART_S = 0.02
+REJECT_APART_S = 0.02
 """The time between two that are closed: their clients are back at once, and should not come all at the same time."""
 
 
-class Tenancy:
+class ClusterConnections:
     """The connections of each virtual cluster."""
 
     def __init__(
@@ -52,11 +52,11 @@ class Tenancy:
             tenant.connections.charge(1, now_ms)
         return None
 
-    def turn_away_s(self) -> float:
+    def reject_delay_s(self) -> float:
         """For how long to keep a connection that was refused."""
         now_s = self._clock.monotonic()
-        closed_s = max(now_s + TURNED_AWAY_S, self._last_closed_s + TURNED_AWAY_APART_S)
-        self._last_closed_s = min(closed_s, now_s + TURNED_AWAY_MAX_S)
+        closed_s = max(now_s + REJECT_DELAY_S, self._last_closed_s + REJECT_APART_S)
+        self._last_closed_s = min(closed_s, now_s + REJECT_DELAY_MAX_S)
         return self._last_closed_s - now_s
 
     def enter(self, cluster_id: int) -> None:

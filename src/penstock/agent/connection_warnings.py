@@ -11,7 +11,7 @@ MAX_PER_WINDOW = 20
 _log = logging.getLogger("penstock.agent.connection")
 
 
-class Complaints:
+class ConnectionWarnings:
     """Logs the first few of each minute, and how many were left out with the first one of a later minute."""
 
     def __init__(self, clock: Clock) -> None:
