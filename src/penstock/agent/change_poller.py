@@ -1,9 +1,8 @@
-"""Following changes that other agents make to ACLs, quotas, virtual clusters and their keys, and to credentials.
+"""Polls for changes that other agents make to ACLs, quotas, virtual clusters and their keys, and to credentials.
 
-Each agent that shares a database keeps these in memory. One query per second asks for the version of each; only what
-has changed is read again, and nothing is ever written. Users, API keys and tokens are looked up each time somebody
-authenticates; only connections that a removed key or token has authenticated before are looked for, and closed. An
-agent that is alone does not ask.
+Agents that share a database keep these in memory. One query per second reads their version numbers; only what has
+changed is read again, and nothing is written. Users, API keys and tokens are looked up at each authentication; polling
+only closes connections that a removed key or token has authenticated. A single agent does not poll.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def versions(names: tuple[str, ...]) -> Script[dict[str, int]]:
 
 
 class ChangePoller:
-    """Asks for changes, and has read anew what has changed."""
+    """Reads version numbers, and refreshes what has changed."""
 
     def __init__(self, database: Database, refreshes: Mapping[str, Refresh]) -> None:
         self._database, self._refreshes = database, dict(refreshes)
@@ -39,8 +38,8 @@ class ChangePoller:
         self._is_failing = False
 
     async def poll(self) -> None:
-        """Ask once. What cannot be read anew now keeps nothing else from being read; it is tried again the next time,
-        and the first such problem is raised."""
+        """Poll once. A refresh that fails does not keep others from running; it is repeated at the next poll, and the
+        first failure is raised."""
         names = tuple(self._refreshes)
         found = await self._database.read(lambda: versions(names))
         problems = list[PlatformError]()
@@ -57,7 +56,7 @@ class ChangePoller:
             raise problems[0]
 
     async def watch(self) -> None:
-        """Ask until cancelled. While the database does not answer, what was in force stays so."""
+        """Poll until cancelled. While the database does not answer, the last known state stays in force."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             try:
@@ -71,7 +70,7 @@ class ChangePoller:
 
 
 def poll_changes(closing: AsyncExitStack, database: Database, refreshes: Mapping[str, Refresh]) -> None:
-    """Apply in an agent what others change, until it stops."""
+    """Apply what other agents change, until the agent stops."""
     task = asyncio.get_running_loop().create_task(ChangePoller(database, refreshes).watch())
 
     async def stop() -> None:

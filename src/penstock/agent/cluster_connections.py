@@ -1,7 +1,7 @@
-"""Connections of virtual clusters: counted, and limited, once it is known which cluster a connection belongs to.
+"""Connections of virtual clusters: counted and limited, once it is known which cluster a connection belongs to.
 
-A connection beyond the limit is not closed at once, because its client would come back at once. It waits, unread, and
-is then closed.
+A connection beyond the limit is not closed at once, because its client would reconnect at once. It is not read from,
+and closed after a while.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from penstock.clusters.limits import LimitKey, Limits
 from penstock.quotas.tenants import Tenant
 
 REJECT_DELAY_S, REJECT_DELAY_MAX_S = 1.0, 5.0
-"""For how long a connection that is one too many is kept until it is closed."""
+"""How long a connection beyond the limit stays open."""
 REJECT_APART_S = 0.02
-"""The time between two that are closed: their clients are back at once, and should not come all at the same time."""
+"""The time between closing two of them: their clients reconnect at once, and should not all do so at the same time."""
 
 
 class ClusterConnections:
@@ -29,16 +29,16 @@ class ClusterConnections:
     ) -> None:  # fmt: skip
         self._limits, self._tenant, self._clock = limits, tenant, clock
         self.is_open = is_open
-        """Whether a cluster is there, and stays."""
+        """Whether a cluster exists and is not being deleted."""
         self.counts: Counter[int] = Counter()
         """Connections by cluster."""
         self.refused: Counter[tuple[int, str]] = Counter()
-        """How many were turned away, by cluster and limit."""
+        """Rejected connections by cluster and limit."""
         self._last_closed_s = -inf
         """When the last one of those is closed."""
 
     def refusal(self, cluster_id: int) -> str | None:
-        """Why a cluster may not have another connection now. None if it may: that counts as one more made."""
+        """Why a cluster may not have another connection now; None if it may: that counts towards its rate."""
         limit = self._limits(cluster_id).get(LimitKey.CONNECTIONS)
         if limit is not None and self.counts[cluster_id] >= limit:
             self.refused[cluster_id, LimitKey.CONNECTIONS] += 1
@@ -53,7 +53,7 @@ class ClusterConnections:
         return None
 
     def reject_delay_s(self) -> float:
-        """For how long to keep a connection that was refused."""
+        """How long a rejected connection stays open."""
         now_s = self._clock.monotonic()
         closed_s = max(now_s + REJECT_DELAY_S, self._last_closed_s + REJECT_APART_S)
         self._last_closed_s = min(closed_s, now_s + REJECT_DELAY_MAX_S)
@@ -64,7 +64,7 @@ class ClusterConnections:
         self.counts[cluster_id] += 1
 
     def leave(self, cluster_id: int) -> None:
-        """It is not any more."""
+        """A connection has left a cluster."""
         self.counts[cluster_id] -= 1
         if not self.counts[cluster_id]:
             del self.counts[cluster_id]

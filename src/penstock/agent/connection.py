@@ -95,8 +95,7 @@ class Connection:
         connection_id: int, listener: Listener, identity: Identity,
     ) -> None:  # fmt: skip
         self._shared, self._owner, self._sock = shared, owner, sock
-        self.fd = sock.fileno()
-        self.host = host
+        self.fd, self.host = sock.fileno(), host
         self.port = 0
         """The client's; 0 where it has none."""
         self.software: tuple[str, str] | None = None

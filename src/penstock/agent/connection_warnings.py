@@ -1,4 +1,4 @@
-"""Warnings about connections. Strangers can cause any number of them, so they are rate-limited."""
+"""Rate-limited warnings about connections: clients that have not authenticated can cause any number of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ConnectionWarnings:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._window_ends = 0.0
-        self._said = 0
+        self._logged = 0
         self._left_out = 0
 
     def warn(self, text: str, *values: object) -> None:
@@ -26,9 +26,9 @@ class ConnectionWarnings:
         if now >= self._window_ends:
             if self._left_out:
                 _log.warning("%d more warnings about connections were left out", self._left_out)
-            self._window_ends, self._said, self._left_out = now + WINDOW_S, 0, 0
-        if self._said < MAX_PER_WINDOW:
-            self._said += 1
+            self._window_ends, self._logged, self._left_out = now + WINDOW_S, 0, 0
+        if self._logged < MAX_PER_WINDOW:
+            self._logged += 1
             _log.warning(text, *values)
         else:
             self._left_out += 1

@@ -1,8 +1,8 @@
-"""Giving memory back while the agent is idle.
+"""Releases memory while the agent is idle.
 
-Arenas keep the memory they once took, because fresh pages are expensive. After a while in which nothing was written or
-read it serves nobody: consumers have the recent batches already, or find them in files. The bookkeeping for each
-stretch of batches is dropped as well; for small batches that is as much memory again.
+Arenas keep the memory they have allocated, because fresh pages are expensive. When nothing has been written or read for
+a while it is of no use: consumers have the recent batches already, or read them from files. The bookkeeping of those
+batches is dropped as well; for small batches that is as much memory again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IDLE_S = 15.0
 
 
 class IdleMemory:
-    """The chore. Wake it when something has been done; it stays awake until it has given back what that took."""
+    """The chore. Woken by activity, it runs until the memory is released."""
 
     name = "memory"
 
@@ -31,12 +31,12 @@ class IdleMemory:
     ) -> None:  # fmt: skip
         self._activity, self._held_bytes, self._now = activity, held_bytes, now
         self.drops = [drop]
-        """Each gives back the memory of one part."""
+        """Each releases the memory of one part."""
         self._seen, self._since = -1, 0.0
-        """What was done when something new had been done for the last time, and when that was seen."""
+        """The last value of `activity`, and when it was seen first."""
 
     async def run(self) -> float | None:
-        """Look whether anything happened since the last look, which may have been a moment ago."""
+        """Check for activity since the last run."""
         if not self._held_bytes():
             return None
         activity, now = self._activity(), self._now()

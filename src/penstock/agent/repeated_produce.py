@@ -1,4 +1,4 @@
-"""What is kept of a producer that sends the same request again and again, with other records."""
+"""What a connection caches of a produce request that is sent repeatedly, each time with other records."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from penstock.wire.hot import ProduceShape
 
 
 class RepeatedProduce(Grant):
-    """What the requests have in common, who sends them, and what was found out about that: whether it is permitted, and
-    which limits count. Either is asked for anew when what it was found in has changed since.
+    """The common part of the requests, and the results of checking it: whether it is permitted, and which quotas apply.
+    Each is checked again when the ACLs or the quotas have changed since.
     """
 
     __slots__ = ("client", "context", "shape", "version")
@@ -19,5 +19,5 @@ class RepeatedProduce(Grant):
         super().__init__()
         self.shape, self.context = shape, context
         self.client: Client | None = None
-        """Which limits count for it, as of that version of all limits."""
+        """The quotas that apply, as of that version of all quotas."""
         self.version = -1

@@ -1,13 +1,13 @@
-"""SASL, the server's side: nothing is served before it is proven who asks.
+"""The server side of SASL: a connection is served only after its client has authenticated.
 
-Until then a connection may ask which versions there are, name a mechanism, and exchange messages of that mechanism,
-wrapped in SaslAuthenticate or, after a handshake of version 0, as they are. Anything else ends it, as in Kafka. Who
-has proven who they are is answered by the dispatcher directly; only a session that ends by itself (KIP-368) has its
-requests looked at, and may be prolonged on the same connection by the same principal and mechanism.
+Before that, a client may ask for the API versions, choose a mechanism, and exchange tokens of that mechanism: wrapped
+in SaslAuthenticate or, after a SaslHandshake of version 0, unwrapped. Any other request closes the connection, as in
+Kafka. Requests of an authenticated connection go to the dispatcher directly. Only a session with a limited lifetime
+(KIP-368) is checked on each request; its client may re-authenticate, with the same principal and mechanism.
 
-A failure is answered after a while and then ends the connection. Nothing is looked at before it is its turn
-(`identity/guess_limits.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and
-what was claimed, never what was sent as a proof.
+A failed attempt is answered after a delay, and then the connection is closed. Attempts that can be guesses are queued
+(`identity/guess_limits.py`); one that is not evaluated in time is closed without an answer. The log names the address
+and the claimed principal, never a token.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterable
 from math import inf
 from typing import Any
 
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.agent.connection import SIZE, Connection, RequestHandler, Slot
 from penstock.agent.sasl_session import SaslSession, SaslStage
-from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import PlatformError
@@ -42,24 +42,24 @@ AUTHENTICATE_VERSIONS = range(3)
 WRAPPED_SINCE = 1
 """From this version of SaslHandshake on, messages are wrapped in SaslAuthenticate."""
 AUTHENTICATION_S = 30.0
-"""How long a connection may take to prove itself."""
+"""How long a client may take to authenticate."""
 REAUTHENTICATION_PAUSE_S = 1.0
 MAX_VERSION_REQUESTS = 4
 MAX_ID_CHARS = 64
-"""No API key and no token has a longer id. What clients claim to have may be of any length."""
+"""Ids of API keys and tokens are not longer. The ids that clients send may be of any length."""
 GONE = "Authentication failed: Invalid username or password"
-"""What those are told whose virtual cluster is being deleted: the same as those of one that was."""
+"""The answer while a virtual cluster is being deleted: the same as after it was deleted."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class SaslStats:
-    """How authentications ended."""
+    """Authentication attempts by their outcome."""
 
     succeeded: int = 0
     failed: int = 0
     throttled: int = 0
-    """Attempts that nobody looked at."""
+    """Attempts that were not evaluated."""
     reauthenticated: int = 0
     expired: int = 0
 
@@ -78,7 +78,7 @@ class SaslServer:
         self.listener: AttemptListener | None = None
 
     def admit(self, connection: Connection) -> None:
-        """A connection begins."""
+        """A new connection: have it authenticate, if its listener requires that."""
         if connection.listener.uses_sasl:
             identity = connection.identity
             connection.sasl = SaslSession(cluster_id=identity.cluster_id, is_bound=identity.is_bound)
@@ -89,7 +89,7 @@ class SaslServer:
     # ---- requests ------------------------------------------------------------------------------------------------
 
     def _on_unauthenticated(self, connection: Connection, frame: bytes | memoryview) -> None:
-        """Take a frame of somebody who has not proven anything yet. Raises `Malformed` to end the connection."""
+        """Handle a frame before authentication. Raises `Malformed` to close the connection."""
         session = connection.sasl
         assert session is not None
         if session.stage is SaslStage.TOKEN and not session.is_wrapped:
@@ -116,7 +116,7 @@ class SaslServer:
         return session.version_requests < MAX_VERSION_REQUESTS and not session.reauthenticates
 
     def _on_expiring(self, connection: Connection, frame: bytes | memoryview) -> None:
-        """Take a frame of a session that ends by itself."""
+        """Handle a frame of a session with a limited lifetime."""
         session = connection.sasl
         assert session is not None
         now = self._clock.monotonic()
@@ -182,7 +182,7 @@ class SaslServer:
         try:
             step = await self._evaluate(connection, session, token)
             if session.exchange is not None and session.exchange.failure is not None:
-                # The client has a message more before it is told; it may as well hang up now.
+                # The client sends one more message before it is told, or disconnects: report it now.
                 self._report(connection, session, message=session.exchange.failure)
                 await self._penalize(connection, session)
         except Denied as denied:
@@ -213,14 +213,14 @@ class SaslServer:
                 connection.release()
 
     async def _evaluate(self, connection: Connection, session: SaslSession, token: bytes) -> SaslStep:
-        """Take a client's message, once it may be looked at. Raises `Denied` if it proves the wrong thing."""
+        """Evaluate a client's token, in its turn. Raises `Denied` if authentication fails."""
         if session.doomed is not None:
             raise Denied(session.doomed)
         assert session.exchange is not None
         guess = session.exchange.guess(token)
         if guess is None:
             step = await self._prove(session, session.exchange, token)
-            assert step is not None  # What cannot be guessed is not another guess.
+            assert step is not None  # Only a guess can turn out to be two.
             return step
         session.subject = guess.subject
         permit, outcome = await self._guesses.acquire(connection.host, guess), AttemptOutcome.FAILED
@@ -228,7 +228,7 @@ class SaslServer:
             session.looked_s = self._clock.monotonic()
             step = await self._prove(session, session.exchange, token)
             if step is None:
-                step = await self._evaluate(connection, session, token)  # What it costs to fail, it costs twice.
+                step = await self._evaluate(connection, session, token)  # It counts as two attempts.
             if step.identity is not None:
                 outcome = AttemptOutcome.SUCCEEDED
             return step
@@ -257,7 +257,7 @@ class SaslServer:
         return str(denied)
 
     def _authenticated(self, connection: Connection, session: SaslSession, identity: Identity) -> int:
-        """It is proven whose connection this is; how long that holds, in ms, 0 for as long as it lasts."""
+        """The client has authenticated; the lifetime of its session in ms, 0 if it is not limited."""
         self._penalties.succeeded(connection.host, session.subject)
         self._report(connection, session, identity)
         if session.reauthenticates:
@@ -266,7 +266,8 @@ class SaslServer:
             self.stats.succeeded += 1
         whose = identity
         if session.reauthenticates:
-            # It stays where it has gone since. But a token is no way to more tokens, whatever it prolongs.
+            # It stays in the cluster it has entered since. But a session renewed by a delegation token may not create
+            # further ones.
             whose = replace(
                 connection.identity, token_authenticated=identity.token_authenticated,
                 credential_id=identity.credential_id,
@@ -307,7 +308,7 @@ class SaslServer:
         )  # fmt: skip
 
     def credentials_in_use(self, connections: Iterable[Connection]) -> set[str]:
-        """The API keys and tokens by which somebody has come in, or is about to."""
+        """API keys and tokens that connections have authenticated with, or are authenticating with."""
         found = set[str]()
         for connection in connections:
             if connection.sasl is not None:
@@ -315,8 +316,8 @@ class SaslServer:
         return found
 
     def revoke(self, connections: Iterable[Connection], credential_ids: Collection[str], asked_by: int) -> None:
-        """API keys or tokens are no good any more: who has come in by one of them, or is about to, goes. Whoever asked
-        for it by one of them is answered before."""
+        """API keys or tokens were deleted: close the connections that authenticated with them. The one that asked for
+        the deletion is answered first."""
         for connection in connections:
             session = connection.sasl
             if session is None or _credentials_of(session).isdisjoint(credential_ids) or session.ends_s == -inf:
@@ -332,12 +333,12 @@ class SaslServer:
     async def _fail(
         self, connection: Connection, session: SaslSession, slot: Slot, answer: list[Buffer] | None, why: str
     ) -> None:
-        """Answer in vain, and not at once."""
+        """Answer a failed attempt, after a delay."""
         await self._penalize(connection, session)
         self._reject(connection, slot, answer, why)
 
     async def _penalize(self, connection: Connection, session: SaslSession) -> None:
-        """Count a failure, and wait: the longer, the more often the same has failed."""
+        """Count a failure and delay its answer: longer with each failure of the same client."""
         self.stats.failed += 1
         spent_s = self._clock.monotonic() - session.looked_s
         wait_s = self._penalties.failed(connection.host, session.subject, spent_s=spent_s)
@@ -352,7 +353,7 @@ class SaslServer:
 
 
 class _RawTokens:
-    """Messages as they are, each after its size."""
+    """Tokens without a Kafka header, each preceded by its size."""
 
     def success(self, token: bytes, lifetime_ms: int) -> list[Buffer]:
         return [SIZE.pack(len(token)), token] if token else [SIZE.pack(0)]
@@ -363,7 +364,7 @@ class _RawTokens:
 
 @dataclass(frozen=True, slots=True)
 class _WrappedTokens:
-    """Messages in SaslAuthenticate."""
+    """Tokens in SaslAuthenticate."""
 
     version: int
     correlation_id: int
@@ -384,7 +385,7 @@ Wrapping = _RawTokens | _WrappedTokens
 
 
 def _credentials_of(session: SaslSession) -> set[str]:
-    """The API key or token that a connection is authenticated by, and the one that it is being authenticated by."""
+    """The API key or token that a connection has authenticated with, and the one it is authenticating with."""
     found = set[str]()
     if session.exchange is not None and session.exchange.credential_id is not None:
         found.add(session.exchange.credential_id)

@@ -1,4 +1,4 @@
-"""How far a connection has come with SASL. What may follow on what is in `sasl.py`."""
+"""The SASL state of a connection. Its transitions are in `sasl.py`."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class SaslStage(Enum):
 
 @dataclass(slots=True)
 class SaslSession:
-    """The session of one connection, from its first request on."""
+    """One connection's, from its first request on."""
 
     cluster_id: int
-    """The virtual cluster in which names are looked up that do not say so themselves."""
+    """The virtual cluster in which a user name is looked up that does not name one."""
     is_bound: bool = False
-    """Whether nobody of another one can log in here."""
+    """Whether only users of that cluster can authenticate."""
     stage: SaslStage = SaslStage.HANDSHAKE
     version_requests: int = 0
     mechanism: str = ""
     is_wrapped: bool = False
     exchange: SaslExchange | None = None
     reauthenticates: bool = False
-    """Whether it belongs to somebody already, and only proves so again."""
+    """Whether this is a re-authentication."""
     doomed: str | None = None
-    """Why the next message fails whatever it is."""
+    """Why authentication fails, whatever the next token is."""
     subject: bytes = b""
-    """A hash of whom or what its client claims, once it has."""
+    """A hash of the claimed user or credential, once it is known."""
     looked_s: float = 0.0
-    """When what it sent last began to be looked at."""
+    """When evaluating its last token began."""
     ends_s: float | None = None
     """When the session ends, by the monotonic clock."""
     proven: Identity | None = None
-    """Whom it was proven to be, wherever that one has gone since."""
+    """Who authenticated, in the cluster of the credential: the connection may have entered another one since."""
     reauthenticated_s: float | None = None
-    """When it was last begun to prove it again."""
+    """When the last re-authentication began."""

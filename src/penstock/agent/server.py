@@ -1,7 +1,8 @@
-"""The Kafka listeners: accepts connections, and closes those that must not stay.
+"""The Kafka listeners: accept connections, and close those that exceed a limit.
 
-What connections share is in `shared_io.py`. Who takes memory and makes no progress while others want it is closed: a
-frame that trickles, a response that is not read. So is who does not authenticate in time, and who is silent for long.
+What connections share is in `shared_io.py`. A connection is closed if it holds memory that others need and makes no
+progress (a request that arrives too slowly, a response that is not read), if it does not authenticate in time, and if
+it is idle for too long.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.agent.connection import Connection, RequestHandler
 from penstock.agent.listeners import Listener, listening_socket
 from penstock.agent.shared_io import SharedIo
 from penstock.agent.streams import Stream
-from penstock.agent.cluster_connections import ClusterConnections
 from penstock.agent.tls import Handshake, HandshakeQueue, ServerTls, TlsStream
 from penstock.agent.turns import newcomers_of
 from penstock.identity.attempts import Attempt, AttemptListener
@@ -29,20 +30,19 @@ from penstock.identity.networks import host_of
 
 SLOW_BYTES_PER_S = 128 * 1024
 SLOW_S = 2.0
-"""A frame that comes more slowly than this, for so long, is given up when others wait for memory."""
+"""If others wait for memory, a connection whose large request arrives more slowly than this, for so long, is closed."""
 STALL_S = 5.0
-"""How long responses may wait for a client that takes nothing, when they hold memory that others need."""
+"""How long a client may leave responses unread when these hold memory that others need."""
 HARD_STALL_S = 1.0
-"""The same when they hold twice as much."""
+"""The same when unread responses hold twice as much."""
 RESERVED_FILES = 256
-"""Of the files that the process may have open, so many are kept for data: whoever connects, without credentials even,
-must not be able to keep it from being written."""
-TURNED_AWAY_MAX = 1024
-"""How many connections over their address's quota are kept until they are closed."""
+"""File descriptors reserved for data: clients, authenticated or not, must not be able to keep it from being written."""
+THROTTLED_MAX = 1024
+"""How many connections beyond the connection rate of their address are kept open until they are closed."""
 _SWEEP_S = 1.0
 _IDLE_SWEEP_S = 15.0
 _ACCEPT_BATCH = 8
-"""Connections accepted in one turn: whoever comes with many at once does not make others wait for all of them."""
+"""Connections accepted in one turn, so that many new connections do not delay requests of others."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,9 +75,9 @@ class Server:
         self._dispatch = dispatch
         self._admit, self._cluster_connections = admit, cluster_connections
         self._throttled_ms = throttled_ms
-        """For how long an address has to wait before it may connect."""
-        self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
-        """Those who connected too often, until they are told."""
+        """How long an address must wait before it may connect."""
+        self._throttled: dict[socket.socket, asyncio.TimerHandle] = {}
+        """Connections beyond the connection rate of their address, until they are closed."""
         self._pinned_bytes = pinned_bytes
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
@@ -94,27 +94,27 @@ class Server:
         self._on_closed = on_closed
         """Called with the id of every connection that ended."""
         self.listener: AttemptListener | None = None
-        """Hears of clients' certificates."""
+        """Is told of authentication by client certificates."""
 
     @property
     def connections(self) -> list[Connection]:
-        """Those that there are now, but for those whose TLS is not established."""
+        """Open connections, without those in a TLS handshake."""
         return list(self._connections.values())
 
     @property
     def connection_count(self) -> int:
-        """Connections there are now."""
+        """Open connections."""
         return len(self._connections) + len(self._handshakes)
 
     @property
     def unread_bytes(self) -> int:
-        """Of answers that clients do not take."""
+        """Bytes of responses that clients do not read."""
         return sum(one.out_bytes for one in self._connections.values() if one.stalled_since is not None)
 
     @property
     def _open_files(self) -> int:
-        """Files that clients have open: of those too who are kept until they are told that they came too often."""
-        return self.connection_count + len(self._turned_away)
+        """File descriptors of all connections, the throttled ones included."""
+        return self.connection_count + len(self._throttled)
 
     # ---- listening -----------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Server:
                 return
             except OSError as problem:
                 # Out of file descriptors, most likely: connections that end make room; do not spin meanwhile.
-                self.complaints.warn("a connection could not be accepted: %s", problem)
+                self.shared.warnings.warn("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
             self._accept(sock, host_of(str(address[0])), listening.listener, listening.tls, int(address[1]))
@@ -149,7 +149,7 @@ class Server:
             return
         throttled_ms = self._throttled_ms(host)
         if throttled_ms:
-            self._turn_away(sock, throttled_ms)
+            self._close_later(sock, throttled_ms)
             return
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
@@ -219,10 +219,10 @@ class Server:
                 else:
                     self._connect(TlsStream(handshake.sock), host, listener, identity, port)
                     if identity is not ANONYMOUS_IDENTITY and not listener.uses_sasl:
-                        self._tell(host, listener, self._last_id, identity)
+                        self._report(host, listener, self._last_id, identity)
                     return
             if handshake.is_denied:
-                self._tell(host, listener, message=problem)
+                self._report(host, listener, message=problem)
             self._forget_host(host)
             self.shared.warnings.warn("a connection from %s does not get to speak TLS: %s", host, problem)
 
@@ -234,7 +234,7 @@ class Server:
             return
         self._handshakes.add(Handshake(wrapped, self.loop, self._handshake_queue, done))
 
-    def _tell(
+    def _report(
         self, host: str, listener: Listener, connection_id: int = 0, identity: Identity | None = None, *,
         message: str = "",
     ) -> None:  # fmt: skip
@@ -247,19 +247,19 @@ class Server:
             )  # fmt: skip
 
     def correlation_id(self, connection_id: int) -> int | None:
-        """Which request a connection is at, in its client's count."""
+        """The correlation id of the request that a connection is processing."""
         connection = self._connections.get(connection_id)
         return None if connection is None else connection.correlation_id
 
-    def _turn_away(self, sock: socket.socket, after_ms: int) -> None:
-        """Close a connection that came too soon, but not at once: its client would be back at once. As in Kafka."""
-        if len(self._turned_away) >= TURNED_AWAY_MAX:
+    def _close_later(self, sock: socket.socket, after_ms: int) -> None:
+        """Close a throttled connection, but not at once: its client would reconnect at once. As in Kafka."""
+        if len(self._throttled) >= THROTTLED_MAX:
             sock.close()
             return
-        self._turned_away[sock] = self.loop.call_later(after_ms / 1000, self._close_turned_away, sock)
+        self._throttled[sock] = self.loop.call_later(after_ms / 1000, self._close_throttled, sock)
 
-    def _close_turned_away(self, sock: socket.socket) -> None:
-        del self._turned_away[sock]
+    def _close_throttled(self, sock: socket.socket) -> None:
+        del self._throttled[sock]
         sock.close()
 
     def _pause_accepting(self) -> None:
@@ -292,7 +292,7 @@ class Server:
     # ---- sweeping ------------------------------------------------------------------------------------------------
 
     def _sweep_soon(self) -> None:
-        """Something is short: look soon who is to blame."""
+        """Memory is short, or a client does not read: check all connections soon."""
         if not self._sweeps_soon and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeps_soon = True
@@ -302,12 +302,12 @@ class Server:
         self._sweeper = self.loop.call_later(delay_s, self._sweep)
 
     def _sweep(self) -> None:
-        """Close who holds up others, who takes no responses, and who has been silent for long."""
+        """Close connections that hold memory others need, do not authenticate in time, or are idle for too long."""
         self._sweeper = None
         now, shared = self._now(), self.shared
         shared.trim_memory()
         starved = shared.partial_bytes > shared.memory.huge_partial_bytes
-        unread_s = self._patience_s()
+        unread_s = self._unread_timeout_s()
         for connection in self.connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
@@ -328,10 +328,11 @@ class Server:
         else:
             self._sweeps_soon = False
 
-    def _patience_s(self) -> float:
-        """How long responses may wait for a client that takes nothing: the less, the more memory such ones hold.
+    def _unread_timeout_s(self) -> float:
+        """How long a client may leave its responses unread: the more memory these hold, the shorter.
 
-        Without need that is as long as a connection may be idle: Java's consumers read nothing between two polls.
+        While memory is not short, that is as long as a connection may be idle: Java's consumers read nothing between
+        two polls.
         """
         memory = self.shared.memory
         excess = max(self.unread_bytes / memory.unread_bytes, self._pinned_bytes() / memory.pinned_bytes)
@@ -342,7 +343,7 @@ class Server:
     # ---- ending --------------------------------------------------------------------------------------------------
 
     def stop_listening(self) -> None:
-        """Take no new connection and no new request."""
+        """Accept no new connection and no new request."""
         self.shared.draining = True
         for number, listening in self._listening.items():
             self.loop.remove_reader(number)
@@ -357,7 +358,7 @@ class Server:
             connection.pause()
 
     async def close(self, grace_s: float) -> None:
-        """Send what is ready, for at most so long, and close every connection: that is how clients are told."""
+        """Send the responses that are ready, for at most so long, and close every connection."""
         self.stop_listening()
         deadline = self._now() + grace_s
         # Sockets drain one by one and nothing announces the last, hence the polling.
@@ -367,14 +368,14 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in self.connections:
             connection.close()
-        for sock, timer in self._turned_away.items():
+        for sock, timer in self._throttled.items():
             timer.cancel()
             sock.close()
-        self._turned_away.clear()
+        self._throttled.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
 
 def connections_possible(max_files: int) -> int:
-    """How many connections leave room for the files of everything else; `max_files` is negative without a limit."""
+    """How many connections leave enough file descriptors for the rest; `max_files` is negative without a limit."""
     return 2**31 - 1 if max_files < 0 else max(max_files - RESERVED_FILES, max_files // 2)

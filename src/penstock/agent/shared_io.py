@@ -53,7 +53,7 @@ class FlowControlled(Protocol):
 
 
 class SharedIo:
-    """One for all connections. Everything runs on the loop's thread."""
+    """One object for all connections. Used on the loop's thread only."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class SharedIo:
         self.loop = asyncio.get_running_loop()
         self._soon = at_turn_end(self.loop)
         self.now, self.turn = clock.monotonic, turn_of(self.loop, clock.monotonic)
-        """Seconds, for time-outs. Asked for several times a request, so without a detour."""
+        """Seconds, for time-outs: the clock's own method, because it is called several times per request."""
         self.times, self.warnings = times or RequestTimes(clock), ConnectionWarnings(clock)
         self.max_frame_bytes, self.max_other_bytes = max_frame_bytes, min(MAX_OTHER_BYTES, max_frame_bytes)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
@@ -81,11 +81,11 @@ class SharedIo:
         self.draining = False
         """Whether the agent stops: nothing more is read."""
         self.on_shortage: Callable[[], None] = lambda: None
-        """Called when memory is short, or a client takes nothing: find out soon who is to blame."""
+        """Called when memory is short, or a client does not read its responses."""
         self._arena = Arena(memory.receive_arena_bytes)
         self._short_since: float | None = None
         self._short_ms = FIRST_SHORTAGE_MS
-        """How long it took the last time until there was room for what waits for a flush."""
+        """How long the last shortage of memory for flushes lasted."""
         self._held_back: dict[int, FlowControlled] = {}
         self._receiving: dict[int, FlowControlled] = {}
         """Those with an incomplete large frame, the oldest first."""
@@ -94,30 +94,30 @@ class SharedIo:
     # ---- memory --------------------------------------------------------------------------------------------------
 
     def begin_frame(self, connection: FlowControlled, size_bytes: int) -> memoryview:
-        """Memory for one large frame. It costs nothing before bytes are there."""
+        """Memory for one large frame. The system allocates its pages as bytes arrive."""
         self._receiving[connection.connection_id] = connection
-        if size_bytes > CHUNK_BYTES:  # Rare, and given back the moment nobody looks at it.
+        if size_bytes > CHUNK_BYTES:  # Rare, and unmapped as soon as nothing refers to it.
             return memoryview(mmap.mmap(-1, size_bytes))
         memory, _ = self._arena.reserve(size_bytes)
         return memory
 
     def end_frame(self, connection: FlowControlled, received_bytes: int) -> None:
-        """The frame is complete, or given up."""
+        """The frame is complete, or its connection ended."""
         del self._receiving[connection.connection_id]
         self.partial_bytes -= received_bytes
         self.make_room()
 
     def trim_memory(self) -> None:
-        """Give back memory beyond what is kept for frames."""
+        """Release memory beyond what is kept for frames."""
         self._arena.trim()
 
     def drop_memory(self) -> None:
-        """Give back memory of frames that were received."""
+        """Release memory of frames that were received."""
         self._arena.drop()
 
     @property
     def queue_is_full(self) -> bool:
-        """Whether no more should be read ahead of what is being answered."""
+        """Whether reading ahead must stop."""
         return self.queued_bytes > self.memory.queued_bytes
 
     @property
@@ -126,13 +126,13 @@ class SharedIo:
         return bool(self._held_back)
 
     def holds_back(self, connection: FlowControlled) -> bool:
-        """Stop reading a connection whose bytes would need memory that there is not. It is read again once there is."""
+        """Stop reading a connection if its next bytes need memory that is not available; `make_room` resumes it."""
         if not self._must_wait(connection):
             return False
         connection.pause()
         self._held_back[connection.connection_id] = connection
         if self.pending_bytes() > self.pending_max_bytes:
-            # Its next response says so; for how long is a guess from the last time.
+            # Its next response reports a throttle time: as long as the last shortage.
             connection.throttle_ms = max(connection.throttle_ms, self._short_ms)
             if self._short_since is None:
                 self._short_since = self.now()
@@ -147,14 +147,14 @@ class SharedIo:
             return False
         is_huge = frame_bytes > HUGE_FRAME_BYTES
         limit = self.memory.huge_partial_bytes if is_huge else self.memory.partial_bytes
-        # One must go on, or no room would ever come back.
+        # The oldest must go on, or memory would never be released.
         return self.partial_bytes > limit and connection is not self._next_receiving()
 
     def _next_receiving(self) -> FlowControlled | None:
         return next((connection for connection in self._receiving.values() if not connection.answering), None)
 
     def make_room(self) -> None:
-        """Room may have come back: read again where reading was stopped for lack of it."""
+        """Memory may be available again: resume the connections that wait for it."""
         if self._short_since is not None and self.pending_bytes() <= self.pending_max_bytes:
             self._short_ms = max(1, min(round((self.now() - self._short_since) * 1000), SHORTAGE_MAX_MS))
             self._short_since = None
@@ -170,7 +170,7 @@ class SharedIo:
     # ---- sending -------------------------------------------------------------------------------------------------
 
     def send_soon(self, connection: FlowControlled) -> None:
-        """Send a connection's responses at the end of this turn of the loop, all that are ready by then at once."""
+        """Send a connection's responses at the end of this turn of the loop, with all that are ready by then."""
         if not self._unsent:
             self._soon(self._send_all)
         self._unsent.append(connection)

@@ -53,7 +53,7 @@ NETWORK_LIMIT = FailureLimit(burst=100, per_s=2.0)
 NAME_LIMIT = FailureLimit(burst=1000, per_s=10.0)
 """More: the owner, connecting from a new network, queues with all guessers of that name anywhere."""
 LANES = 8
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """Clients wait for half a minute or longer, and so does the server (`AUTHENTICATION_S`)."""
 TICK_S = 0.001
 MAX_BUDGETS = 10_000

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
-from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.dataclasses import dataclass
 from penstock.clusters.service import Clusters
 from penstock.quotas.service import Quotas

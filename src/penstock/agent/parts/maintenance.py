@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from penstock.agent.idle_memory import IdleMemory
 from penstock.agent.parts.log import Log
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
-from penstock.agent.idle_memory import IdleMemory
 from penstock.agent.tuning import SHARD_ID
 from penstock.base.dataclasses import dataclass
 from penstock.keys.service import DataKeys

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from penstock.agent.cluster_connections import ClusterConnections
 from penstock.agent.connection import RequestHandler
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.sasl import SaslServer
-from penstock.agent.cluster_connections import ClusterConnections
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
