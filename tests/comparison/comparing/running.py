@@ -25,6 +25,7 @@ from .sequences import Sequence_, Step
 ANSWER_TIMEOUT_S = 20.0
 UNTIL_TIMEOUT_S = 15.0
 UNTIL_PAUSE_S = 0.05
+ASKED_AT_ONCE = 500
 BUSY = (14, 51)
 """A coordinator that loads, or still writes the markers of the last transaction: clients ask again."""
 ENDING = ("PrepareCommit", "PrepareAbort")
@@ -99,6 +100,7 @@ class Run:
             return SILENT
 
     def _ask(self, step: Step) -> Flat:
+        self._repeat(step, step.words.get("times", 1) - 1)
         deadline = time.monotonic() + UNTIL_TIMEOUT_S
         while True:
             correlation_id = self._send(step)
@@ -115,6 +117,16 @@ class Run:
                 return flat
             self._normaliser.forget_last()
             time.sleep(UNTIL_PAUSE_S)
+
+    def _repeat(self, step: Step, times: int) -> None:
+        """Ask the same so many times, whatever is answered."""
+        while times > 0:
+            asked = min(times, ASKED_AT_ONCE)
+            for _ in range(asked):
+                self._send(step)
+            for _ in range(asked):
+                self._connection(step.connection).receive_frame()
+            times -= asked
 
     def _settle(self) -> None:
         """Wait for what was changed. Kafka learns of changes in their order, so of a topic made now last."""

@@ -14,11 +14,12 @@
 `$name` is a topic, group or other name that nobody else uses; `$topic.id` the id of a topic made before. `$now-5` is
 five milliseconds before the time that all record timestamps of a run count from. Words of a step beside these:
 `silent` (no answer is due), `settle` (what it changed is waited for, where a broker learns of changes later),
-`later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body`, `tags` (what is done to the bytes
-of the request), `close: connection`, `client` (the client id of the connection that begins with this step), `login`
-(with `via`: a connection begins by proving by SCRAM who somebody is: `{user: $alice, password: secret}`, or by a token,
-`{token: true, user: $token, password: $hmac}`), `connect: sasl` (with `via`: a connection begins where SASL is asked
-for), `raw` (with `via`: bytes that are sent as they are, after their size, and the frame that comes back).
+`later` (its answer is read by a step `receive: connection`), `times` (how often it is asked; the last answer counts),
+`cut`, `extra`, `body`, `tags` (what is done to the bytes of the request), `close: connection`, `client` (the client id
+of the connection that begins with this step), `login` (with `via`: a connection begins by proving by SCRAM who somebody
+is: `{user: $alice, password: secret}`, or by a token, `{token: true, user: $token, password: $hmac}`), `connect: sasl`
+(with `via`: a connection begins where SASL is asked for), `raw` (with `via`: bytes that are sent as they are, after
+their size, and the frame that comes back).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from .messages import BY_TITLE
 
 FOLDER = Path(__file__).resolve().parents[1] / "sequences"
 PREPARATIONS = "preparations"
-WORDS = {"save", "until", "via", "client", "silent", "later", "cut", "extra", "body", "tags", "settle"}
+WORDS = {"save", "until", "via", "client", "silent", "later", "cut", "extra", "body", "tags", "settle", "times"}
 AROUND = ("prepare", "then")
 OTHER_STEPS = {"receive", "close", "login", "connect", "raw"}
 
