@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fixtures import asking
+from fixtures import sample_requests
 from fixtures.guests import ADMIN_HOST, CLUSTER, GROUP, TOPIC
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
@@ -56,11 +56,11 @@ def test_what_is_for_filters_fails_a_whole_creation(admin: Wire, wrong: dict[str
 
 
 def test_filters_that_nobody_knows(admin: Wire) -> None:
-    strange = asking.delete_acls("t").filters[0]
+    strange = sample_requests.delete_acls("t").filters[0]
     strange.operation = 99
     (result,) = admin.call(K.DELETE_ACLS, 3, delete_acls.DeleteAclsRequest(filters=[strange])).filter_results
     assert (result.error_code, result.matching_acls) == (E.INVALID_REQUEST, [])
-    described = asking.describe_acls("t")
+    described = sample_requests.describe_acls("t")
     described.resource_type_filter = 77
     answer = admin.call(K.DESCRIBE_ACLS, 3, described)
     assert (answer.error_code, answer.resources) == (0, [])

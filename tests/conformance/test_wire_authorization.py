@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fixtures import asking
+from fixtures import sample_requests
 from fixtures.guests import MEMBER, NO_CLUSTER, NO_GROUP, NO_TOPIC, NO_TXN_ID, codes_in
 from fixtures.wire import Wire
 
@@ -69,9 +69,9 @@ def _ask(key: K, versions: Sequence[int], request: Callable[[str], Any], *codes:
 
 
 STRANGERS = (
-    _ask(K.PRODUCE, (3, 8, 12), asking.produce, NO_TOPIC),
-    _ask(K.FETCH, (4, 11, 12), asking.fetch, NO_TOPIC),
-    _ask(K.LIST_OFFSETS, (1, 6, 11), asking.list_offsets, NO_TOPIC),
+    _ask(K.PRODUCE, (3, 8, 12), sample_requests.produce, NO_TOPIC),
+    _ask(K.FETCH, (4, 11, 12), sample_requests.fetch, NO_TOPIC),
+    _ask(K.LIST_OFFSETS, (1, 6, 11), sample_requests.list_offsets, NO_TOPIC),
     _ask(
         K.METADATA, (0, 4, 9, 13),
         lambda name: metadata.MetadataRequest(
@@ -79,8 +79,8 @@ STRANGERS = (
         ),
         NO_TOPIC,
     ),
-    _ask(K.OFFSET_COMMIT, (2, 8, 9), asking.commit_offsets, NO_GROUP),
-    _ask(K.OFFSET_FETCH, (2, 5, 7, 8, 9), asking.fetch_offsets, NO_GROUP),
+    _ask(K.OFFSET_COMMIT, (2, 8, 9), sample_requests.commit_offsets, NO_GROUP),
+    _ask(K.OFFSET_FETCH, (2, 5, 7, 8, 9), sample_requests.fetch_offsets, NO_GROUP),
     _ask(
         K.FIND_COORDINATOR, (0, 2, 3, 4, 6), lambda name: FindCoordinatorRequest(key=name, coordinator_keys=[name]),
         NO_GROUP,
@@ -89,7 +89,7 @@ STRANGERS = (
         K.FIND_COORDINATOR, (1, 3, 4, 6),
         lambda name: FindCoordinatorRequest(key=name, key_type=1, coordinator_keys=[name]), NO_TXN_ID,
     ),
-    _ask(K.JOIN_GROUP, (0, 5, 7, 9), asking.join_group, NO_GROUP),
+    _ask(K.JOIN_GROUP, (0, 5, 7, 9), sample_requests.join_group, NO_GROUP),
     _ask(K.HEARTBEAT, (0, 4), lambda name: HeartbeatRequest(group_id=name, generation_id=1, member_id="m"), NO_GROUP),
     _ask(
         K.LEAVE_GROUP, (0, 2, 3, 5),
@@ -105,16 +105,16 @@ STRANGERS = (
     ),
     _ask(K.DESCRIBE_GROUPS, (0, 3, 6), lambda name: DescribeGroupsRequest(groups=[name]), NO_GROUP),
     _ask(K.DELETE_GROUPS, (0, 2), lambda name: DeleteGroupsRequest(groups_names=[name]), NO_GROUP),
-    _ask(K.CREATE_TOPICS, (2, 5, 7), asking.create_topic, NO_TOPIC),
-    _ask(K.DELETE_TOPICS, (1, 5, 6), asking.delete_topic, NO_TOPIC),
-    _ask(K.DELETE_RECORDS, (0, 2), asking.delete_records, NO_TOPIC),
+    _ask(K.CREATE_TOPICS, (2, 5, 7), sample_requests.create_topic, NO_TOPIC),
+    _ask(K.DELETE_TOPICS, (1, 5, 6), sample_requests.delete_topic, NO_TOPIC),
+    _ask(K.DELETE_RECORDS, (0, 2), sample_requests.delete_records, NO_TOPIC),
     _ask(K.INIT_PRODUCER_ID, (0, 5), lambda name: InitProducerIdRequest(transactional_id=None), NO_CLUSTER),
     _ask(
         K.INIT_PRODUCER_ID, (0, 5),
         lambda name: InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=1000), NO_TXN_ID,
     ),
-    _ask(K.OFFSET_FOR_LEADER_EPOCH, (2, 4), asking.epoch_offsets, NO_TOPIC),
-    _ask(K.ADD_PARTITIONS_TO_TXN, (0, 3), asking.add_partitions, NO_TXN_ID),
+    _ask(K.OFFSET_FOR_LEADER_EPOCH, (2, 4), sample_requests.epoch_offsets, NO_TOPIC),
+    _ask(K.ADD_PARTITIONS_TO_TXN, (0, 3), sample_requests.add_partitions, NO_TXN_ID),
     _ask(
         K.ADD_PARTITIONS_TO_TXN, (4, 5),
         lambda name: add_partitions_to_txn.AddPartitionsToTxnRequest(
@@ -135,26 +135,27 @@ STRANGERS = (
         K.END_TXN, (0, 5),
         lambda name: EndTxnRequest(transactional_id=name, producer_id=1, producer_epoch=0, committed=True), NO_TXN_ID,
     ),
-    _ask(K.WRITE_TXN_MARKERS, (1,), asking.write_markers, NO_CLUSTER),
-    _ask(K.TXN_OFFSET_COMMIT, (0, 5), asking.commit_in_transaction, NO_TXN_ID),
-    _ask(K.DESCRIBE_ACLS, (1, 3), asking.describe_acls, NO_CLUSTER),
-    _ask(K.CREATE_ACLS, (1, 3), asking.create_acl, NO_CLUSTER),
-    _ask(K.DELETE_ACLS, (1, 3), asking.delete_acls, NO_CLUSTER),
+    _ask(K.WRITE_TXN_MARKERS, (1,), sample_requests.write_markers, NO_CLUSTER),
+    _ask(K.TXN_OFFSET_COMMIT, (0, 5), sample_requests.commit_in_transaction, NO_TXN_ID),
+    _ask(K.DESCRIBE_ACLS, (1, 3), sample_requests.describe_acls, NO_CLUSTER),
+    _ask(K.CREATE_ACLS, (1, 3), sample_requests.create_acl, NO_CLUSTER),
+    _ask(K.DELETE_ACLS, (1, 3), sample_requests.delete_acls, NO_CLUSTER),
     _ask(
-        K.DESCRIBE_CONFIGS, (1, 4), lambda name: asking.describe_configs({2: name, 4: "1", 8: "1", 16: name, 32: name}),
+        K.DESCRIBE_CONFIGS, (1, 4),
+        lambda name: sample_requests.describe_configs({2: name, 4: "1", 8: "1", 16: name, 32: name}),
         NO_TOPIC, NO_GROUP, NO_CLUSTER,
     ),
-    _ask(K.ALTER_CONFIGS, (0, 2), asking.alter_configs, NO_TOPIC, NO_GROUP, NO_CLUSTER),
-    _ask(K.INCREMENTAL_ALTER_CONFIGS, (0, 1), asking.edit_configs, NO_TOPIC, NO_GROUP, NO_CLUSTER),
-    _ask(K.ALTER_REPLICA_LOG_DIRS, (1, 2), asking.move, NO_CLUSTER),
+    _ask(K.ALTER_CONFIGS, (0, 2), sample_requests.alter_configs, NO_TOPIC, NO_GROUP, NO_CLUSTER),
+    _ask(K.INCREMENTAL_ALTER_CONFIGS, (0, 1), sample_requests.edit_configs, NO_TOPIC, NO_GROUP, NO_CLUSTER),
+    _ask(K.ALTER_REPLICA_LOG_DIRS, (1, 2), sample_requests.move, NO_CLUSTER),
     _ask(K.DESCRIBE_LOG_DIRS, (3, 5), lambda name: DescribeLogDirsRequest(topics=None), NO_CLUSTER),
-    _ask(K.CREATE_PARTITIONS, (0, 3), asking.grow, NO_TOPIC),
-    _ask(K.ELECT_LEADERS, (1, 2), asking.elect, NO_CLUSTER),
-    _ask(K.ALTER_PARTITION_REASSIGNMENTS, (0,), asking.reassign, NO_CLUSTER),
-    _ask(K.LIST_PARTITION_REASSIGNMENTS, (0,), asking.list_reassignments, NO_CLUSTER),
-    _ask(K.OFFSET_DELETE, (0,), asking.forget_offsets, NO_GROUP),
+    _ask(K.CREATE_PARTITIONS, (0, 3), sample_requests.grow, NO_TOPIC),
+    _ask(K.ELECT_LEADERS, (1, 2), sample_requests.elect, NO_CLUSTER),
+    _ask(K.ALTER_PARTITION_REASSIGNMENTS, (0,), sample_requests.reassign, NO_CLUSTER),
+    _ask(K.LIST_PARTITION_REASSIGNMENTS, (0,), sample_requests.list_reassignments, NO_CLUSTER),
+    _ask(K.OFFSET_DELETE, (0,), sample_requests.forget_offsets, NO_GROUP),
     _ask(K.DESCRIBE_QUORUM, (0, 2), lambda name: DescribeQuorumRequest(topics=[]), NO_CLUSTER),
-    _ask(K.UPDATE_FEATURES, (0, 2), asking.update_features, NO_CLUSTER),
+    _ask(K.UPDATE_FEATURES, (0, 2), sample_requests.update_features, NO_CLUSTER),
     _ask(
         K.DESCRIBE_PRODUCERS, (0,),
         lambda name: describe_producers.DescribeProducersRequest(
@@ -169,7 +170,7 @@ STRANGERS = (
         K.DESCRIBE_CLIENT_QUOTAS, (0, 1),
         lambda name: DescribeClientQuotasRequest(components=[], strict=False), NO_CLUSTER,
     ),
-    _ask(K.ALTER_CLIENT_QUOTAS, (0, 1), asking.alter_quota, NO_CLUSTER),
+    _ask(K.ALTER_CLIENT_QUOTAS, (0, 1), sample_requests.alter_quota, NO_CLUSTER),
     _ask(
         K.DESCRIBE_USER_SCRAM_CREDENTIALS, (0,),
         lambda name: DescribeUserScramCredentialsRequest(
@@ -185,7 +186,7 @@ STRANGERS = (
         NO_CLUSTER,
     ),
     _ask(K.LIST_CONFIG_RESOURCES, (0, 1), lambda name: ListConfigResourcesRequest(), NO_CLUSTER),
-    _ask(K.DESCRIBE_TOPIC_PARTITIONS, (0,), asking.describe_partitions, NO_TOPIC),
+    _ask(K.DESCRIBE_TOPIC_PARTITIONS, (0,), sample_requests.describe_partitions, NO_TOPIC),
     _ask(
         K.CONSUMER_GROUP_HEARTBEAT, (0, 1),
         lambda name: ConsumerGroupHeartbeatRequest(
@@ -220,9 +221,9 @@ STRANGERS = (
         K.SHARE_ACKNOWLEDGE, (1, 2),
         lambda name: ShareAcknowledgeRequest(group_id=name, member_id=MEMBER, share_session_epoch=1), NO_GROUP,
     ),
-    _ask(K.DESCRIBE_SHARE_GROUP_OFFSETS, (0, 1), asking.describe_share_offsets, NO_GROUP),
-    _ask(K.ALTER_SHARE_GROUP_OFFSETS, (0,), asking.alter_share_offsets, NO_GROUP),
-    _ask(K.DELETE_SHARE_GROUP_OFFSETS, (0,), asking.delete_share_offsets, NO_GROUP),
+    _ask(K.DESCRIBE_SHARE_GROUP_OFFSETS, (0, 1), sample_requests.describe_share_offsets, NO_GROUP),
+    _ask(K.ALTER_SHARE_GROUP_OFFSETS, (0,), sample_requests.alter_share_offsets, NO_GROUP),
+    _ask(K.DELETE_SHARE_GROUP_OFFSETS, (0,), sample_requests.delete_share_offsets, NO_GROUP),
     # Everybody may ask; who may see nothing is shown nothing.
     _ask(K.LIST_GROUPS, (0, 5), lambda name: ListGroupsRequest()),
     _ask(K.LIST_TRANSACTIONS, (0, 2), lambda name: ListTransactionsRequest()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fixtures import asking
+from fixtures import sample_requests
 from fixtures.guests import CLUSTER, GROUP, NO_CLUSTER, NO_GROUP, NO_TOPIC, NO_TXN_ID, TOPIC, TXN_ID, Guest, codes_in
 from fixtures.streams_members import Member, topology
 from fixtures.waiting import eventually
@@ -91,7 +91,7 @@ def test_committed_offsets_of_all_topics_are_those_one_may_describe(guest: Guest
     )
     guest.may(Operation.DESCRIBE, GROUP, secret)
     assert guest.wire.call(K.OFFSET_FETCH, 8, request).groups[0].topics == []
-    named = guest.wire.call(K.OFFSET_FETCH, 8, asking.fetch_offsets(secret)).groups[0]
+    named = guest.wire.call(K.OFFSET_FETCH, 8, sample_requests.fetch_offsets(secret)).groups[0]
     assert named.error_code == 0
     assert [part.error_code for topic in named.topics for part in topic.partitions] == [NO_TOPIC]
     guest.may(Operation.DESCRIBE, TOPIC, secret)
@@ -257,9 +257,9 @@ def test_by_topic_id(admin: Wire, guest: Guest, secret: str) -> None:
     request = delete_topics.DeleteTopicsRequest(topics=[state], timeout_ms=5000)
     (deleted,) = guest.wire.call(K.DELETE_TOPICS, 6, request).responses
     assert (deleted.error_code, deleted.name) == (NO_TOPIC, secret)
-    by_name = guest.wire.call(K.DELETE_TOPICS, 6, asking.delete_topic(secret)).responses[0]
+    by_name = guest.wire.call(K.DELETE_TOPICS, 6, sample_requests.delete_topic(secret)).responses[0]
     assert (by_name.error_code, by_name.name, bytes(by_name.topic_id)) == (NO_TOPIC, secret, bytes(16))
-    missing = guest.wire.call(K.DELETE_TOPICS, 6, asking.delete_topic("absent")).responses[0]
+    missing = guest.wire.call(K.DELETE_TOPICS, 6, sample_requests.delete_topic("absent")).responses[0]
     assert missing.error_code == NO_TOPIC
 
 
@@ -268,7 +268,7 @@ def test_who_is_denied_to_describe_a_topic_cannot_delete_it_by_its_name(admin: W
     topic_id = admin.create_topic(name)
     guest.may(Operation.ALL, TOPIC, name)
     guest.may_not(Operation.DESCRIBE, TOPIC, name)
-    (by_name,) = guest.wire.call(K.DELETE_TOPICS, 6, asking.delete_topic(name)).responses
+    (by_name,) = guest.wire.call(K.DELETE_TOPICS, 6, sample_requests.delete_topic(name)).responses
     assert (by_name.error_code, by_name.name) == (NO_TOPIC, name)
     state = delete_topics.DeleteTopicState(name=None, topic_id=topic_id)
     request = delete_topics.DeleteTopicsRequest(topics=[state], timeout_ms=5000)
@@ -279,7 +279,7 @@ def test_topics_come_by_a_permission_on_the_cluster_or_on_their_names(guest: Gue
     mine, other = f"{guest.host}-mine", f"{guest.host}-other"
 
     def create(name: str) -> Any:
-        (result,) = guest.wire.call(K.CREATE_TOPICS, 7, asking.create_topic(name)).topics
+        (result,) = guest.wire.call(K.CREATE_TOPICS, 7, sample_requests.create_topic(name)).topics
         return result
 
     guest.may(Operation.CREATE, TOPIC, mine, pattern=PatternType.PREFIXED)
@@ -297,7 +297,9 @@ def test_topics_come_by_a_permission_on_the_cluster_or_on_their_names(guest: Gue
     assert create(other).error_code == 0
     guest.may(Operation.DELETE, TOPIC, mine, pattern=PatternType.PREFIXED)
     for name, code in ((mine, 0), (f"{mine}2", 0), (f"{mine}3", E.UNKNOWN_TOPIC_OR_PARTITION), (other, NO_TOPIC)):
-        assert guest.wire.call(K.DELETE_TOPICS, 6, asking.delete_topic(name)).responses[0].error_code == code, name
+        assert (
+            guest.wire.call(K.DELETE_TOPICS, 6, sample_requests.delete_topic(name)).responses[0].error_code == code
+        ), name
 
 
 def test_asking_for_a_topic_creates_it_only_with_create(guest: Guest) -> None:
@@ -330,7 +332,7 @@ def test_transactions_need_their_id_their_topics_and_their_group(guest: Guest, s
     request = InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000)
     eventually(lambda: guest.wire.call(K.INIT_PRODUCER_ID, 4, request).error_code == 0, what="a transactional id")
     made = guest.wire.call(K.INIT_PRODUCER_ID, 4, request)
-    asked = asking.add_partitions(secret)
+    asked = sample_requests.add_partitions(secret)
     asked.v3_and_below_transactional_id = name
     asked.v3_and_below_producer_id, asked.v3_and_below_producer_epoch = made.producer_id, made.producer_epoch
     absent = add_partitions_to_txn.AddPartitionsToTxnTopic(name=f"{guest.host}-absent", partitions=[0])
@@ -345,7 +347,7 @@ def test_transactions_need_their_id_their_topics_and_their_group(guest: Guest, s
     results = guest.wire.call(K.ADD_PARTITIONS_TO_TXN, 3, asked).results_by_topic_v3_and_below
     assert results[0].results_by_partition[0].partition_error_code in (0, E.CONCURRENT_TRANSACTIONS)
 
-    commit = asking.commit_in_transaction(secret)
+    commit = sample_requests.commit_in_transaction(secret)
     commit.transactional_id = name
     commit.producer_id, commit.producer_epoch = made.producer_id, made.producer_epoch
     assert {*codes_in(guest.wire.call(K.TXN_OFFSET_COMMIT, 5, commit))} == {NO_GROUP}
@@ -371,7 +373,7 @@ def test_a_described_transaction_hides_topics(admin: Wire, guest: Guest, secret:
     eventually(lambda: admin.call(K.INIT_PRODUCER_ID, 4, request).error_code == 0, what="a transactional id")
     made = admin.call(K.INIT_PRODUCER_ID, 4, request)
     for about in (topic, secret):
-        asked = asking.add_partitions(about)
+        asked = sample_requests.add_partitions(about)
         asked.v3_and_below_transactional_id = name
         asked.v3_and_below_producer_id, asked.v3_and_below_producer_epoch = made.producer_id, made.producer_epoch
 
@@ -409,13 +411,13 @@ def test_some_topics_of_a_request_may_be_forbidden(admin: Wire, guest: Guest, se
         return message
 
     for key, version, request, code in (
-        (K.PRODUCE, 9, both(asking.produce(mine), "topic_data"), NO_TOPIC),
-        (K.LIST_OFFSETS, 7, both(asking.list_offsets(mine), "topics"), NO_TOPIC),
-        (K.OFFSET_COMMIT, 8, both(asking.commit_offsets(mine), "topics"), NO_TOPIC),
-        (K.OFFSET_DELETE, 0, both(asking.forget_offsets(mine), "topics"), NO_TOPIC),
-        (K.OFFSET_FOR_LEADER_EPOCH, 4, both(asking.epoch_offsets(mine), "topics"), NO_TOPIC),
-        (K.FETCH, 11, both(asking.fetch(mine), "topics"), NO_TOPIC),
-        (K.DELETE_RECORDS, 2, both(asking.delete_records(mine), "topics"), NO_TOPIC),
+        (K.PRODUCE, 9, both(sample_requests.produce(mine), "topic_data"), NO_TOPIC),
+        (K.LIST_OFFSETS, 7, both(sample_requests.list_offsets(mine), "topics"), NO_TOPIC),
+        (K.OFFSET_COMMIT, 8, both(sample_requests.commit_offsets(mine), "topics"), NO_TOPIC),
+        (K.OFFSET_DELETE, 0, both(sample_requests.forget_offsets(mine), "topics"), NO_TOPIC),
+        (K.OFFSET_FOR_LEADER_EPOCH, 4, both(sample_requests.epoch_offsets(mine), "topics"), NO_TOPIC),
+        (K.FETCH, 11, both(sample_requests.fetch(mine), "topics"), NO_TOPIC),
+        (K.DELETE_RECORDS, 2, both(sample_requests.delete_records(mine), "topics"), NO_TOPIC),
     ):
         answer = guest.wire.call(key, version, request)
         assert {*codes_in(answer)} == {0, code}, (key, answer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fixtures.odd_names import LONG
+from fixtures.unusual_names import LONG
 from fixtures.wire import Wire, batch, records_of
 
 from penstock.wire.api_keys import ApiKey

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 import pytest
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
@@ -396,7 +396,7 @@ async def test_consumer_groups_come_back_as_they_were(database) -> None:
 async def test_groups_and_members_have_any_names(database) -> None:
     writer = journal(database)
     await writer.open()
-    names = [*ODD_NAMES.values(), "a"]
+    names = [*UNUSUAL_NAMES.values(), "a"]
     members = [consumer_member(name) for name in names]
     group = consumer_group(*members, epoch=4)
     said = Offset(committed_offset=1, leader_epoch=-1, metadata="\0" * 4_096, committed_ms=10)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures.clocks import START_MS, ManualClock
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.agent.change_poller import versions
 from penstock.base.errors import InvalidRequest
@@ -61,7 +61,7 @@ async def test_credentials(database: Any) -> None:
 
 
 async def test_users_have_any_names(database: Any) -> None:
-    names = set(ODD_NAMES.values())
+    names = set(UNUSUAL_NAMES.values())
     for name in names:
         await put(database, 1, name, ONE)
     assert {user for user, _, _ in await database.read(lambda: store.all_mechanisms(1))} == names

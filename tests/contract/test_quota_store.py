@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fixtures.clocks import ManualClock
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.agent.change_poller import ChangePoller
 from penstock.authorization.service import AclService
@@ -50,7 +50,7 @@ async def test_limits_come_back_as_they_were_stored(database: Any) -> None:
 
 
 async def test_those_who_have_limits_have_any_names(database: Any) -> None:
-    who = [entity(user=user, client_id=client) for user in ODD_NAMES.values() for client in ODD_NAMES.values()]
+    who = [entity(user=user, client_id=client) for user in UNUSUAL_NAMES.values() for client in UNUSUAL_NAMES.values()]
     records = [changed(one, "producer_byte_rate", float(number)) for number, one in enumerate(who)]
     await database.transaction(lambda: store.write(1, records))
     table = (await database.read(store.load))[1][1]

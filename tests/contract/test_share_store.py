@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
@@ -90,7 +90,7 @@ async def test_groups_and_topics_are_found(database) -> None:
 
 async def test_groups_have_any_names(database) -> None:
     one = await opened(database)
-    names = [PartitionName(1, name, TOPIC, 0) for name in ODD_NAMES.values()]
+    names = [PartitionName(1, name, TOPIC, 0) for name in UNUSUAL_NAMES.values()]
     await one.write([(name.key, StateStored(PARTITION)) for name in names])
     assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == set(names)
     for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.config_values import ConfigResource
 from penstock.log import topic_store
@@ -120,13 +120,13 @@ async def test_what_has_a_configuration_has_any_name(database) -> None:
             lambda: topic_store.alter_configs(CLUSTER, ConfigResource.GROUP, name, lambda before: {**before, **after})
         )
 
-    for number, name in enumerate(ODD_NAMES.values()):
+    for number, name in enumerate(UNUSUAL_NAMES.values()):
         await alter(name, {"a": str(number)})
-    for number, name in enumerate(ODD_NAMES.values()):
+    for number, name in enumerate(UNUSUAL_NAMES.values()):
         assert await alter(name, {"b": "a NUL \0"}) == {"a": str(number), "b": "a NUL \0"}
     stored = {(name, key): value for _, _, name, key, value in (await load(database)).configs}
-    expected = {(name, "a"): str(number) for number, name in enumerate(ODD_NAMES.values())}
-    assert stored == expected | {(name, "b"): "a NUL \0" for name in ODD_NAMES.values()}
+    expected = {(name, "a"): str(number) for number, name in enumerate(UNUSUAL_NAMES.values())}
+    assert stored == expected | {(name, "b"): "a NUL \0" for name in UNUSUAL_NAMES.values()}
 
 
 async def test_configuration_is_changed_from_what_is_stored(database) -> None:

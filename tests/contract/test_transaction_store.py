@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures.clocks import ManualClock
-from fixtures.odd_names import ODD_NAMES
+from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.errors import CorruptData, OutcomeUnknown
 from penstock.coordination.leases import Holder
@@ -128,7 +128,7 @@ def test_what_the_first_format_told_is_read() -> None:
 
 
 async def test_ids_and_their_groups_have_any_names(database: Any) -> None:
-    names = list(ODD_NAMES.values())
+    names = list(UNUSUAL_NAMES.values())
     txns = {
         name: replace(ORDERS, key=(1, name), producer_id=10 + number, groups=frozenset({name}))
         for number, name in enumerate(names)

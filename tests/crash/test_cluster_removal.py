@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from crash_load import ProducerLoad, check_log, read_all
-from fixtures.leftovers import ranges_of, rows_of
+from fixtures.cluster_remains import ranges_of, rows_of
 from fixtures.secured import Secured
 from fixtures.tenants import Estate, Tenant, log_in
 from fixtures.waiting import eventually

@@ -118,7 +118,7 @@ class UpkeepPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class AgentEnvironment:
     """What an agent finds when it starts."""
 
     host: Host
@@ -152,7 +152,7 @@ def _settings(said: frozenset[tuple[str, str]]) -> BrokerSettings:
 class SimAgent:
     """One life of an agent."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: AgentEnvironment) -> None:
         self.around = around
         self.host = around.host
         self.registry = Registry()

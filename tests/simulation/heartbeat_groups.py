@@ -21,10 +21,10 @@ REACH = (
 
 
 async def leave_now_and_then(
-    world: World, member: Member, stop: asyncio.Event, haunting: asyncio.TaskGroup, *, times: int = LEAVES,
+    world: World, member: Member, stop: asyncio.Event, zombies: asyncio.TaskGroup, *, times: int = LEAVES,
     most_s: float = 12.0,
 ) -> None:  # fmt: skip
-    """Live, and now and then leave, or just stop, and come back as somebody else."""
+    """Live, and now and then leave, or just stop, and come back as a new member."""
     await asyncio.sleep(world.workload.uniform(0, 2))
     for _ in range(times):
         gone = asyncio.Event()
@@ -36,7 +36,7 @@ async def leave_now_and_then(
         if how < 0.6:
             await member.leave()
         elif how < 0.8:
-            haunting.create_task(member.pass_away().haunt(world.workload.uniform(1, 60)))
+            zombies.create_task(member.abandon().commit_late(world.workload.uniform(1, 60)))
         check_uses(member.uses)
     member.stays = True
     await member.live(stop)

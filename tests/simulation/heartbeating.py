@@ -133,8 +133,8 @@ class Member(Client):
         elif error not in TRY_AGAIN:
             commit.outcome = Outcome.REFUSED
 
-    def pass_away(self) -> Zombie:
-        """Stop without a word; what is left of this life comes back late."""
+    def abandon(self) -> Zombie:
+        """Stop without leaving the group; returns a zombie that may commit late."""
         zombie = Zombie(self, self.member_id, self.epoch, self._next(), tuple(sorted(self.using)))
         self.die()
         return zombie
@@ -204,7 +204,7 @@ class Member(Client):
 
 @dataclass(frozen=True, slots=True)
 class Zombie:
-    """A process that stood still for long, and does not know what has become of its group."""
+    """A paused process that resumes without knowing that its member was removed from the group."""
 
     member: Member
     member_id: str
@@ -212,8 +212,8 @@ class Zombie:
     offset: int
     partitions: tuple[Partition, ...]
 
-    async def haunt(self, after_s: float) -> None:
-        """Commit what it had read by then."""
+    async def commit_late(self, after_s: float) -> None:
+        """Commit the offsets that it had read before the pause."""
         await asyncio.sleep(after_s)
         if self.partitions:
             await self.member._commit(self.member_id, self.epoch, self.offset, self.partitions)

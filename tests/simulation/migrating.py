@@ -352,7 +352,7 @@ class Migrant:
         return kind(f"{self.name}-{self._lives}", self.course, self.instance_id)
 
     async def live(
-        self, stop: asyncio.Event, settled: asyncio.Event, haunting: asyncio.TaskGroup, *, crashes: float
+        self, stop: asyncio.Event, settled: asyncio.Event, zombies: asyncio.TaskGroup, *, crashes: float
     ) -> None:
         """Be restarted again and again, and then stay until everything has settled."""
         choose = self.course.world.workload
@@ -364,7 +364,7 @@ class Migrant:
             gone.set()
             await life
             if choose.random() < crashes:
-                haunting.create_task(self.member.pass_away().haunt(choose.uniform(1, 30)))
+                zombies.create_task(self.member.abandon().commit_late(choose.uniform(1, 30)))
             else:
                 await self.member.leave()
             check_uses(self.course.uses)

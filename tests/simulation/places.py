@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from fixtures.sim_loop import Host, SimLoop
-from simulation.agents import SimAgent, Surroundings
+from simulation.agents import AgentEnvironment, SimAgent
 from simulation.faults import NONE, FaultyKeyService, FaultyObjects, FaultyWal, SharedWal
 from simulation.links import Link
 
@@ -150,12 +150,12 @@ class Place:
 
     def _surroundings(
         self, host: Host, database: InlineDatabase, wal: FaultyWal, clock: SimClock, die: Callable[[], None]
-    ) -> Surroundings:
+    ) -> AgentEnvironment:
         world = self._world
         key_service: KeyService | None = world.key_service
         if key_service is not None and world.has_tenants:
             key_service = FaultyKeyService(key_service, world.source, die)
-        return Surroundings(
+        return AgentEnvironment(
             host=host, database=database, wal=wal, clock=clock, alarms=SimAlarms(clock),
             objects=FaultyObjects(world.object_store, world.source, die, world.guards),
             randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 
+from fixtures.cluster_remains import ranges_of, rows_of
 from fixtures.key_services import FakeKeyService
-from fixtures.leftovers import ranges_of, rows_of
 from simulation.clients import Admin, Committer
 from simulation.faults import SOME
 from simulation.history import Outcome, PartitionKey

@@ -1,5 +1,5 @@
 """A group goes up to the consumer protocol and down again while its members, static ones among them, are restarted one
-after the other, crash and haunt it, and the agent dies: nobody shares a partition, offsets and epochs only go on, and
+after the other, crash and resume it, and the agent dies: nobody shares a partition, offsets and epochs only go on, and
 in the end everything is somebody's."""
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class TransactionalProducer(Producer):
         goes_on = all(append.outcome is Outcome.ACKNOWLEDGED for append in transaction.appends)
         async with asyncio.TaskGroup() as both:
             if goes_on and self.world.workload.random() < 0.7:
-                both.create_task(self._zombie().haunt(transaction))
+                both.create_task(self._zombie().commit_late(transaction))
             both.create_task(self.init(knows_itself=False))
 
     def _zombie(self) -> TransactionalProducer:
@@ -85,7 +85,7 @@ class TransactionalProducer(Producer):
         zombie._number = 1_000_000 * self._transactions
         return zombie
 
-    async def haunt(self, transaction: Transaction) -> None:
+    async def commit_late(self, transaction: Transaction) -> None:
         """Go on with a transaction and commit it, knowing nothing of a successor, who may be fenced off or not yet."""
         choose, link = self.world.workload, await self.link()
         await asyncio.sleep(choose.choice((0, choose.uniform(0, 0.1))))
