@@ -348,6 +348,7 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
         [("group=g", "UNKNOWN_MEMBER_ID", {"topics": ["t"]})],
     ),
     (K.OFFSET_COMMIT, _commit(3, "member"), _committed(), []),
+    (K.OFFSET_COMMIT, _commit(-1, "member"), _committed(), []),
     (
         K.ALTER_SHARE_GROUP_OFFSETS,
         alter_share_group_offsets.AlterShareGroupOffsetsRequest(

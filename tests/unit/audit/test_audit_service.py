@@ -243,6 +243,23 @@ async def test_floods_of_many_clusters_leave_room_for_successful_changes(kept: K
     assert kept.losses_of == {f"lkc-{one}": count for one, count in log.stats.lost_by_cluster.items()}
 
 
+async def test_failed_changes_leave_room_for_successful_ones(kept: Kept) -> None:
+    async def failed(context: RequestContext, request: Any) -> Any:
+        result = DeletableTopicResult(name="a", error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return DeleteTopicsResponse(responses=[result])
+
+    log = log_over(kept, queue_max=80)
+    await held_up(log, kept)
+    for _ in range(100):
+        await log.audited(ApiKey.DELETE_TOPICS, failed)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
+    assert log.waiting == 70, "seven eighths"
+    for _ in range(10):
+        await log.audited(ApiKey.DELETE_TOPICS, _deleted)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
+    assert (log.waiting, log.stats.lost) == (80, 30)
+    kept.open.set()
+    await idle(log)
+
+
 async def test_floods_of_five_tenants_cost_a_sixth_none_of_its_denials(kept: Kept) -> None:
     """Whatever fills the queue, and in which order: who has less waiting than others has room."""
     log = log_over(kept, queue_max=600)

@@ -92,3 +92,18 @@ def test_a_limit_is_a_whole_number(value: float) -> None:
 def test_a_limit_that_there_is_not() -> None:
     with pytest.raises(InvalidRequest, match="partitions"):
         changed_limits({}, {"happiness": 1.0})
+
+
+@pytest.mark.parametrize("key", ["bytes_in_rate", "bytes_out_rate", "request_rate", "connection_rate"])
+def test_a_rate_limit_is_at_least_one(key: str) -> None:
+    """Nothing would ever pass a rate of 0; a count of 0 does make sense."""
+    with pytest.raises(InvalidRequest, match="from 1"):
+        changed_limits({}, {key: 0.0})
+    assert changed_limits({}, {key: 1.0, "connections": 0.0}) == {key: 1.0, "connections": 0.0}
+
+
+def test_permanent_clusters_cannot_be_deleted() -> None:
+    transitions.check_deletable(CLUSTERS["acme"])
+    for name in ("platform", "default"):
+        with pytest.raises(Forbidden, match="part of the deployment"):
+            transitions.check_deletable(CLUSTERS[name])

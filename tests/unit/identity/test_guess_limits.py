@@ -234,6 +234,33 @@ def test_a_failure_ends_what_a_success_gave() -> None:
     simulated(scenario)
 
 
+def test_a_failure_that_did_not_queue_is_charged_all_the_same() -> None:
+    """Whoever knows one password has no failures for free with it."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.attempt(HOME, "alice", is_right=True)
+        await world.attempt(HOME, "alice", takes_s=0)
+        for number in range(NETWORK_LIMIT.burst - 1):
+            assert await world.attempt(HOME, f"name {number}", takes_s=0)
+        began = loop.time()
+        assert await world.attempt(HOME, "another", takes_s=0)
+        assert loop.time() - began > 0.5 / NETWORK_LIMIT.per_s
+
+    simulated(scenario, seeds=1)
+
+
+def test_a_later_success_gives_back_what_a_failure_ended() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for is_right in (True, False, True):
+            await world.attempt(HOME, "alice", is_right=is_right, takes_s=0)
+        await world.spend(HOME)
+        began = loop.time()
+        assert await world.attempt(HOME, "alice", is_right=True)
+        assert loop.time() - began < 2 * SHORTLY_S, "it need not queue"
+
+    simulated(scenario, seeds=1)
+
+
 def test_other_networks_do_not_notice() -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
         await world.spend(HOME, "alice")

@@ -146,6 +146,8 @@ def test_first_messages() -> None:
     assert (first.name, first.authorization_id, first.is_token) == ("alice", "alice", True)
     assert first.bare == "n=alice,r=abc,tokenauth=true"
     assert not read_client_first(b"n,,n=alice,r=abc,tokenauth=false").is_token
+    assert read_client_first(b"n,,n=a=2Cb=3Dc,r=abc").name == "a,b=c"
+    assert read_client_first(b"n,,n==3D2C,r=abc").name == "=2C", "an escaped equals sign does not begin another escape"
 
 
 def test_nobody_acts_for_another() -> None:

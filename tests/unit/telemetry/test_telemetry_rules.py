@@ -109,6 +109,7 @@ def test_a_terminating_client_may_push_at_once_but_not_again() -> None:
     instance, _ = push(NEW, LATER)
     instance, error = push(instance, LATER + 1, terminating=True)
     assert error is ErrorCode.NONE
+    assert instance.last_push_ms == LATER, "a push out of turn does not move the interval"
     assert push(instance, LATER + 5_000)[1] is ErrorCode.INVALID_REQUEST
 
 

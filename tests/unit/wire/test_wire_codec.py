@@ -55,7 +55,10 @@ def test_the_client_id_is_never_compact_and_may_be_null() -> None:
     assert codec.read_request(ApiKey.METADATA, 12, frame, header.body).topics is None
 
 
-@pytest.mark.parametrize("header", ["", "0000", "0000 0009 00000001 0005 6869", "0000 0009 00000001 0002 6869"])
+@pytest.mark.parametrize(
+    "header",
+    ["", "0000", "0000 0009 00000001 0005 6869", "0000 0009 00000001 0002 6869", "0000 0003 00000001 0005 6869"],
+)
 def test_a_request_header_that_is_cut_short_is_malformed(header: str) -> None:
     with pytest.raises(codec.Malformed):
         codec.read_request_header(bytes.fromhex(header), 0)

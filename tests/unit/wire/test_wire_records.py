@@ -170,6 +170,7 @@ def test_several_batches_are_walked_and_a_cut_tail_ignored() -> None:
     buffer = first + second + first[:-1]
     found = [(position, header.base_offset, header.last_offset) for position, header in iter_batches(buffer)]
     assert found == [(0, 5, 6), (len(first), 9, 9)]
+    assert [position for position, _ in iter_batches(first + second)] == [0, len(first)], "nothing follows the last one"
     assert list(iter_batches(first[:60])) == []
     with pytest.raises(Malformed):
         parse_header(first[:60])
@@ -277,10 +278,28 @@ def test_headers_that_do_not_fit_their_records_are_malformed(changes: dict[str, 
 def test_offset_deltas_must_rise_and_stay_inside_unless_told_otherwise() -> None:
     outside = resealed(build_batch(JAVA_RECORDS), last_offset_delta=1)
     falling = build_batch([Record(0), Record(2), Record(1)], last_offset=2)
-    for batch in (outside, falling):
+    repeated = build_batch([Record(0), Record(1), Record(1)], last_offset=2)
+    for batch in (outside, falling, repeated):
         with pytest.raises(Malformed):
             list(iter_records(batch))
         assert len(list(iter_records(batch, check_offsets=False))) == 3
+
+
+def test_sequences_wrap_from_the_largest_int32_to_zero() -> None:
+    records = [Record(0), Record(1), Record(2)]
+    for base, last in ((0, 2), (2**31 - 3, 2**31 - 1), (2**31 - 2, 0), (2**31 - 1, 1), (-1, -1)):
+        assert (
+            parse_header(build_batch(records, producer_id=1, producer_epoch=0, base_sequence=base)).last_sequence
+            == last
+        )
+
+
+def test_a_record_shorter_than_its_fixed_fields_is_malformed() -> None:
+    """A length of 5: attributes, two deltas, key and value lengths, and no room for the header count."""
+    short = bytes.fromhex("0a 00 00 00 01 01")
+    batch = resealed(build_batch([Record(0)])[:HEADER_BYTES] + short, length=HEADER_BYTES - 12 + len(short))
+    with pytest.raises(Malformed, match="length does not fit"):
+        list(iter_records(batch))
 
 
 def test_a_wrong_checksum_is_corrupt_data() -> None:
@@ -339,3 +358,15 @@ def test_varints_round_trip(value: int) -> None:
     else:
         with pytest.raises(Malformed):
             read_varint(encoded, 0)
+
+
+@pytest.mark.parametrize("encoded", ["ffffffffffffffffff02", "ffffffffffffffffffff01", "80808080808080808080"])
+def test_a_varint_of_more_than_64_bits_is_malformed(encoded: str) -> None:
+    with pytest.raises(Malformed, match="64 bits"):
+        read_varlong(bytes.fromhex(encoded), 0)
+
+
+@pytest.mark.parametrize("encoded", ["ffffffff1f", "ffffffffff01", "8080808080"])
+def test_a_varint_of_more_than_32_bits_is_malformed(encoded: str) -> None:
+    with pytest.raises(Malformed, match="32 bits"):
+        read_varint(bytes.fromhex(encoded), 0)
