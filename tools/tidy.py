@@ -41,7 +41,9 @@ ALLOWED: Mapping[str, Allowed] = {
     "src/penstock/log/segment_store.py": Allowed(575, "the statements of one set of tables, which change together"),
     "src/penstock/log/fetch.py": Allowed(600, "one request's way, from what it names to what it waits for"),
     "src/penstock/log/topics.py": Allowed(525, "what can be done to topics, each in one transaction"),
-    "src/penstock/log/upkeep/gathering.py": Allowed(525, "one pass's object, from what is read to what is written"),
+    "src/penstock/log/upkeep/compaction_output.py": Allowed(
+        525, "one pass's object, from what is read to what is written"
+    ),
     "src/penstock/log/upkeep/rewriting.py": Allowed(550, "one pass over a partition, from its plan to its end"),
     "src/penstock/log/writer.py": Allowed(825, "one flush's way: what does not depend on its state has files already"),
     "src/penstock/share/service.py": Allowed(525, "what members do with share partitions, by one runner"),

@@ -9,10 +9,10 @@ import pytest
 from penstock.agent.change_poller import versions
 from penstock.base.errors import Conflict
 from penstock.keys import store
-from penstock.keys.model import ClusterKeys, State, WrappedKey
+from penstock.keys.model import ClusterKeys, KeyState, WrappedKey
 from penstock.metadata.database import Database
 
-KEYS = ClusterKeys(7, State.ON, "m1", 2**62 + 1)
+KEYS = ClusterKeys(7, KeyState.ON, "m1", 2**62 + 1)
 FIRST = WrappedKey(2**62 + 1, 7, "m1", b"\0wrapped", 1_700_000_000_000)
 SECOND = WrappedKey(5, 7, "m1", b"other", 1_700_000_000_001)
 ROTATED = replace(KEYS, current_key_id=SECOND.key_id)
@@ -63,7 +63,7 @@ async def test_only_replaced_keys_are_forgotten(begun: Database) -> None:
 
 
 async def test_only_erased_keys_of_a_cluster_are_forgotten_altogether(begun: Database) -> None:
-    erasing, erased = replace(KEYS, state=State.ERASING), replace(KEYS, state=State.ERASED, master_key_id="")
+    erasing, erased = replace(KEYS, state=KeyState.ERASING), replace(KEYS, state=KeyState.ERASED, master_key_id="")
     for before, after in ((KEYS, KEYS), (KEYS, erasing), (erasing, erased)):
         await begun.transaction(lambda: store.change(before, after))  # noqa: B023
         assert (await begun.read(store.everything))[0] == [after]
@@ -73,10 +73,10 @@ async def test_only_erased_keys_of_a_cluster_are_forgotten_altogether(begun: Dat
 
 
 async def test_erasing_leaves_no_key_of_the_cluster_and_those_of_others(begun: Database) -> None:
-    other = ClusterKeys(8, State.ON, "m8", 8)
+    other = ClusterKeys(8, KeyState.ON, "m8", 8)
     theirs = WrappedKey(8, 8, "m8", b"theirs", 1_700_000_000_002)
     await begun.transaction(lambda: store.begin(other, theirs))
-    after = replace(KEYS, state=State.ERASING)
+    after = replace(KEYS, state=KeyState.ERASING)
     for _ in range(2):
         await begun.transaction(lambda: store.change(KEYS, after))
     assert await begun.read(store.everything) == ([after, other], [theirs])
@@ -91,7 +91,7 @@ async def test_every_change_of_what_there_is_of_a_cluster_is_told_by_a_counter(b
         return version not in seen[:-1]
 
     assert await is_new()
-    erased = replace(KEYS, state=State.ERASED, master_key_id="")
+    erased = replace(KEYS, state=KeyState.ERASED, master_key_id="")
     for script in (store.change(KEYS, ROTATED, (SECOND,)), store.change(ROTATED, erased), store.remove(7)):
         await begun.transaction(lambda: script)  # noqa: B023
         assert await is_new()

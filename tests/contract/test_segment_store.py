@@ -20,7 +20,7 @@ from penstock.log.segment_store import Fold, NewObject, ProducerRow
 from penstock.log.segments import SegmentRef, ref_of
 from penstock.log.topic_store import TopicRow
 from penstock.log.upkeep import wal_store
-from penstock.log.upkeep.wal_store import Advance
+from penstock.log.upkeep.wal_store import FloorAdvance
 from penstock.log.usage import Metric, UsageKey
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.storage.wal import WalLocation
@@ -200,8 +200,8 @@ async def test_deleted_topics_are_freed_once_their_commits_are_counted(database,
     assert await database.read(lambda: segment_store.deleted_partitions(0, 10)) == []
 
 
-def advance(floor: int, new_floor: int, *, folds: Sequence[Fold] = (), refs=(), objs=(), **options) -> Advance:
-    return Advance(
+def advance(floor: int, new_floor: int, *, folds: Sequence[Fold] = (), refs=(), objs=(), **options) -> FloorAdvance:
+    return FloorAdvance(
         shard_id=1, floor=floor, new_floor=new_floor, objects=objs, segments=refs, folds=folds,
         **{"used": {}, "used_by_unknown": {}, **options},
     )  # fmt: skip

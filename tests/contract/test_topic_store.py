@@ -9,7 +9,7 @@ from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.config_values import ConfigResource
 from penstock.log import topic_store
-from penstock.log.topic_store import Stored, TopicRow
+from penstock.log.topic_store import StoredTopics, TopicRow
 
 CLUSTER, SHARD = 1, 1
 
@@ -25,11 +25,11 @@ async def create(database, *rows: TopicRow, cluster_id: int = CLUSTER) -> list[i
     return await database.transaction(lambda: topic_store.create(cluster_id, SHARD, rows))
 
 
-async def load(database) -> Stored:
+async def load(database) -> StoredTopics:
     return await database.read(topic_store.load)
 
 
-def partition_ids(stored: Stored, topic_id: bytes) -> list[int]:
+def partition_ids(stored: StoredTopics, topic_id: bytes) -> list[int]:
     return [facts[1] for facts in stored.partitions if bytes(facts[0]) == topic_id]
 
 

@@ -54,7 +54,7 @@ from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
 from penstock.log.follow import Follower
 from penstock.log.model import Partition, Topic
-from penstock.log.offsets_api import OffsetHandlers
+from penstock.log.offsets_api import LogOffsetHandlers
 from penstock.log.produce import ProduceHandler, response_of
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.reader import Reader
@@ -381,7 +381,7 @@ class SimAgent:
                     configs=ConfigHandlers(self.topics, brokers, config_kinds()),
                     replicas=ReplicaHandlers(self.registry, brokers),
                     producers=ProducerHandlers(self.registry),
-                    offsets=OffsetHandlers(self.topics, self.timestamps.offset_for_timestamp),
+                    offsets=LogOffsetHandlers(self.topics, self.timestamps.offset_for_timestamp),
                     groups=GroupHandlers(self.groups, _OneCoordinator()),
                     group_offsets=GroupOffsetHandlers(self.groups, self.registry),
                     share_groups=ShareGroupHandlers(self.share_groups, self.registry),

@@ -303,8 +303,8 @@ def usage_is_counted_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def producers_are_not_stored(patch: pytest.MonkeyPatch) -> None:
-    fold = wal_plan.Stretch.fold
-    patch.setattr(wal_plan.Stretch, "fold", lambda self: replace(fold(self), producers=()))
+    fold = wal_plan.PartitionRange.fold
+    patch.setattr(wal_plan.PartitionRange, "fold", lambda self: replace(fold(self), producers=()))
 
 
 def no_sweep_of_orphans(patch: pytest.MonkeyPatch) -> None:
@@ -332,10 +332,10 @@ def trims_are_not_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def retention_is_hasty(patch: pytest.MonkeyPatch) -> None:
-    too_old = retention._too_old
+    too_old = retention._expired_by_age
     patch.setattr(
         retention,
-        "_too_old",
+        "_expired_by_age",
         lambda partition, stretches, config, now_ms, complete: too_old(
             partition, stretches, config, now_ms + config.retention_ms, complete
         ),
@@ -344,12 +344,14 @@ def retention_is_hasty(patch: pytest.MonkeyPatch) -> None:
 
 def the_latest_value_supersedes_itself(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        key_compaction.KeyMap, "latest", property(lambda self: lambda key, other: self._latest.get(key, other - 1) + 1)
+        key_compaction.OffsetMap,
+        "latest",
+        property(lambda self: lambda key, other: self._latest.get(key, other - 1) + 1),
     )
 
 
 def keys_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(key_compaction.KeyMap, "latest", property(lambda self: lambda key, other: other))
+    patch.setattr(key_compaction.OffsetMap, "latest", property(lambda self: lambda key, other: other))
 
 
 def tombstones_go_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -386,7 +388,7 @@ def producers_are_not_guarded(patch: pytest.MonkeyPatch) -> None:
             (move.partition_id, move.producer_id, move.epoch, now_ms, move.kept),
         )
 
-    patch.setattr(commit_sql, "_move_producer", unguarded)
+    patch.setattr(commit_sql, "_update_producer", unguarded)
 
 
 def no_settling_among_agents(patch: pytest.MonkeyPatch) -> None:
@@ -462,8 +464,8 @@ def readers_are_not_told_what_was_aborted(patch: pytest.MonkeyPatch) -> None:
 
 
 def aborts_are_not_stored(patch: pytest.MonkeyPatch) -> None:
-    fold = wal_plan.Stretch.fold
-    patch.setattr(wal_plan.Stretch, "fold", lambda self: replace(fold(self), aborted=()))
+    fold = wal_plan.PartitionRange.fold
+    patch.setattr(wal_plan.PartitionRange, "fold", lambda self: replace(fold(self), aborted=()))
 
 
 def open_transactions_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
@@ -474,14 +476,14 @@ def open_transactions_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
 
 
 def keys_of_aborted_batches_count(patch: pytest.MonkeyPatch) -> None:
-    note = key_compaction.KeyMap.note
+    note = key_compaction.OffsetMap.note
 
     def note_all(self, header, batch):
         known, self.transactions = self.transactions, key_compaction.Transactions()
         note(self, header, batch)
         self.transactions = known
 
-    patch.setattr(key_compaction.KeyMap, "note", note_all)
+    patch.setattr(key_compaction.OffsetMap, "note", note_all)
 
 
 def markers_go_before_their_batches(patch: pytest.MonkeyPatch) -> None:
@@ -667,7 +669,7 @@ def sessions_do_not_look_where_logs_begin(patch: pytest.MonkeyPatch) -> None:
         partition = self.partition
         return partition is not None and self.fetch_offset == partition.next_offset == self.sent_high_watermark
 
-    patch.setattr(fetch_sessions.Wanted, "is_quiet", property(is_quiet))
+    patch.setattr(fetch_sessions.CachedPartition, "is_quiet", property(is_quiet))
 
 
 def sessions_forget_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -688,7 +690,7 @@ def what_a_session_was_told_is_told_of_other_positions(patch: pytest.MonkeyPatch
         partition = self.partition
         return partition is not None and partition.next_offset == self.sent_high_watermark
 
-    patch.setattr(fetch_sessions.Wanted, "is_quiet", property(is_quiet))
+    patch.setattr(fetch_sessions.CachedPartition, "is_quiet", property(is_quiet))
 
 
 def clusters_are_forgotten_before_what_they_hold(patch: pytest.MonkeyPatch) -> None:

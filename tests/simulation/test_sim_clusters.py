@@ -19,7 +19,7 @@ from simulation.world import World
 from penstock.base.acls import Acl, Operation, Permission, ResourceType
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.keys.handlers import Action
-from penstock.keys.model import State
+from penstock.keys.model import KeyState
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
@@ -155,7 +155,7 @@ async def check_gone(world: World, seen: Seen, erased: int, masters: list[str]) 
 
     async def is_erased() -> bool | None:
         keys = None if world.agent is None else world.agent.keys.clusters.get(erased)
-        return True if keys is not None and keys.state is State.ERASED else None
+        return True if keys is not None and keys.state is KeyState.ERASED else None
 
     await world.eventually(is_erased, "the keys being erased")
     await settle(world)

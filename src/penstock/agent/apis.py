@@ -49,7 +49,7 @@ class Handlers:
     configs: handler_modules.configs.ConfigHandlers
     replicas: handler_modules.replicas.ReplicaHandlers
     producers: handler_modules.producers.ProducerHandlers
-    offsets: handler_modules.offsets.OffsetHandlers
+    offsets: handler_modules.offsets.LogOffsetHandlers
     groups: handler_modules.groups.GroupHandlers
     group_offsets: handler_modules.group_offsets.OffsetHandlers
     consumer_groups: handler_modules.consumer_groups.ConsumerGroupHandlers

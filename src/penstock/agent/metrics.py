@@ -13,7 +13,7 @@ from penstock.agent.sasl import SaslStats
 from penstock.agent.turns import TurnLoop
 from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.base.durations import BOUNDS_S, Durations
-from penstock.keys.model import Lock
+from penstock.keys.model import LockReason
 from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
 from penstock.wire.api_keys import ApiKey
@@ -71,7 +71,7 @@ _GAUGES: tuple[Reading, ...] = (
     ("encrypted_clusters", "Clusters that are encrypted, or were.", lambda agent: len(agent.keys.clusters)),
     (
         "locked_clusters", "Encrypted clusters that cannot write because the key service does not answer.",
-        lambda agent: sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
+        lambda agent: sum(lock is LockReason.WAITING for lock in agent.keys.locked.values()),
     ),
     (
         "dead_letter_partitions", "Partitions with records that wait to be written to a dead letter queue.",

@@ -18,10 +18,10 @@ from typing import TypeVar
 from penstock.base.clock import Clock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination import leases
-from penstock.coordination.leases import Database, Holder
+from penstock.coordination.leases import Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms, pause
-from penstock.metadata.database import Script
+from penstock.metadata.database import Script, TransactionRunner
 
 T = TypeVar("T")
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
@@ -35,7 +35,7 @@ class GuardedWrites:
 
     def __init__(
         self,
-        database: Database,
+        database: TransactionRunner,
         *,
         holder: Holder,
         clock: Clock,

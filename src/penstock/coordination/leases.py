@@ -16,16 +16,13 @@ those of groups, because their writes are parts of other transactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced
 from penstock.coordination.model import SLOT_COUNT
 from penstock.metadata.database import Script
 from penstock.metadata.statements import parameters
-
-T = TypeVar("T")
 
 SHARED_SLOTS = 0
 """The cluster id of slots that all virtual clusters share."""
@@ -36,16 +33,6 @@ SHARE_SLOTS = -2
 
 
 _EVERY_SLOT = ", ".join(f"($1, {slot}, $2, $3, 0, $4)" for slot in range(SLOT_COUNT))
-
-
-class Database(Protocol):
-    """What is needed of the metadata port."""
-
-    async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script, all or nothing."""
-
-    async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a read-only script."""
 
 
 class SlotsLost(Fenced):

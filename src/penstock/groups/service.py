@@ -20,7 +20,7 @@ from penstock.base.portions import MADE_AT_ONCE, breathe, in_order, together
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.settings import LiveSettings
 from penstock.base.shielded import ShieldedTasks
-from penstock.coordination.leases import Database, Holder
+from penstock.coordination.leases import Holder
 from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
@@ -49,6 +49,7 @@ from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings, LiveGroupSettings
 from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
+from penstock.metadata.database import TransactionRunner
 from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class GroupService:
     def __init__(
         self,
         *,
-        database: Database,
+        database: TransactionRunner,
         topics: KnownTopics,
         settings: GroupSettings,
         configs: GroupConfigs | None = None,

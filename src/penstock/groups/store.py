@@ -21,7 +21,7 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
 from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import Database, Holder
+from penstock.coordination.leases import Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
 from penstock.groups.kinds import KINDS, Kind
@@ -42,7 +42,7 @@ from penstock.groups.model import (
     TransactionOwner,
 )
 from penstock.groups.share.model import ShareGroup
-from penstock.metadata.database import Script
+from penstock.metadata.database import Script, TransactionRunner
 from penstock.metadata.names import long_name, name_key, name_of, row_key
 from penstock.metadata.statements import chunks, parameters
 
@@ -434,7 +434,7 @@ class GroupJournal:
     """Makes decisions about groups durable, under the leases of their slots."""
 
     def __init__(
-        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
+        self, database: TransactionRunner, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
         pending_offset_writer: PendingOffsetWriter | None = None,
     ) -> None:  # fmt: skip
         self._database, self._pending_offset_writer = database, pending_offset_writer

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.keys.model import Lock, State
+from penstock.keys.model import KeyState, LockReason
 from penstock.keys.service import DataKeys
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.failures import change_failure
@@ -109,7 +109,7 @@ class ClusterKeyHandlers:
     def _state(self, cluster_id: int) -> str:
         keys = self._keys.clusters.get(cluster_id)
         if keys is None:
-            return State.ERASED.name.lower()  # And the cluster that they were erased with is gone.
-        if keys.state is not State.ON:
+            return KeyState.ERASED.name.lower()  # And the cluster that they were erased with is gone.
+        if keys.state is not KeyState.ON:
             return keys.state.name.lower()
-        return "locked" if self._keys.locked.get(cluster_id) is Lock.WAITING else "on"
+        return "locked" if self._keys.locked.get(cluster_id) is LockReason.WAITING else "on"

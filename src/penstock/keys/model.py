@@ -25,7 +25,7 @@ class KeysErased(CorruptData):
     """What is asked for is sealed by a key that was erased."""
 
 
-class State(IntEnum):
+class KeyState(IntEnum):
     """What becomes of the keys of a cluster. The numbers are stored."""
 
     ON = 1
@@ -34,7 +34,7 @@ class State(IntEnum):
     ERASED = 3
 
 
-class Lock(IntEnum):
+class LockReason(IntEnum):
     """Why nothing can be sealed for a cluster."""
 
     WAITING = 1
@@ -73,7 +73,7 @@ class ClusterKeys:
     """The keys of one cluster."""
 
     cluster_id: int
-    state: State
+    state: KeyState
     master_key_id: str
     current_key_id: int
     """The data key that seals what is written now."""

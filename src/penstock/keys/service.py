@@ -34,8 +34,8 @@ from penstock.keys.model import (
     DataKey,
     KeyDestroyed,
     KeysErased,
-    Lock,
-    State,
+    KeyState,
+    LockReason,
     WrappedKey,
     context_of,
 )
@@ -69,7 +69,7 @@ class DataKeys:
         self.clusters: dict[int, ClusterKeys] = {}
         """Clusters that are encrypted, or were."""
         self.current: dict[int, DataKey] = {}
-        self.locked: dict[int, Lock] = {}
+        self.locked: dict[int, LockReason] = {}
         """Clusters for which nothing can be sealed."""
         self.on_erased: Callable[[int], None] = lambda cluster_id: None
         """Called when nothing of a cluster may be read any more."""
@@ -198,7 +198,7 @@ class DataKeys:
             if not self.stays(cluster_id):
                 await self._service.destroy(master_key_id)
             transitions.check_stays(self.stays(cluster_id))
-            keys = ClusterKeys(cluster_id, State.ON, master_key_id, first.key_id)
+            keys = ClusterKeys(cluster_id, KeyState.ON, master_key_id, first.key_id)
             try:
                 await self._store(lambda: store.begin(keys, first))
             except Conflict:
@@ -271,7 +271,7 @@ class DataKeys:
             await self._begin_erasing(cluster_id)
         await self._destroy_some(cluster_id)
         keys = self.clusters.get(cluster_id)
-        return keys is None or keys.state is State.ERASED
+        return keys is None or keys.state is KeyState.ERASED
 
     async def _begin_erasing(self, cluster_id: int) -> None:
         before = self.clusters.get(cluster_id)
@@ -287,12 +287,12 @@ class DataKeys:
         asked for in the background, also after a start: nobody waits for it here, nor for other changes.
         """
         keys = self.clusters.get(cluster_id)
-        if self._changing.locked() or (keys is not None and keys.state is State.ERASING):
+        if self._changing.locked() or (keys is not None and keys.state is KeyState.ERASING):
             raise Unavailable("keys are still to be destroyed")
         async with self._changing:
             if cluster_id not in self.clusters:
                 return
-            if self.clusters[cluster_id].state is not State.ERASED:
+            if self.clusters[cluster_id].state is not KeyState.ERASED:
                 await self._begin_erasing(cluster_id)
                 raise Unavailable("its master key is being destroyed")
             await self._store(lambda: store.remove(cluster_id))
@@ -385,11 +385,11 @@ class DataKeys:
             # Another agent has removed it. It stays locked here until nothing is left of the cluster.
             self._apply(transitions.erased(self.clusters[cluster_id]))
         for cluster in clusters:
-            if cluster.state is not State.ON:
+            if cluster.state is not KeyState.ON:
                 self._apply(cluster)
         await self._prepare(cluster for cluster in clusters if cluster.cluster_id in self.current)
         for cluster in clusters:
-            if cluster.state is State.ON:
+            if cluster.state is KeyState.ON:
                 self._apply(cluster)
 
     async def _prepare(self, clusters: Iterable[ClusterKeys]) -> None:
@@ -404,7 +404,7 @@ class DataKeys:
         """Let memory follow the database."""
         cluster_id = keys.cluster_id
         self.clusters[cluster_id] = keys
-        current = self._cached.get(keys.current_key_id) if keys.state is State.ON else None
+        current = self._cached.get(keys.current_key_id) if keys.state is KeyState.ON else None
         lock = transitions.lock_of(keys, has_current=current is not None)
         if lock is None:
             assert current is not None
@@ -414,7 +414,7 @@ class DataKeys:
             # In this order: no other thread is to find neither, and leave open what it writes.
             was, self.locked[cluster_id] = self.locked.get(cluster_id), lock
             self.current.pop(cluster_id, None)
-            if lock is Lock.ERASED and was is not Lock.ERASED:
+            if lock is LockReason.ERASED and was is not LockReason.ERASED:
                 self._drop(cluster_id)
         if self._has_work():
             self._wake()
@@ -428,7 +428,7 @@ class DataKeys:
         self.on_erased(cluster_id)
 
     def _waiting(self) -> list[int]:
-        return [cluster_id for cluster_id, lock in self.locked.items() if lock is Lock.WAITING]
+        return [cluster_id for cluster_id, lock in self.locked.items() if lock is LockReason.WAITING]
 
     def _has_work(self) -> bool:
         return bool(self._waiting()) or any(map(self._doomed, self.clusters.values()))
@@ -481,7 +481,9 @@ class DataKeys:
                 for master_key_id in doomed:
                     await self._service.destroy(master_key_id)
                 after = (
-                    transitions.erased(before) if before.state is State.ERASING else transitions.without_retired(before)
+                    transitions.erased(before)
+                    if before.state is KeyState.ERASING
+                    else transitions.without_retired(before)
                 )
                 await self._store(lambda: store.change(before, after))
             except (Unavailable, OutcomeUnknown, Conflict, InvalidRequest, CorruptData) as problem:

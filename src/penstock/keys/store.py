@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.base.errors import Conflict
-from penstock.keys.model import ClusterKeys, State, WrappedKey
+from penstock.keys.model import ClusterKeys, KeyState, WrappedKey
 from penstock.metadata.database import Script
 
 _CHANGED = (
@@ -24,7 +24,7 @@ def everything() -> Script[tuple[list[ClusterKeys], list[WrappedKey]]]:
     clusters = yield f"SELECT {_KEYS} FROM cluster_keys ORDER BY cluster_id", ()
     keys = yield f"SELECT {_KEY} FROM data_key ORDER BY created_ms, key_id", ()
     return (
-        [ClusterKeys(int(row[0]), State(row[1]), str(row[2]), int(row[3]), str(row[4])) for row in clusters],
+        [ClusterKeys(int(row[0]), KeyState(row[1]), str(row[2]), int(row[3]), str(row[4])) for row in clusters],
         [WrappedKey(int(row[0]), int(row[1]), str(row[2]), bytes(row[3]), int(row[4])) for row in keys],
     )
 
@@ -56,14 +56,14 @@ def change(before: ClusterKeys, after: ClusterKeys, put: Sequence[WrappedKey] = 
     )
     for key in put:
         yield from _put(key)
-    if after.state is not State.ON:
+    if after.state is not KeyState.ON:
         yield "DELETE FROM data_key WHERE cluster_id = $1", (after.cluster_id,)
 
 
 def remove(cluster_id: int) -> Script[None]:
     """Of a cluster whose keys were erased: nothing is left to tell."""
     yield _CHANGED, ()
-    yield "DELETE FROM cluster_keys WHERE cluster_id = $1 AND state = $2", (cluster_id, int(State.ERASED))
+    yield "DELETE FROM cluster_keys WHERE cluster_id = $1 AND state = $2", (cluster_id, int(KeyState.ERASED))
 
 
 def forget(key_ids: Sequence[int]) -> Script[None]:

@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from penstock.base.errors import InvalidRequest
-from penstock.keys.model import ClusterKeys, Lock, State, WrappedKey
+from penstock.keys.model import ClusterKeys, KeyState, LockReason, WrappedKey
 
 
 def check_usable(keys: ClusterKeys | None) -> ClusterKeys:
     """The keys of a cluster that is to get another one; raise `InvalidRequest` if it cannot."""
     if keys is None:
         raise InvalidRequest("the cluster is not encrypted")
-    if keys.state is not State.ON:
+    if keys.state is not KeyState.ON:
         raise InvalidRequest("the keys of the cluster were erased")
     return keys
 
@@ -45,18 +45,18 @@ def erasing(keys: ClusterKeys | None) -> ClusterKeys:
     """Nothing may be read any more. Asking twice changes nothing."""
     if keys is None:
         raise InvalidRequest("the cluster is not encrypted: there is no key whose loss would make its data unreadable")
-    return keys if keys.state is State.ERASED else replace(keys, state=State.ERASING)
+    return keys if keys.state is KeyState.ERASED else replace(keys, state=KeyState.ERASING)
 
 
 def erased(keys: ClusterKeys) -> ClusterKeys:
     """The key service has confirmed it."""
-    return replace(keys, state=State.ERASED, master_key_id="", retired_master_key_id="")
+    return replace(keys, state=KeyState.ERASED, master_key_id="", retired_master_key_id="")
 
 
 def left_behind(keys: ClusterKeys, stored: Iterable[WrappedKey]) -> list[WrappedKey]:
     """Data keys that are still wrapped by the retired master key, because they could not be unwrapped."""
     retired = keys.retired_master_key_id
-    if not retired or keys.state is not State.ON:
+    if not retired or keys.state is not KeyState.ON:
         return []
     return [key for key in stored if key.cluster_id == keys.cluster_id and key.master_key_id == retired]
 
@@ -64,16 +64,16 @@ def left_behind(keys: ClusterKeys, stored: Iterable[WrappedKey]) -> list[Wrapped
 def to_destroy(keys: ClusterKeys, stored: Iterable[WrappedKey] = ()) -> list[str]:
     """The master keys that are still to be destroyed. One that still wraps a data key is not, unless all are erased."""
     doomed = [keys.retired_master_key_id] if keys.retired_master_key_id and not left_behind(keys, stored) else []
-    if keys.state is State.ERASING and keys.master_key_id:
+    if keys.state is KeyState.ERASING and keys.master_key_id:
         doomed.append(keys.master_key_id)
     return doomed
 
 
-def lock_of(keys: ClusterKeys, *, has_current: bool) -> Lock | None:
+def lock_of(keys: ClusterKeys, *, has_current: bool) -> LockReason | None:
     """Why nothing can be sealed for a cluster, or None."""
-    if keys.state is not State.ON:
-        return Lock.ERASED
-    return None if has_current else Lock.WAITING
+    if keys.state is not KeyState.ON:
+        return LockReason.ERASED
+    return None if has_current else LockReason.WAITING
 
 
 def spent(

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class CommitChange:
     """What becomes durable with a flush in addition to its batches."""
 
     script: Callable[[], Script[None]]
@@ -106,8 +106,8 @@ class CommitPath(Protocol):
         """Apply every commit that had happened when this was called."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
-        plain: memoryview | None = None,
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int],
+        change: CommitChange | None = None, plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
         """Store the body and give its entries their offsets; `heads` is where the caller expects them to start.
 
@@ -116,15 +116,15 @@ class CommitPath(Protocol):
         """
 
     def commit_now(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: CommitChange | None = None
     ) -> Commit | None:
         """The same without waiting, or None where it would block the caller for long."""
 
-    async def change(self, change: Change) -> None:
+    async def change(self, change: CommitChange) -> None:
         """Make a change durable without a commit, in order with commits. Raises `Unavailable` when it did not
         happen."""
 
-    def change_now(self, change: Change) -> bool:
+    def change_now(self, change: CommitChange) -> bool:
         """The same without waiting; False, with nothing done, where it would block the caller for long."""
 
 
@@ -195,8 +195,8 @@ class EmbeddedCommitPath:
         """Nothing to stop."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
-        plain: memoryview | None = None,
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int],
+        change: CommitChange | None = None, plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
         """Write the WAL object and its row on the writer thread."""
         if self._unsure is not None:
@@ -221,7 +221,7 @@ class EmbeddedCommitPath:
         return self._done(attempt, location, entries, heads)
 
     def commit_now(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: CommitChange | None = None
     ) -> Commit | None:
         """Commit on the caller's thread when no fsync is needed and the flush is small.
 
@@ -243,7 +243,7 @@ class EmbeddedCommitPath:
             return None
         return self._done(attempt, location, entries, heads)
 
-    async def change(self, change: Change) -> None:
+    async def change(self, change: CommitChange) -> None:
         """Run the script on the writer thread. It is idempotent, so an unknown outcome is resolved by running it
         again."""
         unsure, backoff = self._unsure_change, Backoff(self._randomness)
@@ -262,7 +262,7 @@ class EmbeddedCommitPath:
                 unsure = True
             await backoff.wait()
 
-    def change_now(self, change: Change) -> bool:
+    def change_now(self, change: CommitChange) -> bool:
         """Run the script on the caller's thread when no fsync is needed."""
         if not self._inline or not self._database.idle or self._unsure is not None:
             return False
@@ -279,7 +279,7 @@ class EmbeddedCommitPath:
         return True
 
     @property
-    def is_unsure(self) -> bool:
+    def is_uncertain(self) -> bool:
         """Whether the next commit must come this way: to look up the outcome of the last inline commit, or to replace a
         row that a crash could bring back."""
         return self._unsure is not None or self._may_come_back
@@ -316,7 +316,7 @@ class EmbeddedCommitPath:
 
     def _write(
         self, connection: sqlite3.Connection, attempt: _Attempt, body: memoryview, entries: Sequence[CommitEntry],
-        heads: Sequence[int], change: Change | None,
+        heads: Sequence[int], change: CommitChange | None,
     ) -> WalLocation:  # fmt: skip
         location = attempt.location = self._wal.append((body,))
         self._rows.insert(connection, attempt.rows)
@@ -353,4 +353,4 @@ class EmbeddedCommitPath:
 def note(problem: Exception) -> None:
     """Log a commit that failed in an unforeseen way."""
     if not isinstance(problem, PlatformError):
-        _log.error("a commit failed, and its outcome is seen to", exc_info=problem)
+        _log.error("a commit failed; its outcome will be looked up", exc_info=problem)

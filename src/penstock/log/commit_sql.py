@@ -44,7 +44,7 @@ _SEQUENCES = Struct(">ii")
 _TIMESTAMP = Struct(">q")
 
 
-class ProducerMove(NamedTuple):
+class ProducerUpdate(NamedTuple):
     """How a commit changes one producer's row."""
 
     partition_id: int
@@ -58,7 +58,7 @@ class ProducerMove(NamedTuple):
     """New batches; their `offset_delta` counts from the partition's log end offset."""
 
 
-class Membership(NamedTuple):
+class TransactionMembership(NamedTuple):
     """What a transactional batch requires of the row of its producer's transactional id."""
 
     producer_id: int
@@ -67,7 +67,7 @@ class Membership(NamedTuple):
     """The partition that must have been added to the transaction; None: the batch itself adds it."""
 
 
-class Owner(NamedTuple):
+class IdOwner(NamedTuple):
     """The content of such a row."""
 
     epoch: int
@@ -87,8 +87,8 @@ class NewCommit:
     entries: Sequence[CommitEntry]
     starts: Sequence[int]
     """Each entry's base, relative to its partition's log end offset: 0, unless the partition has an earlier entry."""
-    producers: Sequence[ProducerMove] = ()
-    members: Sequence[Membership] = ()
+    producers: Sequence[ProducerUpdate] = ()
+    members: Sequence[TransactionMembership] = ()
 
     def totals(self) -> dict[int, int]:
         """How far each partition's log end offset advances."""
@@ -98,7 +98,7 @@ class NewCommit:
         return totals
 
 
-def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]) -> ProducerMove:
+def producer_update(key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]) -> ProducerUpdate:
     """The update of a producer's row when these batches, all to be appended, follow that state in that order."""
     partition_id, producer_id = key
     epoch = max(batch.epoch for batch in batches)
@@ -111,7 +111,7 @@ def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequen
         if state.epoch == epoch:
             room = KEPT_BATCHES - len(added)
             kept = packed[-room * BATCH_BYTES :] if room else b""
-    return ProducerMove(partition_id, producer_id, known, epoch, kept, added)
+    return ProducerUpdate(partition_id, producer_id, known, epoch, kept, added)
 
 
 def take_over(shard_id: int) -> Script[int]:
@@ -152,7 +152,7 @@ class CommitSql:
                 raise Conflict(f"partition {partition_id} does not exist")
             heads[partition_id] = int(rows[0][0]) - total
         for move in new.producers:
-            yield from _move_producer(move, heads[move.partition_id], new.now_ms)
+            yield from _update_producer(move, heads[move.partition_id], new.now_ms)
         if new.members:
             owners = yield from self.owners({member.producer_id for member in new.members})
             for member in new.members:
@@ -185,16 +185,16 @@ class CommitSql:
             states.update(_states(rows))
         return states
 
-    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
+    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, IdOwner]]:
         """The transactional ids' rows of producers that have one."""
-        owners: dict[int, Owner] = {}
+        owners: dict[int, IdOwner] = {}
         for producer_id in sorted(producer_ids):
             rows = yield "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = $1", (producer_id,)
             owners.update(_owners(rows))
         return owners
 
 
-def is_member(owner: Owner | None, member: Membership) -> bool:
+def is_member(owner: IdOwner | None, member: TransactionMembership) -> bool:
     """Whether a batch may be appended, by the row of its producer's transactional id."""
     if owner is None or owner.epoch != member.epoch:
         return False
@@ -237,7 +237,7 @@ def _insert(new: NewCommit, seq: int, entries: bytes, bases: bytes) -> tuple[str
     )  # fmt: skip
 
 
-def _move_producer(move: ProducerMove, head: int, now_ms: int) -> Script[None]:
+def _update_producer(move: ProducerUpdate, head: int, now_ms: int) -> Script[None]:
     added = [
         SequenceBatch(
             batch.first_sequence, _last_sequence(batch), head + batch.offset_delta,
@@ -273,8 +273,8 @@ def _states(rows: Iterable[Sequence[Any]]) -> Mapping[ProducerKey, ProducerState
     }
 
 
-def _owners(rows: Iterable[Sequence[Any]]) -> dict[int, Owner]:
-    return {int(row[0]): Owner(int(row[1]), frozenset(unpack_i64s(bytes(row[2])))) for row in rows}
+def _owners(rows: Iterable[Sequence[Any]]) -> dict[int, IdOwner]:
+    return {int(row[0]): IdOwner(int(row[1]), frozenset(unpack_i64s(bytes(row[2])))) for row in rows}
 
 
 def _fenced(shard_id: int) -> Fenced:
@@ -422,7 +422,7 @@ class PostgresCommitSql(CommitSql):
         )
         return dict(_states(rows))
 
-    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
+    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, IdOwner]]:
         """The transactional ids' rows of producers that have one, in one statement."""
         rows = yield (
             "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = ANY($1::bigint[])",

@@ -18,10 +18,10 @@ from penstock.base.context import RequestContext
 from penstock.base.durations import Durations
 from penstock.base.errors import PlatformError
 from penstock.base.portions import together
-from penstock.keys.model import Lock
+from penstock.keys.model import LockReason
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
-from penstock.log.fetch_sessions import FetchSessions, Named, Session, TopicKey, Wanted
+from penstock.log.fetch_sessions import CachedPartition, FetchSession, FetchSessions, Named, TopicKey
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.model import AbortedTransaction as Aborted
 from penstock.log.quota import FetchQuota
@@ -68,7 +68,7 @@ class Answer:
 
     __slots__ = ("cold_bytes", "data", "is_stored", "partition", "size_bytes", "wanted")
 
-    def __init__(self, wanted: Wanted, partition: Partition | None, data: PartitionData) -> None:
+    def __init__(self, wanted: CachedPartition, partition: Partition | None, data: PartitionData) -> None:
         self.wanted = wanted
         self.partition = partition
         self.data = data
@@ -84,9 +84,9 @@ class FetchHandler:
 
     def __init__(
         self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES,
-        aborted: AbortedLookup | None = None, locked: Mapping[int, Lock] | None = None,
+        aborted: AbortedLookup | None = None, locked: Mapping[int, LockReason] | None = None,
     ) -> None:  # fmt: skip
-        self._locked: Mapping[int, Lock] = {} if locked is None else locked
+        self._locked: Mapping[int, LockReason] = {} if locked is None else locked
         self.registry, self.reader, self.sessions = registry, reader, sessions
         self.aborted = aborted or NothingAborted()
         self.waits = Durations()
@@ -137,7 +137,7 @@ class FetchHandler:
         return may_read
 
     def look(
-        self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool,
+        self, cluster_id: int, wanted: CachedPartition, room_bytes: int, *, read_committed: bool, first: bool,
         may_read: MayRead | None = None,
     ) -> Answer:  # fmt: skip
         """What one partition has for a fetch, from memory."""
@@ -199,7 +199,7 @@ class FetchHandler:
 
     def is_erased(self, cluster_id: int) -> bool:
         """Whether a cluster's data is unreadable for good because its keys were erased."""
-        return bool(self._locked) and self._locked.get(cluster_id) is Lock.ERASED
+        return bool(self._locked) and self._locked.get(cluster_id) is LockReason.ERASED
 
     def _resolve(
         self, cluster_id: int, topic_key: TopicKey, index: int, may_read: MayRead | None
@@ -232,8 +232,8 @@ class Poll:
     )  # fmt: skip
 
     def __init__(
-        self, handler: FetchHandler, context: RequestContext, request: FetchRequest, session: Session | None,
-        wanted: Sequence[Wanted], full: bool, done: Done, may_read: MayRead | None,
+        self, handler: FetchHandler, context: RequestContext, request: FetchRequest, session: FetchSession | None,
+        wanted: Sequence[CachedPartition], full: bool, done: Done, may_read: MayRead | None,
     ) -> None:  # fmt: skip
         self._handler, self._context, self._request, self._session = handler, context, request, session
         self._may_read = may_read
@@ -303,7 +303,7 @@ class Poll:
     def _wait_s(self) -> float:
         return min(self._request.max_wait_ms, MAX_WAIT_MS) / 1000
 
-    def _watch(self, some: Sequence[Wanted]) -> None:
+    def _watch(self, some: Sequence[CachedPartition]) -> None:
         """Register with partitions for news of appends."""
         for wanted in some:
             partition = wanted.partition
@@ -402,7 +402,7 @@ class Poll:
         """
         return self._look_at(self._wanted, 0)
 
-    def _look_at(self, some: Sequence[Wanted], size: int) -> tuple[list[Answer], int, bool]:
+    def _look_at(self, some: Sequence[CachedPartition], size: int) -> tuple[list[Answer], int, bool]:
         """Look at some partitions, after others that have so many bytes."""
         handler, read_committed, has_session = self._handler, self._read_committed, self._session is not None
         cluster_id, room = self._context.cluster_id, self._max_bytes
@@ -555,7 +555,7 @@ class Poll:
         return changed
 
 
-def _end(wanted: Wanted) -> int:
+def _end(wanted: CachedPartition) -> int:
     """Grows whenever there is more to read of a partition."""
     partition = wanted.partition
     return -1 if partition is None else partition.next_offset + partition.last_stable_offset
@@ -577,7 +577,7 @@ def _as_message(aborted: Iterable[Aborted]) -> list[AbortedTransaction]:
     return [AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset) for one in aborted]
 
 
-def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
+def _refusal(partition: Partition, wanted: CachedPartition) -> ErrorCode:
     """Why a partition cannot be read as requested, or NONE."""
     if wanted.current_leader_epoch > LEADER_EPOCH:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
@@ -590,6 +590,6 @@ def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
     return ErrorCode.NONE
 
 
-def _diverges(partition: Partition, wanted: Wanted) -> bool:
+def _diverges(partition: Partition, wanted: CachedPartition) -> bool:
     """Whether the client's last fetched epoch and offset are beyond the log: the response says where the epoch ends."""
     return wanted.last_fetched_epoch == LEADER_EPOCH and wanted.fetch_offset > partition.next_offset

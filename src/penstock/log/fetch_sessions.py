@@ -41,7 +41,7 @@ Owner = tuple[int, str]
 NOBODY: Owner = (DEFAULT_CLUSTER_ID, ANONYMOUS)
 
 
-class Wanted:
+class CachedPartition:
     """One partition of a fetch, and what the client was last sent about it in this session."""
 
     __slots__ = (
@@ -80,11 +80,11 @@ class Wanted:
         )
 
 
-Named = dict[tuple[TopicKey, int], Wanted]
+Named = dict[tuple[TopicKey, int], CachedPartition]
 """The partitions that a request names. Of one that is named twice the last one counts."""
 
 
-class Session:
+class FetchSession:
     """What one client fetches."""
 
     __slots__ = ("acl_version", "by_id", "epoch", "last_used_ms", "owner", "session_id", "wanted")
@@ -97,9 +97,9 @@ class Session:
         self.last_used_ms = now_ms
         self.acl_version = -1
         """The ACL version under which reading its partitions was allowed."""
-        self.wanted: OrderedDict[tuple[TopicKey, int], Wanted] = OrderedDict()
+        self.wanted: OrderedDict[tuple[TopicKey, int], CachedPartition] = OrderedDict()
 
-    def served(self, want: Wanted) -> None:
+    def served(self, want: CachedPartition) -> None:
         """Its records were sent: it moves to the end of the order, so that no other partition starves."""
         key = (want.topic, want.index)
         if key in self.wanted:
@@ -120,7 +120,7 @@ class FetchSessions:
         # A monotonic clock: setting the wall clock neither evicts sessions in use nor keeps idle ones.
         self._clock, self._randomness = SteadyClock(clock), randomness
         self._capacity = FairCapacity[int](slots, ALL_MAX_PARTITIONS)
-        self._sessions: OrderedDict[int, Session] = OrderedDict()
+        self._sessions: OrderedDict[int, FetchSession] = OrderedDict()
         """By id, least recently used first."""
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class FetchSessions:
 
     def begin(
         self, request: FetchRequest, *, by_id: bool, owner: Owner = NOBODY, named: Named | None = None
-    ) -> tuple[Session | None, list[Wanted], bool]:
+    ) -> tuple[FetchSession | None, list[CachedPartition], bool]:
         """The session of a request, the partitions to look at, and whether the answer lists all of them. `named` is
         what the request names, if that was computed before.
 
@@ -158,14 +158,14 @@ class FetchSessions:
         if session is not None and session.owner == owner:
             self.drop(session_id)
 
-    def _open(self, by_id: bool, owner: Owner, partitions: int) -> Session | None:
+    def _open(self, by_id: bool, owner: Owner, partitions: int) -> FetchSession | None:
         if not self._make_room(owner[0], 1, partitions):
             return None
         while True:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
                 break
-        session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
+        session = self._sessions[session_id] = FetchSession(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
         self._capacity.add(owner[0], session_id)
         return session
 
@@ -183,7 +183,7 @@ class FetchSessions:
             self.drop(session_id)
         return True
 
-    def _idle(self, cluster_id: int) -> Session | None:
+    def _idle(self, cluster_id: int) -> FetchSession | None:
         """An idle session, preferably of the cluster itself."""
         now_ms = self._clock.now_ms()
         for session_id in (self._capacity.least_recently_used(cluster_id), next(iter(self._sessions), None)):
@@ -192,7 +192,7 @@ class FetchSessions:
                 return oldest
         return None
 
-    def _continue(self, request: FetchRequest, named: Named, by_id: bool, owner: Owner) -> Session:
+    def _continue(self, request: FetchRequest, named: Named, by_id: bool, owner: Owner) -> FetchSession:
         session = self._sessions.get(request.session_id)
         if session is None or session.owner != owner:
             raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session is not known here")
@@ -247,7 +247,7 @@ def named_by(request: FetchRequest, *, by_id: bool) -> Named:
     for topic in request.topics:
         key: TopicKey = topic.topic_id if by_id else topic.topic
         for one in topic.partitions:
-            named[key, one.partition] = Wanted(
+            named[key, one.partition] = CachedPartition(
                 key, one.partition, one.fetch_offset, one.partition_max_bytes, one.current_leader_epoch,
                 one.last_fetched_epoch,
             )  # fmt: skip

@@ -23,7 +23,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.twins import twinned
 from penstock.log.answers import Appended, PendingAppend
 from penstock.log.batches import IMPLICIT, Accepted
-from penstock.log.commit_path import Change, Outdated
+from penstock.log.commit_path import CommitChange, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
 from penstock.log.producers import is_next, last_sequence, note_marker
@@ -150,7 +150,7 @@ class FlushWrites(Protocol):
     """The combined writes of all participants of one kind in a flush."""
 
     def script(self) -> Script[None]:
-        """Write them; as in `Change`."""
+        """Write them; as in `CommitChange`."""
 
     def record(self) -> bytes | None:
         """What `script` writes, for a commit record; None if it cannot be expressed there."""
@@ -207,8 +207,8 @@ class Flush:
     """The body to store: the plain one, or one in which entries are sealed."""
     seals: list[EntrySeal | None] | None = None
     """The seal of each share, if any is sealed."""
-    tenants: list[Any] = field(default_factory=list)
-    """The tenants of the arena chunk that contains the body."""
+    occupants: list[Any] = field(default_factory=list)
+    """The occupants of the arena chunk that contains the body."""
     participants: list[Participant] | None = None
     gathered: dict[type[FlushWrites], FlushWrites] | None = None
     producers: set[int] | None = None
@@ -243,11 +243,11 @@ class Flush:
         return not self.shares and bool(self.participants)
 
     @property
-    def change(self) -> Change | None:
+    def change(self) -> CommitChange | None:
         """Everything that participants write."""
         if not self.participants:
             return None
-        return Change(script=self._write_all, producers=self.producers or (), seen=self.seen, record=self.record)
+        return CommitChange(script=self._write_all, producers=self.producers or (), seen=self.seen, record=self.record)
 
     def end_prepare(self) -> None:
         """All participants are prepared: what they write is known."""
@@ -278,8 +278,8 @@ class Flush:
         return found
 
     def _write_all(self) -> Script[None]:
-        for gathering in (self.gathered or {}).values():
-            yield from gathering.script()
+        for writes in (self.gathered or {}).values():
+            yield from writes.script()
 
     def partitions_of(self, producer_id: int) -> Iterator[Partition]:
         """The partitions in which this flush has transactional batches of a producer."""

@@ -20,7 +20,7 @@ from penstock.base.errors import Fenced, PlatformError
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, apply_entry, wake
 from penstock.log.model import Partition
-from penstock.log.recovery import Reads, commits_after, read_commit
+from penstock.log.recovery import SnapshotReader, commits_after, read_commit
 from penstock.log.registry import Registry
 
 ROWS_AT_ONCE = 500
@@ -33,7 +33,7 @@ class Follower:
     """Applies commits of other agents to the registry. On the event loop's thread."""
 
     def __init__(
-        self, *, database: Reads, registry: Registry, randomness: Randomness, seq: int, shard_id: int = 1,
+        self, *, database: SnapshotReader, registry: Registry, randomness: Randomness, seq: int, shard_id: int = 1,
         on_commit: Callable[[Commit], None] = lambda commit: None,
     ) -> None:  # fmt: skip
         self._database, self._registry, self._randomness = database, registry, randomness

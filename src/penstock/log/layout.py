@@ -92,11 +92,11 @@ def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None)
 
 
 def partial_answers(
-    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: ExcludedBatches
+    share: Share, number: int, body: memoryview, commit: Commit, positions: list[int], rest: ExcludedBatches
 ) -> dict[int, Appended]:
     """The answer to each batch, by the offset expected for it. Base offsets of batches in the log are written in."""
     partition, answers, byte_position = share.partition, {}, share.byte_start
-    waiting, left, offset = iter(stretches), 0, 0
+    waiting, left, offset = iter(positions), 0, 0
     for count, (batch, _, _, believed) in enumerate(share.appended):
         size = len(batch.data)
         if (number, count) in rest.excluded:

@@ -56,7 +56,7 @@ HIGH_WATERMARK = -1
 """Stands for the high watermark in DeleteRecords."""
 
 
-class Found(NamedTuple):
+class ListedOffset(NamedTuple):
     """The answer for one partition of ListOffsets."""
 
     offset: int = NONE
@@ -64,7 +64,7 @@ class Found(NamedTuple):
     leader_epoch: int = NONE
 
 
-class OffsetHandlers:
+class LogOffsetHandlers:
     """Kafka's APIs about log starts, ends and epochs."""
 
     def __init__(self, topics: Topics, offset_for_timestamp: OffsetForTimestamp) -> None:
@@ -121,19 +121,19 @@ class OffsetHandlers:
         result.offset, result.timestamp = found.offset, found.timestamp
         result.leader_epoch = found.leader_epoch if context.api_version >= 4 else NONE
 
-    async def _find(self, partition: Partition, time: int, committed: bool) -> Found:
+    async def _find(self, partition: Partition, time: int, committed: bool) -> ListedOffset:
         end = partition.last_stable_offset if committed else partition.next_offset
         if time == LATEST:
-            return Found(end, NONE, LEADER_EPOCH)
+            return ListedOffset(end, NONE, LEADER_EPOCH)
         if time in (EARLIEST, EARLIEST_LOCAL):
-            return Found(partition.log_start, NONE, LEADER_EPOCH)
+            return ListedOffset(partition.log_start, NONE, LEADER_EPOCH)
         if time in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
             # There is one tier: no data is in another, and none waits to be moved.
-            return Found()
+            return ListedOffset()
         record = await self._offset_for_timestamp(partition, time, max_only=time == MAX_TIMESTAMP)
         if record is None or record[0] >= end:
-            return Found()
-        return Found(*record, LEADER_EPOCH)
+            return ListedOffset()
+        return ListedOffset(*record, LEADER_EPOCH)
 
     async def offset_for_leader_epoch(
         self, context: RequestContext, request: OffsetForLeaderEpochRequest

@@ -16,7 +16,14 @@ from typing import NamedTuple
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.batches import ABORTABLE, IMPLICIT
-from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
+from penstock.log.commit_sql import (
+    IdOwner,
+    ProducerKey,
+    ProducerUpdate,
+    TransactionMembership,
+    is_member,
+    producer_update,
+)
 from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ExclusionReason, ProducerBatch, sequence_batch
 from penstock.log.model import ProducerState
 from penstock.log.producers import ProducerRefusal, check_sequence, is_fenced, note_marker, remember
@@ -47,20 +54,20 @@ class PartialCommit:
     """For each entry, the index of the original entry."""
     excluded: dict[tuple[int, int], ExclusionReason] = field(default_factory=dict)
     """Verdicts on the batches left out, by index of the original entry and of the batch in it."""
-    producers: list[ProducerMove] = field(default_factory=list)
-    members: dict[Membership, None] = field(default_factory=dict)
+    producers: list[ProducerUpdate] = field(default_factory=list)
+    members: dict[TransactionMembership, None] = field(default_factory=dict)
     ongoing: set[ProducerKey] = field(default_factory=set)
     """Partitions that producers have written to in transactions that are still open."""
     has_lost_markers: bool = False
     """Whether a marker was left out although its partition exists."""
 
 
-def membership(partition_id: int, batch: ProducerBatch) -> Membership | None:
+def membership(partition_id: int, batch: ProducerBatch) -> TransactionMembership | None:
     """What a batch requires of its producer's transactional id; None if it belongs to no transaction, or is a
     marker."""
     if not batch.flags & TRANSACTIONAL or batch.flags & CONTROL:
         return None
-    return Membership(batch.producer_id, batch.epoch, None if batch.flags & IMPLICIT else partition_id)
+    return TransactionMembership(batch.producer_id, batch.epoch, None if batch.flags & IMPLICIT else partition_id)
 
 
 def follow_ongoing(ongoing: set[ProducerKey], partition_id: int, batch: ProducerBatch) -> None:
@@ -83,7 +90,7 @@ def decide(
     heads: Mapping[int, int],
     states: Mapping[ProducerKey, ProducerState],
     now_ms: int,
-    owners: Mapping[int, Owner] | None = None,
+    owners: Mapping[int, IdOwner] | None = None,
     ongoing: Iterable[ProducerKey] = (),
 ) -> PartialCommit:
     """Judge every batch of a commit against log end offsets, producers, transactional ids and open transactions."""
@@ -100,7 +107,7 @@ def decide(
 
 def _decide_entry(
     found: PartialCommit, origin: int, entry: CommitEntry, pieces: Sequence[_Piece], head: int,
-    states: Mapping[ProducerKey, ProducerState], owners: Mapping[int, Owner], now_ms: int,
+    states: Mapping[ProducerKey, ProducerState], owners: Mapping[int, IdOwner], now_ms: int,
 ) -> None:  # fmt: skip
     known: dict[int, ProducerState] = {}
     added: dict[int, list[ProducerBatch]] = {}
@@ -134,11 +141,14 @@ def _decide_entry(
     _close(found, origin, entry, run, start)
     for producer_id, batches in added.items():
         key = (entry.partition_id, producer_id)
-        found.producers.append(producer_move(key, states.get(key), batches))
+        found.producers.append(producer_update(key, states.get(key), batches))
 
 
 def _verdict(
-    state: ProducerState | None, batch: ProducerBatch, member: Membership | None, owners: Mapping[int, Owner]
+    state: ProducerState | None,
+    batch: ProducerBatch,
+    member: TransactionMembership | None,
+    owners: Mapping[int, IdOwner],
 ) -> ExclusionReason:
     if batch.flags & CONTROL:
         return ProducerRefusal.FENCED if is_fenced(state, batch.epoch) else None

@@ -9,7 +9,7 @@ import asyncio
 
 from penstock.base.errors import OutcomeUnknown
 from penstock.log import topic_store
-from penstock.log.topics import Database
+from penstock.metadata.database import LockingTransactionRunner
 
 BLOCK = 1_000
 
@@ -17,7 +17,7 @@ BLOCK = 1_000
 class ProducerIds:
     """Hands out producer ids from this agent's block, and reserves another block when it is used up."""
 
-    def __init__(self, database: Database, block: int = BLOCK) -> None:
+    def __init__(self, database: LockingTransactionRunner, block: int = BLOCK) -> None:
         self._database = database
         self._block = block
         self._next = 0

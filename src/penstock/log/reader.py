@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
-from penstock.log.sealing import Sealing, Stored, read_span, read_stretch
+from penstock.log.sealing import Sealing, StoredRange, read_range, read_span
 from penstock.log.seals import BrokenSeal
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import Piece
@@ -42,7 +42,7 @@ _by_base_offset = attrgetter("base_offset")
 _by_last_offset = attrgetter("last_offset")
 
 
-class StoredSegment(Stored, Protocol):
+class StoredSegment(StoredRange, Protocol):
     """A segment: a range of one partition's offsets inside an object."""
 
     @property
@@ -53,7 +53,7 @@ class StoredSegment(Stored, Protocol):
     def position_for(self, offset: int) -> int:
         """A position, relative to the segment's start, at or before the batch that contains the offset."""
 
-    def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
+    def range_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
         """Start and end of whole batches from an offset on, as many as fit, if the index knows them without reading."""
 
     def point_before(self, position: int) -> int:
@@ -73,7 +73,7 @@ class SegmentLookup(Protocol):
         """The segments directly after the one with that last offset, as far as they are in memory."""
 
 
-class RangedStore(Protocol):
+class ObjectRanges(Protocol):
     """What is needed of an object store; called on worker threads unless stated otherwise."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
@@ -87,7 +87,7 @@ class Reader:
     """Reads batches of any partition."""
 
     def __init__(
-        self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena,
+        self, *, segments: SegmentLookup, wal: WalStore, objects: ObjectRanges, executor: Executor | None, arena: Arena,
         sealing: Sealing | None = None, pinned_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:  # fmt: skip
         """Reads wait while clients that do not read their responses hold more than `pinned_max_bytes` beyond the
@@ -133,7 +133,7 @@ class Reader:
     def stored(self, partition: Partition, offset: int, max_bytes: int) -> list[Piece] | None:
         """Batches as ranges of segments, if they can be sent from storage without being read first."""
         ref = self._segments.cached(partition, offset)
-        found = None if ref is None or ref.seal is not None else ref.stretch_from(offset, max_bytes)
+        found = None if ref is None or ref.seal is not None else ref.range_from(offset, max_bytes)
         if ref is None or found is None:
             return None
         start, end = found
@@ -269,7 +269,7 @@ class Reader:
             position = 0
             for number, (piece, first, size) in enumerate(pieces):
                 try:
-                    count = read_stretch(
+                    count = read_range(
                         self._objects, self._sealing, piece, partition, first, target[position : position + size]
                     )
                 except (InvalidRequest, BrokenSeal, Unavailable):
@@ -301,7 +301,7 @@ class Reader:
         while True:
             target, _ = self._arena.reserve(size)
             count = await self._in_thread(
-                lambda start=start, target=target: read_stretch(  # type: ignore[misc]
+                lambda start=start, target=target: read_range(  # type: ignore[misc]
                     self._objects, self._sealing, ref, partition, start, target
                 )
             )

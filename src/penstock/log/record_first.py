@@ -24,7 +24,7 @@ from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
-from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
+from penstock.log.commit_path import INLINE_MAX_BYTES, CommitChange, EmbeddedCommitPath, note
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.roll_forward import begin_life, secret_of
 from penstock.log.trailing_rows import CommitRow, TrailingRows, UpToDateDatabase
@@ -104,8 +104,8 @@ class RecordFirstCommitPath:
         self._rows.close()
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
-        plain: memoryview | None = None,
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int],
+        change: CommitChange | None = None, plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
         """Write the object without blocking the event loop."""
         if self._failed:
@@ -126,7 +126,7 @@ class RecordFirstCommitPath:
         return self._done(row, location, entries, heads)
 
     def commit_now(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: CommitChange | None = None
     ) -> Commit | None:
         """Write the object on the caller's thread, if it is small and the disk is fast, or no fsync is needed."""
         if self._failed:
@@ -147,17 +147,17 @@ class RecordFirstCommitPath:
             return None
         return self._done(row, location, entries, heads)
 
-    async def change(self, change: Change) -> None:
+    async def change(self, change: CommitChange) -> None:
         """Make a change durable without a commit."""
         await self._database.change(change)
 
-    def change_now(self, change: Change) -> bool:
+    def change_now(self, change: CommitChange) -> bool:
         """The same without waiting; False, with nothing done, where it would block."""
         return self._database.change_now(change)
 
-    def _is_enough(self, change: Change | None) -> bool:
+    def _is_enough(self, change: CommitChange | None) -> bool:
         """Whether a commit record is enough, without a database transaction."""
-        if self._rows.is_full or self._database.is_unsure:
+        if self._rows.is_full or self._database.is_uncertain:
             return False
         return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
 
@@ -191,7 +191,7 @@ class RecordFirstCommitPath:
         write_record(body, head, b"", b"")
 
     def _record(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: CommitChange | None = None
     ) -> CommitRow:
         """Write the record to the front of the body; the row as it will be, except for the object's location."""
         seq = self._database.seq + 1

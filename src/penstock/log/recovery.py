@@ -30,8 +30,8 @@ _BATCH = Struct(">iiqqq")
 BATCH_BYTES = _BATCH.size
 
 
-class Reads(Protocol):
-    """What is needed of the metadata port."""
+class SnapshotReader(Protocol):
+    """The part of the metadata port that recovery uses."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a read-only script."""
@@ -53,7 +53,7 @@ def unpack_batches(blob: bytes) -> tuple[SequenceBatch, ...]:
     return tuple(starmap(SequenceBatch, _BATCH.iter_unpack(blob[-KEPT_BATCHES * BATCH_BYTES :])))
 
 
-async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:
+async def load_state(database: SnapshotReader, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:
     """Bring the partitions of a loaded registry up to the last durable commit; the number of that commit.
 
     Call it after `Topics.load` and before anything is appended.
@@ -68,7 +68,7 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
     return max(seq, last_seq)
 
 
-async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tuple[int, int]:
+async def _load_folded(database: SnapshotReader, registry: Registry, shard_id: int) -> tuple[int, int]:
     """Load what compaction has folded into rows: the shard's commit number, and its WAL floor."""
     seq, floor, partitions, producers, aborted = await database.read(lambda: _load(shard_id))
     for partition_id, first_dirty_ms in partitions:
@@ -91,7 +91,7 @@ async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tu
 
 
 async def _replay_rows(
-    database: Reads, registry: Registry, shard_id: int, position: int
+    database: SnapshotReader, registry: Registry, shard_id: int, position: int
 ) -> tuple[int, list[WalLocation]]:
     """Replay what came after the floor: the number of the last commit, and which WAL objects are live."""
     live: list[WalLocation] = []

@@ -17,7 +17,7 @@ from typing import Protocol
 from penstock.base.checksums import crc32c
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.keys.model import DataKey, Lock
+from penstock.keys.model import DataKey, LockReason
 from penstock.log.answers import Appended
 from penstock.log.commits import CONTROL, SEAL_BYTES
 from penstock.log.flush import Flush, Share
@@ -31,7 +31,7 @@ SEALED_BYTES = 16 * 1024 * 1024
 SOON_S = 0.5
 
 
-class Keys(Protocol):
+class DataKeySource(Protocol):
     """What is needed of the data keys (see keys/service.py)."""
 
     @property
@@ -39,7 +39,7 @@ class Keys(Protocol):
     @property
     def current(self) -> Mapping[int, DataKey]: ...
     @property
-    def locked(self) -> Mapping[int, Lock]: ...
+    def locked(self) -> Mapping[int, LockReason]: ...
     @property
     def is_on(self) -> bool: ...
     def peek(self, key_id: int) -> DataKey | None: ...
@@ -49,7 +49,7 @@ class Keys(Protocol):
 class Sealing:
     """Seals what clusters with keys write, and opens it."""
 
-    def __init__(self, keys: Keys, randomness: Randomness) -> None:
+    def __init__(self, keys: DataKeySource, randomness: Randomness) -> None:
         self._keys, self._randomness = keys, randomness
         self._arena = Arena(SEALED_BYTES)
         self.locked = keys.locked
@@ -174,13 +174,13 @@ class Sealing:
         return RangeCipher(key, seal.salt, partition)
 
 
-class RangedStore(Protocol):
+class RangeReader(Protocol):
     """What is needed of an object store."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int: ...
 
 
-class Stored(Protocol):
+class StoredRange(Protocol):
     """A range of a partition's bytes in an object."""
 
     @property
@@ -193,8 +193,13 @@ class Stored(Protocol):
     def seal(self) -> Seal | None: ...
 
 
-def read_stretch(
-    objects: RangedStore, sealing: Sealing | None, ref: Stored, partition: Partition, start: int, target: memoryview
+def read_range(
+    objects: RangeReader,
+    sealing: Sealing | None,
+    ref: StoredRange,
+    partition: Partition,
+    start: int,
+    target: memoryview,
 ) -> int:
     """Fill the target with bytes of a segment, opened if it is sealed; how many there were. On a worker thread."""
     if ref.seal is None:
@@ -228,9 +233,9 @@ def _has_records(share: Share) -> bool:
     return any(not batch.flags & CONTROL for batch, *_ in share.appended)
 
 
-def locked_out(lock: Lock) -> Appended:
+def locked_out(lock: LockReason) -> Appended:
     """The answer to batches that cannot be written."""
-    if lock is Lock.ERASED:
+    if lock is LockReason.ERASED:
         return Appended(
             ErrorCode.TOPIC_AUTHORIZATION_FAILED,
             message="the keys of this cluster were erased: nobody can use it again",

@@ -82,7 +82,7 @@ class SegmentRef:
         )
         return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
 
-    def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
+    def range_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
         """Start and end, relative to the segment's first byte, of whole batches from an offset on, as many as fit.
 
         None unless the index has a point at exactly this offset, and one after it.

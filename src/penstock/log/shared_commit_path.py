@@ -37,17 +37,17 @@ from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavai
 from penstock.base.log_throttle import LogThrottle
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
-from penstock.log.commit_path import Change, Outdated
+from penstock.log.commit_path import CommitChange, Outdated
 from penstock.log.commit_sql import (
     CommitSql,
-    Membership,
+    IdOwner,
     NewCommit,
-    Owner,
     PostgresCommitSql,
     ProducerKey,
-    ProducerMove,
+    ProducerUpdate,
+    TransactionMembership,
     lock_shard,
-    producer_move,
+    producer_update,
     settle,
 )
 from penstock.log.commits import (
@@ -134,11 +134,11 @@ class SharedCommitPath:
         self.stats = PathStats()
 
     def commit_now(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: CommitChange | None = None
     ) -> None:
         """None: a commit always has to wait for the database."""
 
-    def change_now(self, change: Change) -> bool:
+    def change_now(self, change: CommitChange) -> bool:
         """False: a change always has to wait for the database."""
         return False
 
@@ -157,7 +157,7 @@ class SharedCommitPath:
         rows = await self._database.statement("SELECT commit_seq FROM shard WHERE shard_id = $1", (self._shard_id,))
         await self.follower.catch_up(int(rows[0][0]))
 
-    async def change(self, change: Change) -> None:
+    async def change(self, change: CommitChange) -> None:
         """Make a change in the order of commits. If its answer is lost it is retried, as it is idempotent."""
         unsure, backoff = False, Backoff(self._randomness)
         while True:
@@ -174,11 +174,11 @@ class SharedCommitPath:
                     raise
             await backoff.wait()
 
-    def _change(self, change: Change) -> Script[None]:
+    def _change(self, change: CommitChange) -> Script[None]:
         last_seq = yield from lock_shard(self._shard_id, self._epoch)
         yield from self._along(change, last_seq + 1)
 
-    def _along(self, change: Change | None, seq: int) -> Script[None]:
+    def _along(self, change: CommitChange | None, seq: int) -> Script[None]:
         """What a commit with this number writes in addition; `Outdated` if its decision missed earlier commits."""
         if change is None:
             return
@@ -202,7 +202,7 @@ class SharedCommitPath:
         try:
             await self.catch_up()
         except (Unavailable, OutcomeUnknown) as problem:
-            _log.debug("what others have committed is not known yet: %s", problem)
+            _log.debug("cannot read the commits of other agents yet: %s", problem)
 
     def record_bytes(self, entries: int, batches: int) -> int:
         """0: the database says what was committed."""
@@ -219,8 +219,8 @@ class SharedCommitPath:
         """Nothing to stop: the writer owns whatever is in flight."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
-        plain: memoryview | None = None,
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int],
+        change: CommitChange | None = None, plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
         """Write the WAL object, then commit to get its offsets."""
         producers, members = self._believed(entries), _memberships(entries)
@@ -249,9 +249,9 @@ class SharedCommitPath:
 
     # ---- what is believed --------------------------------------------------------------------------------------
 
-    def _believed(self, entries: Sequence[CommitEntry]) -> list[ProducerMove] | None:
+    def _believed(self, entries: Sequence[CommitEntry]) -> list[ProducerUpdate] | None:
         """Updates of the producers' rows, by the states known here; None if by these a batch may not be appended."""
-        moves: list[ProducerMove] = []
+        moves: list[ProducerUpdate] = []
         for entry in entries:
             partition = self._registry.partition(entry.partition_id)
             if partition is None:
@@ -265,10 +265,10 @@ class SharedCommitPath:
                 state = partition.producers.get(producer_id)
                 if not _are_next(state, batches):
                     return None
-                moves.append(producer_move((entry.partition_id, producer_id), state, batches))
+                moves.append(producer_update((entry.partition_id, producer_id), state, batches))
         return moves
 
-    def _ongoing(self, members: Sequence[Membership]) -> _Ongoing:
+    def _ongoing(self, members: Sequence[TransactionMembership]) -> _Ongoing:
         """What is known here about partitions that batches do not add implicitly."""
         keys = set()
         for member in members:
@@ -280,7 +280,7 @@ class SharedCommitPath:
     # ---- appending -------------------------------------------------------------------------------------------
 
     async def _append(
-        self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing, *, is_believed: bool
+        self, new: NewCommit, body: memoryview, change: CommitChange | None, ongoing: _Ongoing, *, is_believed: bool
     ) -> Commit:
         try:
             commit = await self._try(new, body, change, ongoing, is_believed=is_believed)
@@ -296,7 +296,7 @@ class SharedCommitPath:
         return commit
 
     async def _try(
-        self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing, *, is_believed: bool
+        self, new: NewCommit, body: memoryview, change: CommitChange | None, ongoing: _Ongoing, *, is_believed: bool
     ) -> Commit:
         if is_believed:
             try:
@@ -311,18 +311,20 @@ class SharedCommitPath:
             new, await self._database.transaction(partial(self._decide, new, body, change, ongoing), locking=True)
         )
 
-    async def _write(self, new: NewCommit, change: Change | None) -> tuple[int, bytes]:
+    async def _write(self, new: NewCommit, change: CommitChange | None) -> tuple[int, bytes]:
         if change is None and isinstance(self._sql, PostgresCommitSql):
             sql, args = self._sql.statement(new)
             return self._sql.answer(new, await self._database.statement(sql, args))
         return await self._database.transaction(partial(self._write_all, new, change), locking=True)
 
-    def _write_all(self, new: NewCommit, change: Change | None) -> Script[tuple[int, bytes]]:
+    def _write_all(self, new: NewCommit, change: CommitChange | None) -> Script[tuple[int, bytes]]:
         seq, bases = yield from self._sql.write(new)
         yield from self._along(change, seq)
         return seq, bases
 
-    def _decide(self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing) -> Script[_Locked]:
+    def _decide(
+        self, new: NewCommit, body: memoryview, change: CommitChange | None, ongoing: _Ongoing
+    ) -> Script[_Locked]:
         """The slow path. Everything is read after the lock: earlier reads may be outdated."""
         last_seq = yield from lock_shard(new.shard_id, new.epoch)
         asked = {
@@ -330,7 +332,7 @@ class SharedCommitPath:
         }
         heads = yield from self._sql.heads(new.totals())
         states = yield from self._sql.states(asked)
-        owners, going_on = dict[int, Owner](), frozenset[ProducerKey]()
+        owners, going_on = dict[int, IdOwner](), frozenset[ProducerKey]()
         if new.members:
             owners = yield from self._sql.owners({member.producer_id for member in new.members})
             going_on = yield from self._still_going_on(new, ongoing, last_seq)
@@ -426,9 +428,9 @@ class SharedCommitPath:
         )
 
 
-def _memberships(entries: Sequence[CommitEntry]) -> list[Membership]:
+def _memberships(entries: Sequence[CommitEntry]) -> list[TransactionMembership]:
     """What transactional batches require of their producers' transactional ids."""
-    found: dict[Membership, None] = {}
+    found: dict[TransactionMembership, None] = {}
     for entry in entries:
         for batch in entry.producer_batches:
             if batch.flags and (member := membership(entry.partition_id, batch)) is not None:

@@ -38,7 +38,7 @@ class Stages:
         """All of them, in the order of the stages."""
         return {"wait": self._wait, "prepare": self._prepare, "write": self._write, "answer": self._answer}
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The stages of the last flush, as text for the log."""
         stages_s = self.waited_s, self.began_s - self.staged_s, self.ended_s - self.began_s
         return "waited {:.0f} ms, prepared {:.0f} ms, written {:.0f} ms".format(*(1000 * part for part in stages_s))

@@ -213,7 +213,7 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = dict(sorted(table((*_RETENTION, *_WRITING,
 
 
 @dataclass(frozen=True, slots=True)
-class Synonym:
+class BrokerSynonym:
     """A broker-wide setting that is the default of a topic key."""
 
     setting: str
@@ -221,7 +221,7 @@ class Synonym:
     """Factor from its unit to the topic key's."""
 
 
-def _synonyms() -> dict[str, tuple[Synonym, ...]]:
+def _synonyms() -> dict[str, tuple[BrokerSynonym, ...]]:
     same = (
         "compression.type", "compression.gzip.level", "compression.lz4.level", "compression.zstd.level",
         "max.decompressed.message.bytes", "min.insync.replicas", "unclean.leader.election.enable",
@@ -232,27 +232,27 @@ def _synonyms() -> dict[str, tuple[Synonym, ...]]:
         "remote.copy.lag.bytes", "remote.copy.lag.ms", "retention.bytes", "segment.bytes",
     )  # fmt: skip
     return {
-        **{name: (Synonym(name),) for name in same},
-        **{name: (Synonym(f"log.{name}"),) for name in with_prefix},
-        "delete.retention.ms": (Synonym("log.cleaner.delete.retention.ms"),),
-        "max.compaction.lag.ms": (Synonym("log.cleaner.max.compaction.lag.ms"),),
-        "min.compaction.lag.ms": (Synonym("log.cleaner.min.compaction.lag.ms"),),
-        "min.cleanable.dirty.ratio": (Synonym("log.cleaner.min.cleanable.ratio"),),
-        "file.delete.delay.ms": (Synonym("log.segment.delete.delay.ms"),),
-        "flush.messages": (Synonym("log.flush.interval.messages"),),
-        "flush.ms": (Synonym("log.flush.interval.ms"),),
-        "max.message.bytes": (Synonym("message.max.bytes"),),
-        "segment.index.bytes": (Synonym("log.index.size.max.bytes"),),
+        **{name: (BrokerSynonym(name),) for name in same},
+        **{name: (BrokerSynonym(f"log.{name}"),) for name in with_prefix},
+        "delete.retention.ms": (BrokerSynonym("log.cleaner.delete.retention.ms"),),
+        "max.compaction.lag.ms": (BrokerSynonym("log.cleaner.max.compaction.lag.ms"),),
+        "min.compaction.lag.ms": (BrokerSynonym("log.cleaner.min.compaction.lag.ms"),),
+        "min.cleanable.dirty.ratio": (BrokerSynonym("log.cleaner.min.cleanable.ratio"),),
+        "file.delete.delay.ms": (BrokerSynonym("log.segment.delete.delay.ms"),),
+        "flush.messages": (BrokerSynonym("log.flush.interval.messages"),),
+        "flush.ms": (BrokerSynonym("log.flush.interval.ms"),),
+        "max.message.bytes": (BrokerSynonym("message.max.bytes"),),
+        "segment.index.bytes": (BrokerSynonym("log.index.size.max.bytes"),),
         "retention.ms": (
-            Synonym("log.retention.ms"), Synonym("log.retention.minutes", MINUTE_MS),
-            Synonym("log.retention.hours", HOUR_MS),
+            BrokerSynonym("log.retention.ms"), BrokerSynonym("log.retention.minutes", MINUTE_MS),
+            BrokerSynonym("log.retention.hours", HOUR_MS),
         ),
-        "segment.ms": (Synonym("log.roll.ms"), Synonym("log.roll.hours", HOUR_MS)),
-        "segment.jitter.ms": (Synonym("log.roll.jitter.ms"), Synonym("log.roll.jitter.hours", HOUR_MS)),
+        "segment.ms": (BrokerSynonym("log.roll.ms"), BrokerSynonym("log.roll.hours", HOUR_MS)),
+        "segment.jitter.ms": (BrokerSynonym("log.roll.jitter.ms"), BrokerSynonym("log.roll.jitter.hours", HOUR_MS)),
     }  # fmt: skip
 
 
-SYNONYMS: Mapping[str, tuple[Synonym, ...]] = _synonyms()
+SYNONYMS: Mapping[str, tuple[BrokerSynonym, ...]] = _synonyms()
 """For each topic key the settings that give its default, in order of precedence."""
 
 

@@ -39,7 +39,7 @@ class TopicRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredTopics:
     """All topics and configuration, as loaded at start."""
 
     topics: Rows
@@ -50,7 +50,7 @@ class Stored:
     """cluster_id, kind, name, key, value"""
 
 
-def load() -> Script[Stored]:
+def load() -> Script[StoredTopics]:
     """Read all topics, partitions and configuration."""
     topics = yield "SELECT cluster_id, topic_id, name, replication_factor, created_ms FROM topic", ()
     partitions = yield (
@@ -60,7 +60,7 @@ def load() -> Script[Stored]:
     )
     configs = yield "SELECT cluster_id, kind, name, long_name, key, value FROM config", ()
     named = [(cluster_id, kind, name_of(name, long), *rest) for cluster_id, kind, name, long, *rest in configs]
-    return Stored(topics=topics, partitions=partitions, configs=named)
+    return StoredTopics(topics=topics, partitions=partitions, configs=named)
 
 
 def create(cluster_id: int, shard_id: int, topics: Sequence[TopicRow]) -> Script[list[int | None]]:

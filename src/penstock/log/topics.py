@@ -26,8 +26,8 @@ from penstock.log import topic_configs, topic_names, topic_store
 from penstock.log.model import Partition, Topic, TopicConfig
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.log.topic_store import Stored, TopicRow
-from penstock.metadata.database import Script
+from penstock.log.topic_store import StoredTopics, TopicRow
+from penstock.metadata.database import LockingTransactionRunner, Script
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -45,18 +45,8 @@ MAX_CONFIGURED_OF_OTHERS = 10_000
 chosen by clients, so nothing else bounds their number, and each client is matched against all subscriptions."""
 
 Overrides = Mapping[str, str]
-Change = Callable[[Overrides], Overrides]
+ConfigChange = Callable[[Overrides], Overrides]
 """From a resource's current overrides to its new ones; raises `Refused`."""
-
-
-class Database(Protocol):
-    """What is needed of the metadata port."""
-
-    async def transaction(self, script: Callable[[], Script[T]], *, locking: bool = False) -> T:
-        """Run a script, all or nothing. `locking`: the script serializes itself by row locks."""
-
-    async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a read-only script."""
 
 
 class TopicListener(Protocol):
@@ -93,8 +83,8 @@ class Topics:
     """The only writer of topics, their partitions' log starts and all configuration."""
 
     def __init__(
-        self, *, database: Database, registry: Registry, settings: LiveSettings, clock: Clock, randomness: Randomness,
-        shard_id: int = 1, node_id: int = 1,
+        self, *, database: LockingTransactionRunner, registry: Registry, settings: LiveSettings, clock: Clock,
+        randomness: Randomness, shard_id: int = 1, node_id: int = 1,
     ) -> None:  # fmt: skip
         self.registry = registry
         self.settings = settings
@@ -149,7 +139,7 @@ class Topics:
                 )  # fmt: skip
             self.registry.add(topic)
 
-    def _load_configs(self, stored: Stored) -> dict[tuple[int, str], dict[str, str]]:
+    def _load_configs(self, stored: StoredTopics) -> dict[tuple[int, str], dict[str, str]]:
         resources: dict[tuple[int, int, str], dict[str, str]] = {}
         for cluster_id, kind, name, key, value in stored.configs:
             resources.setdefault((cluster_id, kind, name), {})[key] = value
@@ -394,11 +384,11 @@ class Topics:
 
     # ---- configuration --------------------------------------------------------------------------------------------
 
-    async def alter_topic(self, topic: Topic, change: Change, *, validate_only: bool = False) -> None:
+    async def alter_topic(self, topic: Topic, change: ConfigChange, *, validate_only: bool = False) -> None:
         """Change a topic's overrides; raise `Refused` and change nothing if the result is invalid."""
         await self._changes.run(self._alter_topic(topic, change, validate_only))
 
-    async def _alter_topic(self, topic: Topic, change: Change, validate_only: bool) -> None:
+    async def _alter_topic(self, topic: Topic, change: ConfigChange, validate_only: bool) -> None:
         async with self._lock:
             if topic.deleted:
                 raise unknown_topic(topic.name)
@@ -428,11 +418,13 @@ class Topics:
         """The overrides of a group."""
         return self.overrides(cluster_id, ConfigResource.GROUP, group_id)
 
-    async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
+    async def alter_broker(
+        self, cluster_id: int, name: str, change: ConfigChange, *, validate_only: bool = False
+    ) -> None:
         """Change the dynamic settings of all brokers (`""`) or of one, and thereby the defaults of topics."""
         await self._changes.run(self._alter_broker(cluster_id, name, change, validate_only))
 
-    async def _alter_broker(self, cluster_id: int, name: str, change: Change, validate_only: bool) -> None:
+    async def _alter_broker(self, cluster_id: int, name: str, change: ConfigChange, validate_only: bool) -> None:
         def checked(before: Overrides) -> Overrides:
             after = change(before)
             try:
@@ -451,19 +443,19 @@ class Topics:
                 topic.config = self._resolve(topic.overrides, settings)
 
     async def alter_other(
-        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, *, validate_only: bool = False
+        self, cluster_id: int, kind: ConfigResource, name: str, change: ConfigChange, *, validate_only: bool = False
     ) -> None:
         """Change the overrides of a group or a client metrics subscription."""
         await self._changes.run(self._alter_other(cluster_id, kind, name, change, validate_only))
 
     async def _alter_other(
-        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
+        self, cluster_id: int, kind: ConfigResource, name: str, change: ConfigChange, validate_only: bool
     ) -> None:
         async with self._lock:
             await self._alter_other_locked(cluster_id, kind, name, change, validate_only)
 
     async def _alter_other_locked(
-        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
+        self, cluster_id: int, kind: ConfigResource, name: str, change: ConfigChange, validate_only: bool
     ) -> None:
         configured = self._other_configs.get((cluster_id, kind), {})
         if name not in configured and len(configured) >= MAX_CONFIGURED.get(kind, MAX_CONFIGURED_OF_OTHERS):
@@ -479,7 +471,7 @@ class Topics:
         if not configured:
             del self._other_configs[cluster_id, kind]
 
-    async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: Change) -> Overrides:
+    async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: ConfigChange) -> Overrides:
         return await self._durably(lambda: topic_store.alter_configs(cluster_id, kind, name, change))
 
     # ---- how a change is run --------------------------------------------------------------------------------------

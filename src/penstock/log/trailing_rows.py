@@ -117,7 +117,7 @@ def insert_script(rows: Sequence[CommitRow], redo: Redo) -> Script[None]:
         yield from redo(changes)
 
 
-class Submits(Protocol):
+class WriterQueue(Protocol):
     """What is needed of the embedded database."""
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
@@ -127,7 +127,7 @@ class Submits(Protocol):
 class TrailingRows:
     """The queued rows. On the event loop's thread."""
 
-    def __init__(self, database: Submits, randomness: Randomness, redo: Redo = nothing_to_redo) -> None:
+    def __init__(self, database: WriterQueue, randomness: Randomness, redo: Redo = nothing_to_redo) -> None:
         self._database, self._randomness, self.redo = database, randomness, redo
         self._rows: deque[CommitRow] = deque()
         self._bytes = 0
@@ -221,7 +221,7 @@ class TrailingRows:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             # A bug of ours. The WAL still has the records, and the next start stores the rows.
-            _log.critical("rows of commits cannot be written", exc_info=task.exception())
+            _log.critical("commit rows cannot be written to the database", exc_info=task.exception())
         elif self._rows:
             self._timer = asyncio.get_running_loop().call_later(APPLY_AFTER_S, self._start)
 
@@ -234,7 +234,7 @@ class TrailingRows:
                 await self._database.submit(partial(self.insert, rows=rows))
             except PlatformError as problem:
                 if not failed:
-                    _log.error("rows of commits wait, as the database cannot take them: %s", problem)
+                    _log.error("commit rows wait: the database does not accept them: %s", problem)
                 failed = True
                 await backoff.wait()
                 continue

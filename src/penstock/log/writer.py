@@ -24,10 +24,10 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
-from penstock.keys.model import Lock
+from penstock.keys.model import LockReason
 from penstock.log.answers import OFFSETS_EXHAUSTED, TOO_MANY_PRODUCERS, Appended, PendingAppend, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
-from penstock.log.commit_path import Change, CommitPath, Outdated
+from penstock.log.commit_path import CommitChange, CommitPath, Outdated
 from penstock.log.commits import (
     CONTROL,
     Commit,
@@ -107,7 +107,7 @@ class Writer:
     ) -> None:
         self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
         self._room, self._sealing = room, sealing
-        self._locked: Mapping[int, Lock] = {} if sealing is None else sealing.locked
+        self._locked: Mapping[int, LockReason] = {} if sealing is None else sealing.locked
         self._soon = soon or _next_turn
         """Schedules the start of a flush, after everything that has arrived is in its buffers."""
         self.transactions: TransactionGuard | None = None
@@ -196,7 +196,7 @@ class Writer:
         """Whether nothing submitted will ever be flushed."""
         return self.broken or self._abandoned
 
-    def lock_of(self, cluster_id: int) -> Lock | None:
+    def lock_of(self, cluster_id: int) -> LockReason | None:
         """Why a virtual cluster cannot be written to, if so."""
         return self._locked.get(cluster_id)
 
@@ -389,7 +389,7 @@ class Writer:
             await self._commit_path.change(change)
             self._complete(flush)
 
-    async def _commit(self, flush: Flush, change: Change | None) -> Commit:
+    async def _commit(self, flush: Flush, change: CommitChange | None) -> Commit:
         entries, bases = entries_of(flush.shares, flush.seals)
         began_s = self._clock.monotonic()
         if flush.seals is None:
@@ -439,7 +439,7 @@ class Writer:
         for share in shares:
             share.byte_start += front
         lay_out(body, shares)
-        flush.body, flush.stored, flush.tenants = body, body, chunk.tenants
+        flush.body, flush.stored, flush.occupants = body, body, chunk.occupants
         if self._sealing is not None:
             try:
                 self._sealing.seal(flush, front, front + size)
@@ -634,7 +634,7 @@ class Writer:
             participant.committed()
 
     def _succeed(self, flush: Flush, commit: Commit) -> None:
-        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants
+        stats, shares, body, occupants = self.stats, flush.shares, flush.body, flush.occupants
         stats.commits += 1
         self._recovered()
         if commit.rest is not None:
@@ -654,7 +654,7 @@ class Writer:
             if transactional is not None and self.transactions is not None:
                 self.transactions.began(partition, transactional)
             if span is not None:
-                tenants.append((partition, span))
+                occupants.append((partition, span))
                 if share.byte_length >= LONG_BYTES and not moved:
                     span.index = index_of(share)
             if partition.awaited:
@@ -710,7 +710,7 @@ class Writer:
         view = flush.body[entry.byte_start : entry.byte_start + entry.byte_length]
         span = apply_entry(partition, commit, position, view)
         if span is not None:
-            flush.tenants.append((partition, span))
+            flush.occupants.append((partition, span))
         self.stats.batches += entry.batch_count
         self.stats.bytes += entry.byte_length
         wake(partition, entry)
@@ -773,10 +773,10 @@ def _next_turn(callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(callback)
 
 
-def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
+def forget_views(occupants: list[tuple[Partition, Span]]) -> None:
     """Called before an arena reuses a chunk: its spans are no longer in memory."""
     shortened: dict[Partition, None] = {}
-    for partition, span in tenants:
+    for partition, span in occupants:
         span.view = None
         if span.location is None:
             shortened[partition] = None

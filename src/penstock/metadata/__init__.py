@@ -1,1 +1,1 @@
-"""Metadata: a narrow database port, its implementations, and the migrations that shape the tables."""
+"""Metadata: a narrow database port, its implementations, and the schema migrations."""

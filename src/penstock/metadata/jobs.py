@@ -1,4 +1,4 @@
-"""A piece of work and the future that waits for it."""
+"""A unit of work and the future of its result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.metadata.sqlite_engine import Work, failure
 
 
 class Job:
-    """Run `work` in `with job:`; what the body raises is kept as the answer, whatever it is."""
+    """Run `work` in `with job:`. An exception raised in the body becomes the result."""
 
     __slots__ = ("answer", "error", "future", "is_read", "since_s", "work")
 
@@ -19,7 +19,7 @@ class Job:
     ) -> None:  # fmt: skip
         self.work, self.future, self.is_read = work, future, is_read
         self.since_s = since_s
-        """When it was asked for."""
+        """When it was submitted."""
         self.answer: Any = None
         self.error: BaseException | None = None
 
@@ -34,13 +34,13 @@ class Job:
         return True
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error."""
+        """Set an error as the result."""
         self.error = failure(error)
         if self.error is not error:
             self.error.__cause__ = error
 
     def settle(self) -> None:
-        """Tell the caller, if it was not cancelled. On the loop's thread."""
+        """Resolve the future, unless its caller was cancelled. On the loop's thread."""
         if self.future.done():
             return
         if self.error is None:

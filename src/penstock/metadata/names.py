@@ -1,8 +1,8 @@
 """Names that clients choose, as parts of keys.
 
-A name has up to 32,767 bytes, as every string of the Kafka protocol has, and any characters. An index of PostgreSQL
-takes no more than some 2,700 bytes of a row. So a long name is in a key by its digest, and in full in another column of
-the row, `long_name`. What PostgreSQL's text does not take, NUL, is seen to by the port (`postgres.py`).
+A string of the Kafka protocol has up to 32,767 bytes, of any characters, but a row of a PostgreSQL index is limited to
+about 2,700 bytes. So the key contains the digest of a long name, and another column, `long_name`, the name itself.
+NUL, which PostgreSQL does not allow in text, is escaped by the port (`postgres.py`).
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from __future__ import annotations
 from hashlib import sha256
 
 LONGEST_IN_KEY_BYTES = 512
-"""With two names in a key, each character of which may take twice its bytes, there is room left for the rest."""
+"""Leaves room for two names in a key, even if escaping doubles their size, and for other columns."""
 _DIGEST = "sha256:"
 
 
 def name_key(name: str) -> str:
-    """What stands for a name in a key: the same for no two names."""
+    """The representation of a name in keys; different for different names."""
     return name if _fits(name) else _DIGEST + sha256(name.encode()).hexdigest()
 
 
 def row_key(key: tuple[int, str]) -> tuple[int, str]:
-    """A cluster's id and the name of something in it, as a row has them."""
+    """A virtual cluster's id and a name in it, as stored in a row."""
     return key[0], name_key(key[1])
 
 
 def long_name(name: str) -> str | None:
-    """What a row says beside the key: the name, if the key does not."""
+    """The value of the column `long_name`: the name if the key does not contain it, else None."""
     return None if _fits(name) else name
 
 
 def name_of(key: str, long: str | None) -> str:
-    """The name that a row has."""
+    """The name from a row's key and `long_name`."""
     return key if long is None else long
 
 

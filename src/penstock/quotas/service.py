@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from penstock.base.errors import OutcomeUnknown
 from penstock.base.portions import breathe
 from penstock.base.shielded import ShieldedTasks
 from penstock.log.refusals import Refused
-from penstock.metadata.database import Script
+from penstock.metadata.database import TransactionRunner
 from penstock.quotas import store, transitions
 from penstock.quotas.model import Entity, Table, evolve
 from penstock.quotas.throttles import Throttles
@@ -24,20 +24,10 @@ from penstock.quotas.transitions import Change
 T = TypeVar("T")
 
 
-class Database(Protocol):
-    """What is needed of the metadata port."""
-
-    async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script, all or nothing."""
-
-    async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a read-only script."""
-
-
 class Quotas:
     """The only writer of quotas."""
 
-    def __init__(self, *, database: Database, throttles: Throttles) -> None:
+    def __init__(self, *, database: TransactionRunner, throttles: Throttles) -> None:
         self._database, self._throttles = database, throttles
         self._tables: dict[int, Table] = {}
         self._version = -1

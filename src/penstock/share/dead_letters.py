@@ -29,7 +29,7 @@ from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, 
 from penstock.base.log_throttle import LogThrottle
 from penstock.coordination.model import Key
 from penstock.coordination.timers import Alarms, pause
-from penstock.keys.model import Lock
+from penstock.keys.model import LockReason
 from penstock.log.batches import Rejected
 from penstock.log.model import Partition, Topic
 from penstock.log.reader import COLD_READ_BYTES, Reader
@@ -188,7 +188,7 @@ class DeadLetters:
         copies because the store does not answer."""
         lock = self._writer.lock_of(name.cluster_id)
         topic = self._topics.registry.by_id(name.cluster_id, name.topic_id)
-        if lock is Lock.ERASED or topic is None or topic.deleted:
+        if lock is LockReason.ERASED or topic is None or topic.deleted:
             return None  # Neither the records nor the dead letters can ever be read.
         if lock is not None:
             raise Unavailable("the keys of the cluster are not there")

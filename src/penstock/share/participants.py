@@ -13,7 +13,7 @@ from collections.abc import Callable
 from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
 from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import SlotsLost
-from penstock.keys.model import Lock
+from penstock.keys.model import LockReason
 from penstock.log.answers import Appended
 from penstock.log.commit_path import Outdated
 from penstock.log.flush import Flush, ParticipantTicket
@@ -38,7 +38,7 @@ class DeadLetterAppend(ParticipantTicket):
 
     def __init__(
         self, guarded: GuardedWrites, note: Callable[[], Script[None]], dead_letters: DeadLetterBatch,
-        lock_of: Callable[[int], Lock | None],
+        lock_of: Callable[[int], LockReason | None],
     ) -> None:  # fmt: skip
         self._guarded, self._note, self._dead_letters, self._lock_of = guarded, note, dead_letters, lock_of
         self._lost: Fenced | None = None

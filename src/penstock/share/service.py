@@ -28,7 +28,7 @@ from penstock.base.clock import Clock, SteadyClock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.portions import together
-from penstock.coordination.leases import Database, Holder
+from penstock.coordination.leases import Holder
 from penstock.coordination.model import Key, Reply, Timer, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
@@ -37,6 +37,7 @@ from penstock.log.model import AbortedTransaction, Partition
 from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.timestamps import OffsetForTimestamp
 from penstock.log.writer import Writer
+from penstock.metadata.database import TransactionRunner
 from penstock.share import store, transitions
 from penstock.share.model import (
     Acknowledged,
@@ -130,7 +131,7 @@ class SharePartitions:
     def __init__(
         self,
         *,
-        database: Database,
+        database: TransactionRunner,
         reader: Reader,
         aborted: AbortedLookup,
         configs: ShareConfigs,

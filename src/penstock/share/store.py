@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from penstock.base.clock import Clock
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import SHARE_SLOTS, Database, Holder
+from penstock.coordination.leases import SHARE_SLOTS, Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
 from penstock.log.writer import Writer
-from penstock.metadata.database import Script
+from penstock.metadata.database import Script, TransactionRunner
 from penstock.metadata.names import long_name, name_key, name_of
 from penstock.share.encoding import decode, encode, encode_ranges
 from penstock.share.model import DeadLetterBatch, Record, SharePartition, StateDeleted, StateStored
@@ -194,7 +194,7 @@ class ShareJournal:
     """Makes decisions about share partitions durable, under the leases of their slots."""
 
     def __init__(
-        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
+        self, database: TransactionRunner, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
         writer: Writer | None = None,
     ) -> None:  # fmt: skip
         self._database, self._writer = database, writer

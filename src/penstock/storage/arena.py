@@ -25,8 +25,8 @@ from typing import Any
 
 ALIGNMENT = 4096
 CHUNK_BYTES = 8 * 1024 * 1024
-TENANT_BYTES = 1024
-"""A chunk has at most one tenant for so many of its bytes: what is remembered of each takes half as many."""
+OCCUPANT_BYTES = 1024
+"""A chunk has at most one occupant for so many of its bytes: what is remembered of each takes half as many."""
 
 
 def aligned(size_bytes: int) -> int:
@@ -37,14 +37,14 @@ def aligned(size_bytes: int) -> int:
 class Chunk:
     """A piece of anonymous memory, allocated from its beginning to its end."""
 
-    __slots__ = ("base", "map", "size_bytes", "tenants", "used_bytes")
+    __slots__ = ("base", "map", "occupants", "size_bytes", "used_bytes")
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.map = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.base: memoryview | None = memoryview(self.map)
         self.used_bytes = 0
-        self.tenants: list[Any] = []
+        self.occupants: list[Any] = []
         """The owner's objects to notify about when the chunk is recycled."""
 
     def released(self) -> bool:
@@ -79,7 +79,7 @@ class Arena:
         self._budget_bytes = budget_bytes
         self._slack_bytes = budget_bytes // 4
         self._chunk_bytes = min(chunk_bytes, max(ALIGNMENT, budget_bytes))
-        self._tenants_max = self._chunk_bytes // TENANT_BYTES
+        self._occupants_max = self._chunk_bytes // OCCUPANT_BYTES
         self._on_recycle = on_recycle
         self._chunks: deque[Chunk] = deque()
         self._current: Chunk | None = None
@@ -93,7 +93,7 @@ class Arena:
             current is None
             or current.base is None
             or current.used_bytes + size_bytes > current.size_bytes
-            or len(current.tenants) >= self._tenants_max
+            or len(current.occupants) >= self._occupants_max
         ):
             current = self._current = self._next(size_bytes)
         start = current.used_bytes
@@ -131,14 +131,14 @@ class Arena:
         found: Chunk | None = None
         while self._chunks and found is None and self.size_bytes > target_bytes:
             chunk = self._chunks.popleft()
-            was_let = bool(chunk.tenants)
+            was_let = bool(chunk.occupants)
             if was_let:
-                # Emptied in place: the owner of a reserved piece adds its tenants to this list later.
-                tenants = chunk.tenants.copy()
-                chunk.tenants.clear()
+                # Emptied in place: the owner of a reserved piece adds its occupants to this list later.
+                occupants = chunk.occupants.copy()
+                chunk.occupants.clear()
                 if self._on_recycle is not None:
-                    self._on_recycle(tenants)
-                del tenants
+                    self._on_recycle(occupants)
+                del occupants
             if not chunk.released():
                 pinned.append(chunk)
                 if was_let and wanted_bytes and self.size_bytes <= self._budget_bytes + self._slack_bytes:

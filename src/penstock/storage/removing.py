@@ -45,7 +45,7 @@ class Remover:
         descriptor = _open(path)
         try:
             path.unlink()
-            if descriptor is not None and _is_nobodys(descriptor) and self._hand_over(descriptor):
+            if descriptor is not None and _is_unreferenced(descriptor) and self._enqueue(descriptor):
                 descriptor = None
         finally:
             if descriptor is not None:
@@ -58,7 +58,7 @@ class Remover:
             self._state.notify_all()
             self._state.wait_for(lambda: not self._is_freeing)
 
-    def _hand_over(self, descriptor: int) -> bool:
+    def _enqueue(self, descriptor: int) -> bool:
         """Whether the thread takes over the descriptor, frees the blocks and closes it."""
         with self._state:
             has_room = len(self._waiting) < WAITING_MAX_FILES and not self._closed
@@ -113,7 +113,7 @@ def _open(path: Path) -> int | None:
     return None
 
 
-def _is_nobodys(descriptor: int) -> bool:
+def _is_unreferenced(descriptor: int) -> bool:
     """Whether a file has no name any more and nobody else has it open."""
     if _SET_LEASE is None or os.fstat(descriptor).st_nlink:
         return False

@@ -13,7 +13,7 @@ from fixtures.tables import have_tables
 from penstock.agent.change_poller import ChangePoller
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.keys.model import KeysErased, Lock, State
+from penstock.keys.model import KeysErased, KeyState, LockReason
 from penstock.keys.service import DataKeys
 from penstock.metadata.inline import InlineDatabase
 
@@ -116,12 +116,12 @@ async def test_whoever_hangs_up_stops_no_change(world: World) -> None:
         await until(lambda: not world.keys._changes._running)
         stored = await world.database.read(lambda: _rows("SELECT cluster_id, state, current_key_id FROM cluster_keys"))
         known = world.keys.clusters
-        assert {row[0]: (State(row[1]), row[2]) for row in stored} == {
+        assert {row[0]: (KeyState(row[1]), row[2]) for row in stored} == {
             key: (one.state, one.current_key_id) for key, one in known.items()
         }
         if number == 0:
             assert world.keys.current[1].key_id != old
-    assert (world.keys.clusters[1].state, world.keys.clusters[2].state) == (State.ERASED, State.ON)
+    assert (world.keys.clusters[1].state, world.keys.clusters[2].state) == (KeyState.ERASED, KeyState.ON)
 
 
 async def test_an_old_master_key_that_could_not_be_destroyed_is_destroyed_later(world: World) -> None:
@@ -146,7 +146,7 @@ async def test_a_start_without_the_key_service_locks_the_cluster_until_it_is_bac
     await world.keys.encrypt(1)
     world.service.hangs = True
     after = await world.restarted()
-    assert after.keys.locked == {1: Lock.WAITING}
+    assert after.keys.locked == {1: LockReason.WAITING}
     assert 1 not in after.keys.current
     after.service.hangs = False
     after.clock.time_ms += 2_000
@@ -242,14 +242,14 @@ async def test_what_was_read_before_a_change_does_not_undo_it(world: World) -> N
     with pytest.raises(KeysErased):
         await looking
     assert (keys.current[2], keys.clusters[2].current_key_id) == (rotated, rotated.key_id)
-    assert (keys.locked, keys.clusters[3].state) == ({3: Lock.ERASED}, State.ERASED)
+    assert (keys.locked, keys.clusters[3].state) == ({3: LockReason.ERASED}, KeyState.ERASED)
     assert old not in keys.stored
     await keys.close()
 
 
 async def check_erased(world: World, key_ids: list[int]) -> None:
     """Nothing of cluster 1 can be had, and cluster 2 is none the worse."""
-    assert world.keys.locked == {1: Lock.ERASED}
+    assert world.keys.locked == {1: LockReason.ERASED}
     for key_id in key_ids:
         with pytest.raises(KeysErased):
             await world.keys.ready((key_id,))
@@ -283,11 +283,11 @@ async def test_erasing_while_the_key_service_is_away_is_finished_later(world: Wo
     with pytest.raises(KeysErased):
         await world.keys.ready((key_id,))
     after = await world.restarted()
-    assert after.keys.clusters[1].state is State.ERASING
-    assert after.keys.locked == {1: Lock.ERASED}
+    assert after.keys.clusters[1].state is KeyState.ERASING
+    assert after.keys.locked == {1: LockReason.ERASED}
     after.service.is_down = False
     after.clock.time_ms += 2_000
-    await until(lambda: after.keys.clusters[1].state is State.ERASED)
+    await until(lambda: after.keys.clusters[1].state is KeyState.ERASED)
     assert after.service.keys[master_key_id] is None
     await after.keys.close()
 
@@ -315,7 +315,7 @@ async def test_the_keys_of_a_cluster_that_goes_are_erased_and_forgotten(world: W
     assert not await removed(after, 1)
     after.service.is_down = False
     after.clock.time_ms += 2_000
-    await until(lambda: after.keys.clusters[1].state is State.ERASED)
+    await until(lambda: after.keys.clusters[1].state is KeyState.ERASED)
     assert await removed(after, 1)
     assert await removed(after, 1), "nothing is left to be removed"
     assert after.service.keys[master_key_id] is None
@@ -408,17 +408,17 @@ async def test_what_another_process_does_to_keys_is_followed(world: World) -> No
     assert other.keys.locked == {}, "it was there before it was needed"
     assert await world.keys.erase(1)
     await poller.poll()
-    assert (told, other.keys.locked, set(other.keys.current)) == ([1], {1: Lock.ERASED}, {2, 3})
+    assert (told, other.keys.locked, set(other.keys.current)) == ([1], {1: LockReason.ERASED}, {2, 3})
     for key in (first, world.keys.current.get(1, first)):
         assert other.keys.peek(key.key_id) is None
         with pytest.raises(KeysErased):
             await other.keys.ready((key.key_id,))
     assert not await removed(world, 2)
-    await until(lambda: world.keys.clusters[2].state is State.ERASED)
+    await until(lambda: world.keys.clusters[2].state is KeyState.ERASED)
     for cluster_id in (1, 2):
         assert await removed(world, cluster_id)
     await poller.poll()
-    assert (told, other.keys.locked) == ([1, 2], {1: Lock.ERASED, 2: Lock.ERASED})
+    assert (told, other.keys.locked) == ([1, 2], {1: LockReason.ERASED, 2: LockReason.ERASED})
     for cluster_id in (1, 2):
         assert await removed(other, cluster_id), "its part of the cluster is gone as well"
     assert (set(other.keys.clusters), other.keys.locked) == ({3}, {})

@@ -8,9 +8,9 @@ import pytest
 
 from penstock.base.errors import InvalidRequest
 from penstock.keys import transitions
-from penstock.keys.model import ClusterKeys, Lock, State, WrappedKey
+from penstock.keys.model import ClusterKeys, KeyState, LockReason, WrappedKey
 
-ON = ClusterKeys(1, State.ON, "m1", 10)
+ON = ClusterKeys(1, KeyState.ON, "m1", 10)
 OLD, CURRENT = WrappedKey(9, 1, "m1", b"", 0), WrappedKey(10, 1, "m1", b"", 0)
 
 
@@ -39,12 +39,12 @@ def test_erasing_destroys_every_master_key_there_is() -> None:
     doomed = transitions.erasing(transitions.rewrapped(ON, "m2"))
     assert sorted(transitions.to_destroy(doomed)) == ["m1", "m2"]
     gone = transitions.erased(doomed)
-    assert gone.state is State.ERASED
+    assert gone.state is KeyState.ERASED
     assert transitions.to_destroy(gone) == []
     assert transitions.erasing(gone) == gone
 
 
-@pytest.mark.parametrize("keys", [None, replace(ON, state=State.ERASING), replace(ON, state=State.ERASED)])
+@pytest.mark.parametrize("keys", [None, replace(ON, state=KeyState.ERASING), replace(ON, state=KeyState.ERASED)])
 def test_only_what_is_encrypted_gets_other_keys(keys: ClusterKeys | None) -> None:
     with pytest.raises(InvalidRequest):
         transitions.rotated(keys, 11)  # type: ignore[arg-type]
@@ -60,13 +60,13 @@ def test_what_was_never_encrypted_cannot_be_erased_by_a_key() -> None:
 @pytest.mark.parametrize(
     ("state", "has_current", "expected"),
     [
-        (State.ON, True, None),
-        (State.ON, False, Lock.WAITING),
-        (State.ERASING, True, Lock.ERASED),
-        (State.ERASED, False, Lock.ERASED),
+        (KeyState.ON, True, None),
+        (KeyState.ON, False, LockReason.WAITING),
+        (KeyState.ERASING, True, LockReason.ERASED),
+        (KeyState.ERASED, False, LockReason.ERASED),
     ],
 )
-def test_who_is_locked(state: State, has_current: bool, expected: Lock | None) -> None:
+def test_who_is_locked(state: KeyState, has_current: bool, expected: LockReason | None) -> None:
     assert transitions.lock_of(replace(ON, state=state), has_current=has_current) is expected
 
 

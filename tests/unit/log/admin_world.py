@@ -22,7 +22,7 @@ from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.brokers import SingleBroker
 from penstock.log.model import Partition, Topic
-from penstock.log.offsets_api import OffsetHandlers
+from penstock.log.offsets_api import LogOffsetHandlers
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.topics import NewTopic, Topics
@@ -135,7 +135,7 @@ class World:
         self.replica_api = ReplicaHandlers(self.registry, self.brokers)
         self.producer_ids = ProducerIds(self.database)
         self.producer_api = ProducerHandlers(self.registry)
-        self.offset_api = OffsetHandlers(self.topics, self.times)
+        self.offset_api = LogOffsetHandlers(self.topics, self.times)
 
     async def topic(self, name: str, partitions: int = 1, **options: object) -> Topic:
         """Create a topic."""

@@ -13,7 +13,7 @@ from penstock.base.errors import PlatformError, Unavailable
 from penstock.log.model import Partition, ProducerState, SequenceBatch
 from penstock.log.upkeep import cleaner, rewriting
 from penstock.log.upkeep.evacuation import Evacuation
-from penstock.log.upkeep.key_compaction import KeyMap
+from penstock.log.upkeep.key_compaction import OffsetMap
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
@@ -96,7 +96,7 @@ async def test_nothing_happens_below_the_ratio_and_nothing_is_read_twice() -> No
     await world.segment(partition, [record(0)])
     await clean(world)
     assert world.upkeep.cleaner.stats.passes == 1
-    before = dict(world.upkeep.cleaner._looks)
+    before = dict(world.upkeep.cleaner._measurements)
     assert list(before) == [partition.partition_id]
     world.clock.time_ms += 15_000
     assert await world.upkeep.cleaner.run() == 15.0, "a partition that did not change costs no look into the database"
@@ -316,7 +316,7 @@ async def test_a_partition_that_cannot_be_read_now_is_left_alone_for_a_while() -
         await clean(world)
         assert await world.offsets(fine) == [1, 2]
         assert await world.segment_count(unread) == 3
-    world.clock.time_ms += cleaner.UNREAD_MS
+    world.clock.time_ms += cleaner.UNREADABLE_RETRY_MS
     await clean(world)
     assert await world.offsets(unread) == [1, 3]
     assert world.upkeep.changes.rewriting == set()
@@ -394,7 +394,7 @@ async def test_cleaning_can_be_switched_off() -> None:
 
 
 def test_the_map_is_as_large_as_the_setting_allows() -> None:
-    assert KeyMap(134_217_728 // cleaner.KEY_BYTES).capacity > 600_000
+    assert OffsetMap(134_217_728 // cleaner.KEY_BYTES).capacity > 600_000
 
 
 class Model:

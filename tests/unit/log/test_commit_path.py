@@ -103,10 +103,10 @@ async def test_what_a_start_might_find_in_the_log_of_the_database_keeps_its_obje
     with pytest.raises(Unavailable):
         await world.path.commit(BODY, ENTRIES, [0])
     assert len(world.wal.places()) == 1
-    assert world.path.is_unsure
+    assert world.path.is_uncertain
     commit = await world.path.commit(BODY, ENTRIES, [0])
     assert world.wal.places() == [commit.location.key]
-    assert not world.path.is_unsure
+    assert not world.path.is_uncertain
 
 
 async def test_a_refusal_before_anything_happened(world: World) -> None:

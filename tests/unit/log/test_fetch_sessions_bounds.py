@@ -7,7 +7,7 @@ import pytest
 from penstock.base.clock import SystemClock
 from penstock.base.randomness import SeededRandomness
 from penstock.log import fetch_sessions
-from penstock.log.fetch_sessions import FetchSessions, Session
+from penstock.log.fetch_sessions import FetchSession, FetchSessions
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
@@ -98,7 +98,7 @@ def test_setting_the_clock_pushes_nobody_out_and_keeps_nobody() -> None:
 def test_no_cluster_takes_all_sessions() -> None:
     sessions = FetchSessions(slots=6, clock=SetClock(), randomness=SeededRandomness("sessions"))
 
-    def opened(cluster_id: int, times: int) -> list[Session]:
+    def opened(cluster_id: int, times: int) -> list[FetchSession]:
         owner = cluster_id, "User:a"
         found = [sessions.begin(request(range(1)), by_id=False, owner=owner)[0] for _ in range(times)]
         return [session for session in found if session is not None]
@@ -120,7 +120,7 @@ def test_no_cluster_takes_all_sessions() -> None:
     assert len(sessions) == 6
 
 
-def go_on(sessions: FetchSessions, session: Session) -> Session | None:
+def go_on(sessions: FetchSessions, session: FetchSession) -> FetchSession | None:
     """The next request of a session."""
     asked = request(range(0), session_id=session.session_id, epoch=session.epoch)
     return sessions.begin(asked, by_id=False, owner=session.owner)[0]
@@ -155,7 +155,7 @@ def test_no_cluster_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(fetch_sessions, "ALL_MAX_PARTITIONS", 25)
     sessions = FetchSessions(slots=100, clock=SetClock(), randomness=SeededRandomness("sessions"))
 
-    def opened(cluster_id: int, partitions: int = 10) -> Session | None:
+    def opened(cluster_id: int, partitions: int = 10) -> FetchSession | None:
         return sessions.begin(request(range(partitions)), by_id=False, owner=(cluster_id, "User:a"))[0]
 
     first, small = opened(1), opened(1, 1)

@@ -14,7 +14,7 @@ from penstock.log.segments import SegmentFacts
 from penstock.log.upkeep.key_compaction import (
     KEY_HASH_BYTES,
     Cleaning,
-    KeyMap,
+    OffsetMap,
     Transactions,
     clean_batch,
     fingerprint,
@@ -47,14 +47,14 @@ def batch_of(base: int, *keys: str, **options) -> bytes:
     return build_batch(records, base_offset=base, last_offset=base + len(keys) - 1, **options)
 
 
-def keys_of(*batches: bytes, capacity: int = 1000) -> KeyMap:
-    keys = KeyMap(capacity)
+def keys_of(*batches: bytes, capacity: int = 1000) -> OffsetMap:
+    keys = OffsetMap(capacity)
     for batch in batches:
         keys.note(parse_header(batch), batch)
     return keys
 
 
-def cleaned(batch: bytes, keys: KeyMap, *, now_ms: int = NOW, wanted: frozenset[int] = frozenset()) -> bytes | None:
+def cleaned(batch: bytes, keys: OffsetMap, *, now_ms: int = NOW, wanted: frozenset[int] = frozenset()) -> bytes | None:
     keys.end_offset += 1  # The batch is not the last of the pass.
     cleaning = Cleaning(keys=keys, now_ms=now_ms, delete_retention_ms=HOUR, wanted_headers=wanted)
     left = clean_batch(cleaning, parse_header(batch), batch)
@@ -162,7 +162,7 @@ class Log:
 
     def clean(self, now_ms: int) -> list[tuple[int, str]]:
         """One pass over all of it; what records are left. Markers count as records without name."""
-        keys = KeyMap(1000)
+        keys = OffsetMap(1000)
         keys.transactions = Transactions(self.aborted)
         for batch in self.batches:
             keys.note(parse_header(batch), batch)
@@ -270,7 +270,7 @@ def lay_out(batches: Sequence[Sequence[str]]) -> list[bytes]:
 
 def clean_log(log: Sequence[bytes], start: int, capacity: int, now_ms: int) -> tuple[list[bytes], int]:
     """A pass: map from an offset on while there is room for keys, then clean everything."""
-    keys = KeyMap(capacity)
+    keys = OffsetMap(capacity)
     keys.end_offset = start
     for batch in log:
         header = parse_header(batch)
@@ -320,26 +320,26 @@ def check_cleaned(log: Sequence[bytes], original: dict[int, Record], cleaned_to:
             verify_crc(batch, position, header)
 
 
-def stretch(base: int, last: int, size: int, newest: int = 0) -> SegmentFacts:
+def segment(base: int, last: int, size: int, newest: int = 0) -> SegmentFacts:
     return SegmentFacts(base_offset=base, last_offset=last, byte_length=size, min_timestamp=0, max_timestamp=newest)
 
 
 @pytest.mark.parametrize(
-    ("stretches", "cleaned_to", "config", "first_dirty_ms", "expected"),
+    ("segments", "cleaned_to", "config", "first_dirty_ms", "expected"),
     [
         ([], 0, {}, -1, False),
-        ([stretch(0, 9, 100)], 0, {}, 0, True),  # Everything is dirty.
-        ([stretch(0, 9, 100)], 10, {}, -1, False),
-        ([stretch(0, 9, 100), stretch(10, 19, 100)], 10, {}, 0, False),  # Half: not more than 0.5.
-        ([stretch(0, 9, 100), stretch(10, 19, 101)], 10, {}, 0, True),
-        ([stretch(0, 9, 100), stretch(10, 19, 1)], 10, {"min_cleanable_dirty_ratio": 0.0}, 0, True),
-        ([stretch(0, 9, 100), stretch(10, 19, 100)], 10, {"min_cleanable_dirty_ratio": 1.0}, 0, False),
-        ([stretch(0, 9, 100, NOW)], 0, {"min_compaction_lag_ms": 1}, 0, False),
-        ([stretch(0, 9, 100, NOW - 1)], 0, {"min_compaction_lag_ms": 1}, 0, True),
-        ([stretch(0, 9, 1000), stretch(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 101, True),
-        ([stretch(0, 9, 1000), stretch(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 100, False),
+        ([segment(0, 9, 100)], 0, {}, 0, True),  # Everything is dirty.
+        ([segment(0, 9, 100)], 10, {}, -1, False),
+        ([segment(0, 9, 100), segment(10, 19, 100)], 10, {}, 0, False),  # Half: not more than 0.5.
+        ([segment(0, 9, 100), segment(10, 19, 101)], 10, {}, 0, True),
+        ([segment(0, 9, 100), segment(10, 19, 1)], 10, {"min_cleanable_dirty_ratio": 0.0}, 0, True),
+        ([segment(0, 9, 100), segment(10, 19, 100)], 10, {"min_cleanable_dirty_ratio": 1.0}, 0, False),
+        ([segment(0, 9, 100, NOW)], 0, {"min_compaction_lag_ms": 1}, 0, False),
+        ([segment(0, 9, 100, NOW - 1)], 0, {"min_compaction_lag_ms": 1}, 0, True),
+        ([segment(0, 9, 1000), segment(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 101, True),
+        ([segment(0, 9, 1000), segment(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 100, False),
         (
-            [stretch(0, 9, 1000)],
+            [segment(0, 9, 1000)],
             10,
             {"max_compaction_lag_ms": 100},
             NOW - 1000,
@@ -347,14 +347,14 @@ def stretch(base: int, last: int, size: int, newest: int = 0) -> SegmentFacts:
         ),  # Only the WAL is late.
     ],
 )
-def test_when_a_partition_is_worth_cleaning(stretches, cleaned_to, config, first_dirty_ms, expected) -> None:
+def test_when_a_partition_is_worth_cleaning(segments, cleaned_to, config, first_dirty_ms, expected) -> None:
     config = TopicConfig(compact=True, **config)
-    dirt = measure(stretches, config, cleaned_to=cleaned_to, first_dirty_ms=first_dirty_ms, now_ms=NOW)
+    dirt = measure(segments, config, cleaned_to=cleaned_to, first_dirty_ms=first_dirty_ms, now_ms=NOW)
     assert dirt.is_worth_cleaning(config) is expected
 
 
 def test_young_records_end_what_may_be_cleaned() -> None:
     config = TopicConfig(compact=True, min_compaction_lag_ms=100)
-    stretches = [stretch(0, 9, 10), stretch(10, 19, 10, NOW - 99), stretch(20, 29, 10)]
-    dirt = measure(stretches, config, cleaned_to=0, first_dirty_ms=0, now_ms=NOW)
+    segments = [segment(0, 9, 10), segment(10, 19, 10, NOW - 99), segment(20, 29, 10)]
+    dirt = measure(segments, config, cleaned_to=0, first_dirty_ms=0, now_ms=NOW)
     assert (dirt.start_offset, dirt.end_offset, dirt.dirty_bytes) == (0, 10, 10)

@@ -12,10 +12,10 @@ from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, SegmentBuilder, SegmentFacts
 from penstock.log.upkeep import merging
-from penstock.log.upkeep.merging import Bounds, Run, plan
+from penstock.log.upkeep.merging import MergeLimits, MergeRange, plan
 
 KIB, MIB = 1024, 1024 * 1024
-WIDE = Bounds(max_bytes=64 * MIB, max_span_ms=2**62)
+WIDE = MergeLimits(max_bytes=64 * MIB, max_span_ms=2**62)
 
 
 def test_an_index_has_points_as_far_as_they_reach() -> None:
@@ -38,32 +38,32 @@ def log_of(*sizes: int, step_ms: int = 0, offsets: int = 10) -> list[SegmentFact
 
 
 @pytest.mark.parametrize(
-    ("stretches", "bounds", "expected"),
+    ("segments", "limits", "expected"),
     [
         ([], WIDE, None),
         (log_of(*[KIB] * 7), WIDE, None),  # More is to come.
-        (log_of(*[KIB] * 8), WIDE, Run(0, 8)),
-        (log_of(*[KIB] * 100), WIDE, Run(0, 64)),
-        (log_of(MIB, *[KIB] * 8), WIDE, Run(1, 9)),  # The large one is left alone.
+        (log_of(*[KIB] * 8), WIDE, MergeRange(0, 8)),
+        (log_of(*[KIB] * 100), WIDE, MergeRange(0, 64)),
+        (log_of(MIB, *[KIB] * 8), WIDE, MergeRange(1, 9)),  # The large one is left alone.
         (log_of(MIB, *[KIB] * 7), WIDE, None),
         (log_of(*[KIB] * 4, MIB, *[KIB] * 4), WIDE, None),  # It would be rewritten for little.
-        (log_of(*[MIB] * 8, KIB, KIB), WIDE, Run(0, 10)),  # Small ones go with the large ones around them.
-        (log_of(MIB, *[KIB] * 7, MIB), WIDE, Run(0, 9)),
-        (log_of(40 * MIB, 20 * MIB, 5 * MIB), WIDE, Run(0, 2)),  # The third does not fit: these two are final.
+        (log_of(*[MIB] * 8, KIB, KIB), WIDE, MergeRange(0, 10)),  # Small ones go with the large ones around them.
+        (log_of(MIB, *[KIB] * 7, MIB), WIDE, MergeRange(0, 9)),
+        (log_of(40 * MIB, 20 * MIB, 5 * MIB), WIDE, MergeRange(0, 2)),  # The third does not fit: these two are final.
         (log_of(60 * MIB, 5 * MIB, 1 * MIB), WIDE, None),
         (log_of(*[60 * MIB] * 30), WIDE, None),
-        (log_of(*[KIB] * 20, offsets=2**28), WIDE, Run(0, 8)),  # Offsets are counted in 32 bits.
-        (log_of(*[KIB] * 5, step_ms=DAY_MS), replace(WIDE, max_span_ms=3 * DAY_MS), Run(0, 3)),
+        (log_of(*[KIB] * 20, offsets=2**28), WIDE, MergeRange(0, 8)),  # Offsets are counted in 32 bits.
+        (log_of(*[KIB] * 5, step_ms=DAY_MS), replace(WIDE, max_span_ms=3 * DAY_MS), MergeRange(0, 3)),
         (log_of(*[KIB] * 20, step_ms=DAY_MS), replace(WIDE, max_span_ms=DAY_MS), None),
-        (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=30), Run(0, 3)),  # Not across what is clean.
-        (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=10), Run(1, 10)),
+        (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=30), MergeRange(0, 3)),  # Not across what is clean.
+        (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=10), MergeRange(1, 10)),
         (log_of(*[MIB] * 100), replace(WIDE, long_bytes=MIB), None),  # Long enough.
-        (log_of(KIB, MIB, KIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), Run(2, 4)),
-        (log_of(KIB, MIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), Run(4, 12)),
+        (log_of(KIB, MIB, KIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), MergeRange(2, 4)),
+        (log_of(KIB, MIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), MergeRange(4, 12)),
     ],
 )
-def test_plan(stretches, bounds, expected) -> None:
-    assert plan(stretches, bounds) == expected
+def test_plan(segments, limits, expected) -> None:
+    assert plan(segments, limits) == expected
 
 
 @dataclass
@@ -72,13 +72,13 @@ class Cost:
     most: int = 0
 
 
-def drive(sizes: list[int], bounds: Bounds = WIDE, *, step_ms: int = 0) -> tuple[Cost, list[SegmentFacts]]:
+def drive(sizes: list[int], limits: MergeLimits = WIDE, *, step_ms: int = 0) -> tuple[Cost, list[SegmentFacts]]:
     """Append segments and merge whatever is to be merged after each."""
     log: list[SegmentFacts] = []
     cost = Cost()
     for number, size in enumerate(sizes):
         log.append(SegmentFacts.of((number, number, size, number * step_ms, number * step_ms, 0)))
-        while (run := plan(log[-merging.LATEST :], bounds)) is not None:
+        while (run := plan(log[-merging.LATEST :], limits)) is not None:
             start = max(0, len(log) - merging.LATEST) + run.start
             end = start + run.end - run.start
             assert end - start > 1
@@ -89,8 +89,8 @@ def drive(sizes: list[int], bounds: Bounds = WIDE, *, step_ms: int = 0) -> tuple
                 min_timestamp=min(part.min_timestamp for part in parts),
                 max_timestamp=max(part.max_timestamp for part in parts),
             )  # fmt: skip
-            assert merged.byte_length <= bounds.max_bytes
-            assert merged.max_timestamp - merged.min_timestamp <= bounds.max_span_ms
+            assert merged.byte_length <= limits.max_bytes
+            assert merged.max_timestamp - merged.min_timestamp <= limits.max_span_ms
             cost.rewritten += merged.byte_length
             log[start:end] = [merged]
         cost.most = max(cost.most, len(log))
@@ -114,8 +114,8 @@ def test_mixed_traffic(seed: int) -> None:
 
 def test_sparse_traffic_with_retention() -> None:
     """A record a minute, kept for a week: eight windows' worth of segments, and a segment spans a window at most."""
-    bounds = Bounds(max_bytes=64 * MIB, max_span_ms=7 * DAY_MS // 8)
-    cost, log = drive([300] * 10_000, bounds, step_ms=60_000)
+    limits = MergeLimits(max_bytes=64 * MIB, max_span_ms=7 * DAY_MS // 8)
+    cost, log = drive([300] * 10_000, limits, step_ms=60_000)
     assert len(log) <= 40
     assert cost.rewritten / (300 * 10_000) <= 10
 
@@ -291,20 +291,20 @@ async def test_a_batch_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"retention_ms": 8 * DAY_MS, "segment_ms": 3 * DAY_MS}, Bounds(max_bytes=64 * MIB, max_span_ms=DAY_MS)),
-        ({"retention_ms": -1, "segment_ms": DAY_MS}, Bounds(max_bytes=64 * MIB, max_span_ms=DAY_MS)),
-        ({"segment_bytes": MIB, "segment_ms": 1000}, Bounds(max_bytes=MIB, max_span_ms=1000)),
-        ({"cleanup_policy": "compact", "retention_ms": 8}, Bounds(max_bytes=64 * MIB, max_span_ms=2**63 - 1)),
+        ({"retention_ms": 8 * DAY_MS, "segment_ms": 3 * DAY_MS}, MergeLimits(max_bytes=64 * MIB, max_span_ms=DAY_MS)),
+        ({"retention_ms": -1, "segment_ms": DAY_MS}, MergeLimits(max_bytes=64 * MIB, max_span_ms=DAY_MS)),
+        ({"segment_bytes": MIB, "segment_ms": 1000}, MergeLimits(max_bytes=MIB, max_span_ms=1000)),
+        ({"cleanup_policy": "compact", "retention_ms": 8}, MergeLimits(max_bytes=64 * MIB, max_span_ms=2**63 - 1)),
         (
             {"cleanup_policy": "compact", "min_compaction_lag_ms": 60_000},
-            Bounds(max_bytes=64 * MIB, max_span_ms=60_000),
+            MergeLimits(max_bytes=64 * MIB, max_span_ms=60_000),
         ),
     ],
 )
 async def test_bounds_come_from_the_topic(config, expected) -> None:
     world = await UpkeepWorld().start()
     topic = await world.topic(**config)
-    assert Bounds.of(topic.partitions[0]) == replace(expected, long_bytes=LONG_BYTES)
+    assert MergeLimits.of(topic.partitions[0]) == replace(expected, long_bytes=LONG_BYTES)
 
 
 def test_segments_are_at_most_64_mib() -> None:

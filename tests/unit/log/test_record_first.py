@@ -16,7 +16,7 @@ from fixtures.tables import have_tables
 from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log import trailing_rows
-from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath
+from penstock.log.commit_path import INLINE_MAX_BYTES, CommitChange, EmbeddedCommitPath
 from penstock.log.flush import Flush
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import commits_after, load_state
@@ -224,7 +224,7 @@ async def test_a_change_takes_the_rows_along(world: World) -> None:
         yield "INSERT INTO counter (name, value) VALUES ('a', 1)", ()
 
     await world.append(0)
-    await world.path.change(Change(script=script))
+    await world.path.change(CommitChange(script=script))
     assert await world.stored() == 1
     assert await world.append(2) == [(GOOD, 2)]
 
@@ -263,7 +263,7 @@ async def test_changes_keep_their_order_with_those_of_the_database(world: World)
     await world.append_with(Named(b"change 2", record=False), 2)
     await stored
     await world.append_with(Named(b"change 3"), 4)
-    await world.path.change(Change(script=Named(b"change 4").script))
+    await world.path.change(CommitChange(script=Named(b"change 4").script))
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
     await world.restart()
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}

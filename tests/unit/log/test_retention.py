@@ -8,7 +8,7 @@ from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.log.model import OpenTransaction, Partition, Span, Topic, TopicConfig
 from penstock.log.segments import SegmentFacts
-from penstock.log.upkeep.retention import judge
+from penstock.log.upkeep.retention import decide
 
 NOW = 1_000_000
 
@@ -23,7 +23,7 @@ def partition_of(*spans: tuple[int, int, int], log_start: int = 0, size_bytes: i
     return partition
 
 
-def stretches(*shapes: tuple[int, int, int, int]) -> list[SegmentFacts]:
+def facts(*shapes: tuple[int, int, int, int]) -> list[SegmentFacts]:
     return [
         SegmentFacts.of((base, last, size, -1, max_timestamp, 500_000)) for base, last, size, max_timestamp in shapes
     ]
@@ -51,11 +51,11 @@ EDGE = NOW - 100  # As old as retention.ms: Kafka removes what is older.
     ],
 )
 def test_age(segments, spans, log_start, expected) -> None:
-    verdict = judge(
-        partition_of(*spans, log_start=log_start), stretches(*segments), TopicConfig(retention_ms=100), now_ms=NOW
+    decision = decide(
+        partition_of(*spans, log_start=log_start), facts(*segments), TopicConfig(retention_ms=100), now_ms=NOW
     )  # fmt: skip
-    assert verdict.log_start == expected
-    assert verdict.is_final
+    assert decision.log_start == expected
+    assert decision.is_final
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_age(segments, spans, log_start, expected) -> None:
     ],
 )
 def test_size(size_bytes, retention_bytes, leaving_bytes, expected) -> None:
-    verdict = judge(
+    decision = decide(
         partition_of(size_bytes=size_bytes),
-        stretches((0, 9, 10, YOUNG), (10, 19, 10, YOUNG), (20, 29, 10, YOUNG)),
+        facts((0, 9, 10, YOUNG), (10, 19, 10, YOUNG), (20, 29, 10, YOUNG)),
         TopicConfig(retention_ms=-1, retention_bytes=retention_bytes), now_ms=NOW, leaving_bytes=leaving_bytes,
     )  # fmt: skip
-    assert verdict.log_start == expected
+    assert decision.log_start == expected
 
 
 def test_when_the_first_segments_all_go_there_is_another_look() -> None:
-    verdict = judge(
-        partition_of((10, 19, OLD)), stretches((0, 9, 10, OLD)), TopicConfig(retention_ms=100), now_ms=NOW,
+    decision = decide(
+        partition_of((10, 19, OLD)), facts((0, 9, 10, OLD)), TopicConfig(retention_ms=100), now_ms=NOW,
         complete=False,
     )  # fmt: skip
-    assert verdict.log_start == 10, "the spans are not looked at before all segments were"
-    assert not verdict.is_final
+    assert decision.log_start == 10, "the spans are not looked at before all segments were"
+    assert not decision.is_final
 
 
 @pytest.mark.parametrize(("first_offset", "expected"), [(0, 0), (5, 5), (12, 12), (20, 20), (35, 30)])
@@ -95,16 +95,16 @@ def test_when_the_first_segments_all_go_there_is_another_look() -> None:
 def test_what_is_not_stable_stays(config: TopicConfig, first_offset: int, expected: int) -> None:
     partition = partition_of(size_bytes=30)
     partition.transactions[7] = OpenTransaction(first_offset, 0)
-    verdict = judge(partition, stretches((0, 9, 10, OLD), (10, 19, 10, OLD), (20, 29, 10, OLD)), config, now_ms=NOW)
-    assert (verdict.log_start, verdict.is_final) == (expected, True)
+    decision = decide(partition, facts((0, 9, 10, OLD), (10, 19, 10, OLD), (20, 29, 10, OLD)), config, now_ms=NOW)
+    assert (decision.log_start, decision.is_final) == (expected, True)
 
 
 def test_a_log_start_within_a_transaction_does_not_go_back() -> None:
     """An administrator may delete records of one that is open."""
     partition = partition_of(log_start=15)
     partition.transactions[7] = OpenTransaction(5, 0)
-    verdict = judge(partition, stretches((10, 19, 5, OLD)), TopicConfig(retention_ms=100), now_ms=NOW)
-    assert verdict.log_start == 15
+    decision = decide(partition, facts((10, 19, 5, OLD)), TopicConfig(retention_ms=100), now_ms=NOW)
+    assert decision.log_start == 15
 
 
 class Poll:

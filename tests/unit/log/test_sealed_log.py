@@ -18,7 +18,7 @@ from penstock.agent.settings import SETTINGS
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.base.settings import LiveSettings
-from penstock.keys.model import DataKey, KeysErased, Lock
+from penstock.keys.model import DataKey, KeysErased, LockReason
 from penstock.log.batches import Accepted
 from penstock.log.commits import CommitEntry, ProducerBatch
 from penstock.log.flush import Flush
@@ -484,8 +484,10 @@ class Careless:
         self.problem = problem
 
 
-@pytest.mark.parametrize("lock", list(Lock))
-async def test_nothing_of_a_locked_cluster_is_stored_in_the_clear_whoever_brings_it(house: House, lock: Lock) -> None:
+@pytest.mark.parametrize("lock", list(LockReason))
+async def test_nothing_of_a_locked_cluster_is_stored_in_the_clear_whoever_brings_it(
+    house: House, lock: LockReason
+) -> None:
     world = await begun(house)
     sealed, plain = partition_in(world, SEALED), partition_in(world, PLAIN)
     world.keys.locked[SEALED] = lock
@@ -521,7 +523,7 @@ async def test_what_was_erased_is_gone_for_everybody_at_once(house: House, compa
     world.forget_tail()
     assert await marks_of(world, plain) == expected(len(SIZES))
     world = await house.restarted(world)
-    assert world.keys.locked == {SEALED: Lock.ERASED}
+    assert world.keys.locked == {SEALED: LockReason.ERASED}
     with pytest.raises(KeysErased):
         await world.contents(partition_in(world, SEALED))
     assert await marks_of(world, partition_in(world, PLAIN)) == expected(len(SIZES))
@@ -536,7 +538,7 @@ async def test_what_has_other_offsets_inside_is_not_copied_as_it_is(house: House
     assert span.seal is not None
     span.seal = span.seal._replace(base_offset=77)
     world.forget_tail()
-    world.keys.locked[SEALED] = Lock.WAITING
+    world.keys.locked[SEALED] = LockReason.WAITING
     with pytest.raises(Unavailable):
         await world.compaction.compact_everything()
     assert await world.keys.erase(SEALED)
@@ -591,7 +593,7 @@ class SimpleKeys:
 
     def __init__(self, keys: dict[int, DataKey]) -> None:
         self._keys, self.clusters = keys, {key.cluster_id: key for key in keys.values()}
-        self.current, self.locked = dict[int, DataKey](), dict[int, Lock]()
+        self.current, self.locked = dict[int, DataKey](), dict[int, LockReason]()
 
     def peek(self, key_id: int) -> DataKey | None:
         return self._keys.get(key_id)

@@ -57,7 +57,7 @@ async def test_a_flush_in_line() -> None:
     writer.submit(topic_of(1).partitions[0], batch(), Ticket([None], answered), 0)
     await writer.drain()
     assert times_of(writer) == {"wait": (1, 0), "prepare": (1, 0), "write": (1, WRITE_MS), "answer": (1, ANSWER_MS)}
-    assert writer.stages.told() == "waited 0 ms, prepared 0 ms, written 40 ms"
+    assert writer.stages.summary() == "waited 0 ms, prepared 0 ms, written 40 ms"
 
 
 async def test_who_comes_while_another_is_written_waits() -> None:

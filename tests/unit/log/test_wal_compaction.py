@@ -14,9 +14,9 @@ from fixtures.log_world import batch, batches_in
 
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.log.segments import INDEX_STEP_BYTES
-from penstock.log.upkeep.gathering import SLICE
+from penstock.log.upkeep.compaction_output import SLICE
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
-from penstock.log.upkeep.wal_plan import Plan
+from penstock.log.upkeep.wal_plan import CompactionPlan
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
@@ -270,11 +270,11 @@ async def test_others_have_their_turn_however_many_batches_a_commit_has(setup, m
             turn += 1
             await asyncio.sleep(0)
 
-    def add(plan, commit, original=Plan.add):
+    def add(plan, commit, original=CompactionPlan.add):
         planned.append(turn)
         original(plan, commit)
 
-    monkeypatch.setattr(Plan, "add", add)
+    monkeypatch.setattr(CompactionPlan, "add", add)
     running = asyncio.ensure_future(others())
     await world.compaction.compact_everything()
     running.cancel()
@@ -282,7 +282,7 @@ async def test_others_have_their_turn_however_many_batches_a_commit_has(setup, m
 
 
 async def test_passes_are_bounded_and_segments_are_cut(setup, monkeypatch):
-    monkeypatch.setattr("penstock.log.upkeep.gathering.MAX_SEGMENT_BYTES", 500_000)
+    monkeypatch.setattr("penstock.log.upkeep.compaction_output.MAX_SEGMENT_BYTES", 500_000)
     world = await setup.world(policy=CompactionPolicy(pass_bytes=2_000_000))
     (partition,) = (await world.topic("orders")).partitions
     await world.fill([partition], commits=30, size_bytes=150_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from penstock.storage.arena import ALIGNMENT, TENANT_BYTES, Arena, aligned
+from penstock.storage.arena import ALIGNMENT, OCCUPANT_BYTES, Arena, aligned
 from penstock.storage.disk import is_aligned
 
 PAGE = ALIGNMENT
@@ -44,11 +44,11 @@ def test_chunks_nobody_looks_at_are_used_again() -> None:
 def test_a_chunk_of_very_many_small_pieces_is_full_before_its_bytes_are() -> None:
     let_go: list[int] = []
     held = arena(on_recycle=let_go.extend)
-    per_chunk = CHUNK // TENANT_BYTES
+    per_chunk = CHUNK // OCCUPANT_BYTES
     for number in range(10 * per_chunk):
         if number % per_chunk == 0:
             _, chunk = held.reserve(1)
-        chunk.tenants.append(number)
+        chunk.occupants.append(number)
     assert let_go == list(range(8 * per_chunk))
     assert held.size_bytes == 2 * CHUNK
 
@@ -76,16 +76,16 @@ def test_tenants_are_told_before_their_chunk_is_used_again() -> None:
     told: list[object] = []
     views: dict[int, memoryview] = {}
 
-    def leave(tenants: list[object]) -> None:
-        told.extend(tenants)
-        for tenant in tenants:
-            del views[tenant]
+    def leave(occupants: list[object]) -> None:
+        told.extend(occupants)
+        for occupant in occupants:
+            del views[occupant]
 
     held = arena(on_recycle=leave)
     for number in range(20):
         view, chunk = held.reserve(PAGE)
         views[number] = view
-        chunk.tenants.append(number)
+        chunk.occupants.append(number)
         del view, chunk
     assert told == list(range(len(told)))
     assert len(told) >= 12
@@ -99,7 +99,7 @@ def test_old_chunks_that_are_held_do_not_cost_the_new_ones() -> None:
     kept = []
     for number in range(8):
         view, chunk = held.reserve(CHUNK)
-        chunk.tenants.append(number)
+        chunk.occupants.append(number)
         if number < 6:
             kept.append(view)
         del view, chunk
@@ -141,10 +141,10 @@ def test_a_tenant_that_moves_in_after_the_memory_was_given_back_is_told_too() ->
     told: list[object] = []
     held = arena(on_recycle=told.extend)
     view, chunk = held.reserve(10)
-    tenants = chunk.tenants
-    tenants.append("known")
+    occupants = chunk.occupants
+    occupants.append("known")
     held.drop()
-    tenants.append("written since")
+    occupants.append("written since")
     del view
     held.drop()
     assert told == ["known", "written since"]

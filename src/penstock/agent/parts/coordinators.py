@@ -9,7 +9,6 @@ from penstock.agent.tuning import NODE_ID
 from penstock.base.dataclasses import dataclass
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters
-from penstock.coordination.leases import Database as CoordinatorDatabase
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups.expiry import OffsetExpiry
@@ -23,6 +22,7 @@ from penstock.log.producer_ids import ProducerIds
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.topics import Topics
 from penstock.log.upkeep.background import Background
+from penstock.metadata.database import TransactionRunner
 from penstock.share.dead_letters import DeadLetters
 from penstock.share.service import SharePartitions
 from penstock.share.settings import ShareConfigs
@@ -91,7 +91,7 @@ async def open_groups(
 ) -> GroupCoordinators:  # fmt: skip
     """Take over groups and share partitions, and be notified of changes of topics from now on."""
     clock, closing, settings = runtime.clock, runtime.closing, GroupSettings.of(runtime.settings)
-    database: CoordinatorDatabase = stores.database
+    database: TransactionRunner = stores.database
     pending_offset_writer: PendingOffsetWriter | None = None
     if isinstance(log.commit_path, RecordFirstCommitPath):
         database, pending_offset_writer = log.commit_path.up_to_date, transactions

@@ -41,7 +41,7 @@ def handlers_of(backend: Backend) -> Handlers:
             lambda: handler_modules.acls.AclHandlers(access.acls if access.authorizer is not None else None)
         ),
         offsets=made_late(
-            lambda: handler_modules.offsets.OffsetHandlers(topics, backend.log.timestamps.offset_for_timestamp)
+            lambda: handler_modules.offsets.LogOffsetHandlers(topics, backend.log.timestamps.offset_for_timestamp)
         ),
         identities=made_late(
             lambda: handler_modules.identities.IdentityHandlers(access.identities, may_change=access.may_change_proofs)

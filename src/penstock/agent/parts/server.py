@@ -40,7 +40,7 @@ def open_server(backend: Backend, requests: Requests, sasl: SaslServer | None) -
     settings, closing = runtime.settings, runtime.closing
     shared = SharedIo(
         clock=runtime.clock,
-        times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
+        times=RequestTimes(runtime.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.summary),
         pending_bytes=lambda: log.writer.pending_bytes + requests.produce.decoding_bytes,
         memory=runtime.memory,
         max_frame_bytes=settings.whole("socket.request.max.bytes"),

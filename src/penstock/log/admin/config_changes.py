@@ -31,7 +31,7 @@ FOREIGN_STATIC = frozenset(
 """Settings of Apache Kafka that it does not change at run time either, and that have no meaning here."""
 
 
-class Operation(IntEnum):
+class AlterConfigOp(IntEnum):
     """What an edit does to a key, by Kafka's numbers (KIP-339)."""
 
     SET = 0
@@ -45,7 +45,7 @@ class Edit:
     """The edit of one key."""
 
     name: str
-    operation: Operation
+    operation: AlterConfigOp
     value: str | None
 
 
@@ -53,11 +53,11 @@ def edits(asked: Iterable[tuple[str, int, str | None]]) -> list[Edit]:
     """Read a resource's edits (name, operation number, value); raise `Refused` if they cannot be carried out."""
     found = []
     for name, operation, value in asked:
-        if operation not in Operation.__members__.values():
+        if operation not in AlterConfigOp.__members__.values():
             raise Refused(ErrorCode.INVALID_REQUEST, f"Unknown operation {operation} for {name}.")
-        found.append(Edit(name, Operation(operation), value))
+        found.append(Edit(name, AlterConfigOp(operation), value))
     _no_repetition([edit.name for edit in found])
-    nulls = [edit.name for edit in found if edit.value is None and edit.operation is not Operation.DELETE]
+    nulls = [edit.name for edit in found if edit.value is None and edit.operation is not AlterConfigOp.DELETE]
     if nulls:
         raise Refused(ErrorCode.INVALID_REQUEST, f"Null value not supported for: {', '.join(nulls)}")
     return found
@@ -89,9 +89,9 @@ def edited(
     """A resource's overrides after edits. APPEND and SUBTRACT start from the default where a list has no override."""
     after = dict(before)
     for edit in changes:
-        if edit.operation is Operation.DELETE or edit.value is None:
+        if edit.operation is AlterConfigOp.DELETE or edit.value is None:
             after.pop(edit.name, None)
-        elif edit.operation is Operation.SET:
+        elif edit.operation is AlterConfigOp.SET:
             after[edit.name] = edit.value
         else:
             key = keys.get(edit.name)
@@ -103,7 +103,7 @@ def edited(
             words = _words(after.get(edit.name, default(edit.name)))
             asked = edit.value.split(",")  # An empty text is one empty word, which no list may hold.
             asked = [word.strip() for word in asked]
-            if edit.operation is Operation.APPEND:
+            if edit.operation is AlterConfigOp.APPEND:
                 present = frozenset(words)
                 words += [word for word in asked if word not in present]
             else:

@@ -11,7 +11,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.portions import Room, breathe, counted, each
 from penstock.log import topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
-from penstock.log.admin.config_changes import MAX_KEYS, Edit, Operation, Overrides
+from penstock.log.admin.config_changes import MAX_KEYS, AlterConfigOp, Edit, Overrides
 from penstock.log.admin.config_entries import Entry
 from penstock.log.admin.config_kinds import ConfigKind
 from penstock.log.admin.failures import admin_failure
@@ -31,7 +31,7 @@ from penstock.wire.messages.describe_configs import (
 )
 from penstock.wire.primitives import parts_of
 
-Change = Callable[[Overrides], Overrides]
+ConfigChange = Callable[[Overrides], Overrides]
 
 DESCRIBED_MAX = 500_000
 """The most values in one answer of DescribeConfigs, synonyms included: what ten thousand topics have."""
@@ -222,7 +222,7 @@ class ConfigHandlers:
         await self._alter(context, kind, name, change, validate_only)
 
     async def _alter(
-        self, context: RequestContext, kind: ConfigResource, name: str, change: Change, validate_only: bool
+        self, context: RequestContext, kind: ConfigResource, name: str, change: ConfigChange, validate_only: bool
     ) -> None:
         cluster_id, settings = context.cluster_id, self._topics.settings
         if kind is ConfigResource.TOPIC:
@@ -243,7 +243,7 @@ class ConfigHandlers:
         else:
             await self._topics.alter_other(cluster_id, kind, name, checked, validate_only=validate_only)
 
-    async def _alter_topic(self, context: RequestContext, name: str, change: Change, validate_only: bool) -> None:
+    async def _alter_topic(self, context: RequestContext, name: str, change: ConfigChange, validate_only: bool) -> None:
         if not name:
             raise Refused(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
         topic_names.check(name)
@@ -291,11 +291,11 @@ def _listed(kind: ConfigResource, name: str) -> list_config_resources.ConfigReso
 def _edit_loggers(edits: Sequence[Edit], validate_only: bool) -> None:
     levels = {}
     for edit in edits:
-        if edit.operation not in (Operation.SET, Operation.DELETE):
+        if edit.operation not in (AlterConfigOp.SET, AlterConfigOp.DELETE):
             raise Refused(
                 ErrorCode.INVALID_REQUEST, f"{edit.operation.name} is not supported for the log level of {edit.name}"
             )
-        levels[edit.name] = edit.value if edit.operation is Operation.SET else None
+        levels[edit.name] = edit.value if edit.operation is AlterConfigOp.SET else None
         loggers.check(edit.name, levels[edit.name])
     if not validate_only:
         for name, level in levels.items():

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from penstock.base.errors import InvalidRequest
 from penstock.log.upkeep.rewriting import SegmentChanges
 from penstock.log.upkeep.uploads import Upload
-from penstock.log.upkeep.wal_plan import Stretch, WalFile, is_long
+from penstock.log.upkeep.wal_plan import PartitionRange, WalFile, is_long
 from penstock.storage.wal import Shared, WalStore
 
 MIN_BYTES = 8 * 1024 * 1024
@@ -32,12 +32,12 @@ class Adoption:
         self._changes, self._wal, self._min_bytes = changes, wal, min_bytes
         self._works = True
 
-    def candidates(self, files: dict[str, WalFile], stretches: Iterable[Stretch]) -> list[WalFile]:
+    def candidates(self, files: dict[str, WalFile], ranges: Iterable[PartitionRange]) -> list[WalFile]:
         """The files that consist of long ranges, in the order of their commits."""
         if not self._works:
             return []
-        for stretch in stretches:
-            for span in stretch.spans:
+        for moved in ranges:
+            for span in moved.spans:
                 if is_long(span) and span.location is not None:
                     files[span.location.key].long_bytes += span.byte_length
         return [

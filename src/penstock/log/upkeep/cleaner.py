@@ -27,18 +27,18 @@ from penstock.log.aborted import StoredAborted, aborted_between
 from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, SegmentRef, ref_of
-from penstock.log.upkeep.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
+from penstock.log.upkeep.key_compaction import Cleaning, LogToClean, OffsetMap, Transactions, clean_batch, measure
 from penstock.log.upkeep.retention import longest_span_ms
 from penstock.log.upkeep.rewriting import (
     DECODED_PIECE_BYTES,
     STEP_BYTES,
     STEP_S,
-    NoKey,
+    KeyUnavailable,
     Part,
     Rewrite,
     SegmentChanges,
     SegmentReader,
-    Unread,
+    SegmentUnavailable,
 )
 from penstock.metadata.database import Rows, Script
 from penstock.wire.records import iter_batches
@@ -49,14 +49,14 @@ PARTITIONS_AT_ONCE = 32
 REFS_AT_ONCE = 64
 GROUP_MAX_SEGMENTS = 1000
 MIN_BACKOFF_MS = 100
-UNREAD_MS = 600_000
+UNREADABLE_RETRY_MS = 600_000
 """How long a partition is skipped after something in it could not be read."""
 NEVER_MS = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Measurement:
     """The last look at a partition, and what makes another look necessary."""
 
     segmented_to: int
@@ -86,13 +86,13 @@ class Cleaner:
         self._enabled = start.flag("log.cleaner.enable")
         self._backoff_s = max(start.whole("log.cleaner.backoff.ms"), MIN_BACKOFF_MS) / 1000
         self._map_capacity = max(1000, start.whole("log.cleaner.dedupe.buffer.size") // KEY_BYTES)
-        self._looks: dict[int, Look] = {}
+        self._measurements: dict[int, Measurement] = {}
         self._waiting: list[Partition] = []
-        self._found: list[tuple[float, Partition, Dirt]] = []
-        self._next_look_at = changes.clock.monotonic()
-        self._pass: Pass | None = None
+        self._found: list[tuple[float, Partition, LogToClean]] = []
+        self._next_measurement_at = changes.clock.monotonic()
+        self._pass: CleanerPass | None = None
         self._uncleanable: set[int] = set()
-        self._left_until_ms: dict[int, int] = {}
+        self._skipped_until_ms: dict[int, int] = {}
         """Partitions with something unreadable, which are skipped for a while."""
         self.stats = CleanerStats()
 
@@ -106,19 +106,19 @@ class Cleaner:
         if not self._enabled:
             return None
         if self._pass is not None:
-            return await self._go_on(self._pass)
+            return await self._continue(self._pass)
         now = self._changes.clock.monotonic()
         if not self._waiting and not self._found:
-            if now < self._next_look_at:
-                return self._next_look_at - now
+            if now < self._next_measurement_at:
+                return self._next_measurement_at - now
             self._waiting = self._candidates()
         if self._waiting:
-            await self._look()
+            await self._measure_some()
             return 0.0
         if self._found:
             self._begin()
             return 0.0
-        self._next_look_at = now + self._backoff_s
+        self._next_measurement_at = now + self._backoff_s
         return self._backoff_s
 
     def close(self) -> None:
@@ -131,8 +131,8 @@ class Cleaner:
     def forget(self, partition_ids: Iterable[int]) -> None:
         """These partitions were deleted."""
         for partition_id in partition_ids:
-            self._looks.pop(partition_id, None)
-            self._left_until_ms.pop(partition_id, None)
+            self._measurements.pop(partition_id, None)
+            self._skipped_until_ms.pop(partition_id, None)
             self._uncleanable.discard(partition_id)
         self.stats.uncleanable_partitions = len(self._uncleanable)
 
@@ -147,9 +147,9 @@ class Cleaner:
                 continue
             if partition.partition_id in self._uncleanable or partition.partition_id in self._changes.rewriting:
                 continue
-            if self._changes.is_locked(partition) or now_ms < self._left_until_ms.get(partition.partition_id, 0):
+            if self._changes.is_locked(partition) or now_ms < self._skipped_until_ms.get(partition.partition_id, 0):
                 continue
-            look = self._looks.get(partition.partition_id)
+            look = self._measurements.get(partition.partition_id)
             if (
                 look is None
                 or look.segmented_to != partition.segmented_to
@@ -159,39 +159,39 @@ class Cleaner:
                 found.append(partition)
         return found
 
-    async def _look(self) -> None:
+    async def _measure_some(self) -> None:
         some, self._waiting = self._waiting[:PARTITIONS_AT_ONCE], self._waiting[PARTITIONS_AT_ONCE:]
         starts = [(partition.partition_id, partition.log_start) for partition in some]
         found = await self._changes.database.read(lambda: _all_sizes(starts))
         now_ms = self._changes.clock.now_ms()
         for partition, rows in zip(some, found, strict=True):
-            config, stretches = partition.topic.config, [SegmentFacts.of(row) for row in rows]
-            stable = [stretch for stretch in stretches if stretch.last_offset < partition.last_stable_offset]
-            dirt = measure(
+            config, segments = partition.topic.config, [SegmentFacts.of(row) for row in rows]
+            stable = [segment for segment in segments if segment.last_offset < partition.last_stable_offset]
+            to_clean = measure(
                 stable, config, cleaned_to=partition.cleaned_to, first_dirty_ms=partition.first_dirty_ms, now_ms=now_ms
             )
-            if dirt.is_worth_cleaning(config):
-                self._found.append((dirt.ratio, partition, dirt))
+            if to_clean.is_worth_cleaning(config):
+                self._found.append((to_clean.ratio, partition, to_clean))
             else:
-                self._looks[partition.partition_id] = Look(
+                self._measurements[partition.partition_id] = Measurement(
                     segmented_to=partition.segmented_to, config=config,
-                    again_at_ms=again_at(stable, config, dirt, partition.first_dirty_ms),
+                    again_at_ms=again_at(stable, config, to_clean, partition.first_dirty_ms),
                 )  # fmt: skip
 
     def _begin(self) -> None:
         """Start a pass over the dirtiest partition. The others are looked at again after it."""
-        ratio, partition, dirt = max(self._found, key=lambda found: (found[2].is_overdue, found[0]))
+        ratio, partition, to_clean = max(self._found, key=lambda found: (found[2].is_overdue, found[0]))
         self._found.clear()
         if partition.partition_id in self._changes.rewriting:
             return  # Its segments are being merged: they are not the ones looked at.
-        self._looks.pop(partition.partition_id, None)
+        self._measurements.pop(partition.partition_id, None)
         self._changes.rewriting.add(partition.partition_id)
-        self._pass = Pass(self._changes, partition, dirt, KeyMap(self._map_capacity))
+        self._pass = CleanerPass(self._changes, partition, to_clean, OffsetMap(self._map_capacity))
         _log.debug("cleaning partition %d, %.0f %% of which is dirty", partition.partition_id, 100 * ratio)
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    async def _go_on(self, running: Pass) -> float:
+    async def _continue(self, running: CleanerPass) -> float:
         clock, partition = self._changes.clock, running.partition
         began = clock.monotonic()
         try:
@@ -202,11 +202,11 @@ class Cleaner:
         except (CorruptData, InvalidRequest) as problem:
             self._give_up(partition, problem)
             return 0.0
-        except Unread as problem:
+        except SegmentUnavailable as problem:
             # It may stay the dirtiest for long: the others must not wait for it.
-            self._left_until_ms[partition.partition_id] = self._changes.clock.now_ms() + UNREAD_MS
+            self._skipped_until_ms[partition.partition_id] = self._changes.clock.now_ms() + UNREADABLE_RETRY_MS
             self.close()
-            if not isinstance(problem, NoKey):
+            if not isinstance(problem, KeyUnavailable):
                 raise
             self._changes.complain(partition, problem)
             return 0.0
@@ -214,7 +214,7 @@ class Cleaner:
             self.close()
             raise
         except Exception as bug:  # noqa: BLE001  # caused by data of this partition: others must not wait
-            _log.exception("compaction has met a bug")
+            _log.exception("key compaction failed with an unexpected error")
             self._give_up(partition, bug)
             return 0.0
         except BaseException:
@@ -222,7 +222,7 @@ class Cleaner:
             raise
         if running.is_done:
             self.close()
-            self._left_until_ms.pop(partition.partition_id, None)
+            self._skipped_until_ms.pop(partition.partition_id, None)
             stats = self.stats
             stats.passes += 1
             stats.mapped_bytes += running.mapped_bytes
@@ -240,18 +240,18 @@ class Cleaner:
         )
 
 
-def again_at(stretches: Sequence[SegmentFacts], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:
+def again_at(segments: Sequence[SegmentFacts], config: TopicConfig, to_clean: LogToClean, first_dirty_ms: int) -> int:
     """When a clean enough partition may need cleaning without new data, because a lag runs out."""
     times = [NEVER_MS]
-    if dirt.dirty_bytes and first_dirty_ms >= 0:
+    if to_clean.dirty_bytes and first_dirty_ms >= 0:
         times.append(first_dirty_ms + config.max_compaction_lag_ms + 1)
-    held = next((stretch for stretch in stretches if stretch.last_offset >= dirt.end_offset), None)
+    held = next((segment for segment in segments if segment.last_offset >= to_clean.end_offset), None)
     if held is not None:
         times.append(held.max_timestamp + config.min_compaction_lag_ms)
     return min(times)
 
 
-class Group:
+class SegmentGroup:
     """Neighbouring segments that are cleaned together and become one."""
 
     def __init__(self, config: TopicConfig) -> None:
@@ -261,7 +261,7 @@ class Group:
         self._size_bytes = 0
         self._oldest_ms, self._newest_ms = NEVER_MS, NO_TIMESTAMP
 
-    def takes(self, ref: SegmentRef) -> bool:
+    def add(self, ref: SegmentRef) -> bool:
         """Add the next segment if it fits; the first one always does."""
         self._size_bytes += ref.byte_length
         self._newest_ms = max(self._newest_ms, ref.max_timestamp)
@@ -278,15 +278,15 @@ class Group:
         return True
 
 
-class Pass:
+class CleanerPass:
     """One pass over one partition. Steps run one after the other; `abort` ends it early."""
 
-    def __init__(self, changes: SegmentChanges, partition: Partition, dirt: Dirt, keys: KeyMap) -> None:
+    def __init__(self, changes: SegmentChanges, partition: Partition, to_clean: LogToClean, keys: OffsetMap) -> None:
         self.partition = partition
         self.is_done = False
         self.mapped_bytes = self.read_bytes = self.written_bytes = 0
-        self._changes, self._dirt, self._keys = changes, dirt, keys
-        self._mapped_to = max(dirt.start_offset, partition.log_start)
+        self._changes, self._to_clean, self._keys = changes, to_clean, keys
+        self._mapped_to = max(to_clean.start_offset, partition.log_start)
         keys.end_offset = self._mapped_to
         self._is_mapped = False
         self._reader: SegmentReader | None = None
@@ -303,7 +303,7 @@ class Pass:
         elif not self._is_mapped:
             await self._map_some()
         elif self._rewrite is not None:
-            await self._go_on(self._rewrite)
+            await self._continue(self._rewrite)
         else:
             await self._next_group()
 
@@ -314,7 +314,7 @@ class Pass:
             self._rewrite = None
 
     async def _find_aborted(self) -> None:
-        partition, end = self.partition, self._dirt.end_offset
+        partition, end = self.partition, self._to_clean.end_offset
         recent = aborted_between(partition.aborted, partition.log_start, end)
         older = await StoredAborted(self._changes.database).between(partition, partition.log_start, end)
         self._keys.transactions = Transactions(dict.fromkeys((*older, *recent)))
@@ -339,15 +339,15 @@ class Pass:
 
     async def _open_next(self) -> bool:
         """Start on the next dirty segment; False when there is none or the map is full."""
-        if self._keys.is_full or self._mapped_to >= self._dirt.end_offset:
+        if self._keys.is_full or self._mapped_to >= self._to_clean.end_offset:
             return False
         partition_id, offset = self.partition.partition_id, self._mapped_to
         rows = await self._changes.database.read(lambda: segment_store.segments_from(partition_id, offset, 1))
         ref = ref_of(rows[0]) if rows else None
-        if ref is None or ref.last_offset >= self._dirt.end_offset:
+        if ref is None or ref.last_offset >= self._to_clean.end_offset:
             # It was merged with later ones, or removed: the map covers what it covers.
             return False
-        await self._changes.have_keys((ref,))
+        await self._changes.load_keys((ref,))
         self._ref = ref
         self._reader = SegmentReader(
             self._changes, self.partition, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
@@ -401,19 +401,19 @@ class Pass:
     async def _group(self) -> list[SegmentRef]:
         """The next segments below the map's end, as many as fit into one."""
         partition_id, offset = self.partition.partition_id, max(self._cleaned_to, self.partition.log_start)
-        group = Group(self.partition.topic.config)
+        group = SegmentGroup(self.partition.topic.config)
         while True:
             rows = await self._changes.database.read(
                 lambda offset=offset: segment_store.segments_from(partition_id, offset, REFS_AT_ONCE)  # type: ignore[misc]
             )
             for ref in map(ref_of, rows):
-                if ref.base_offset >= self._keys.end_offset or not group.takes(ref):
+                if ref.base_offset >= self._keys.end_offset or not group.add(ref):
                     return group.refs
             if len(rows) < REFS_AT_ONCE:
                 return group.refs
             offset = group.refs[-1].last_offset + 1
 
-    async def _go_on(self, rewrite: Rewrite) -> None:
+    async def _continue(self, rewrite: Rewrite) -> None:
         await rewrite.step()
         if not rewrite.is_done:
             return
@@ -445,8 +445,8 @@ class Pass:
         rows = await self._changes.database.read(lambda: segment_store.sizes(partition_id, cleaned_to, 1))
         first_dirty_ms = -1
         if rows:
-            stretch = SegmentFacts.of(rows[0])
-            first_dirty_ms = min(stretch.min_timestamp, stretch.created_ms)
+            segment = SegmentFacts.of(rows[0])
+            first_dirty_ms = min(segment.min_timestamp, segment.created_ms)
         elif partition.next_offset > cleaned_to:
             first_dirty_ms = self._changes.clock.now_ms()
         try:

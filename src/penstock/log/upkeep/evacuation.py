@@ -15,7 +15,7 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.registry import Registry
 from penstock.log.segments import ref_of
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, Unread
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, SegmentUnavailable
 
 INTERVAL_MS = 600_000
 OBJECTS_AT_ONCE = 100
@@ -57,7 +57,7 @@ class Evacuation:
     async def run(self) -> float | None:
         """Continue with an object, or scan for the next one."""
         if self._rewrite is not None:
-            await self._go_on(self._rewrite)
+            await self._continue(self._rewrite)
             return 0.0
         if self._cursor is None:
             if not self._removed and not self._found_before:
@@ -110,14 +110,14 @@ class Evacuation:
             self._rewrite, self._source = Rewrite(self._changes, parts, None), object_id
         return bool(parts)
 
-    async def _go_on(self, rewrite: Rewrite) -> None:
+    async def _continue(self, rewrite: Rewrite) -> None:
         try:
             await rewrite.step()
         except (CorruptData, InvalidRequest):
             self._damaged.add(self._source)
             self.close()
             raise
-        except Unread:
+        except SegmentUnavailable:
             # The next scan comes back to it; this one continues after it.
             self._found.add(self._source)
             self._cursor = self._source

@@ -116,4 +116,4 @@ class Orphans:
         if orphans:
             await changes.in_thread(lambda: changes.objects.delete(orphans))
             self.deleted_objects += len(orphans)
-            _log.info("deleted %d objects that nothing names", len(orphans))
+            _log.info("deleted %d unreferenced objects", len(orphans))

@@ -1,6 +1,6 @@
 """The rules of key compaction (KIP-58, KIP-534). Pure: no await, no clock, no I/O.
 
-Compaction goes over a partition twice. First over its dirty part, the batches it has not processed yet: a `KeyMap`
+Compaction goes over a partition twice. First over its dirty part, the batches it has not processed yet: an `OffsetMap`
 notes the latest offset of every key, as many keys as fit. Then over everything below the map's end, oldest first:
 `clean_batch` keeps a record only if no later one has its key.
 
@@ -86,7 +86,7 @@ class Transactions:
         return has_batches, header.base_offset in self._ends
 
 
-class KeyMap:
+class OffsetMap:
     """The latest offset of each key in a range of the log."""
 
     __slots__ = ("_latest", "capacity", "end_offset", "transactions")
@@ -133,7 +133,7 @@ def fingerprint(key: bytes) -> bytes:
 class Cleaning:
     """The parameters of one pass over a partition."""
 
-    keys: KeyMap
+    keys: OffsetMap
     now_ms: int
     delete_retention_ms: int
     transactions: Transactions = field(default_factory=Transactions)
@@ -229,7 +229,7 @@ def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dirt:
+class LogToClean:
     """How much of a partition compaction could process now."""
 
     start_offset: int
@@ -252,19 +252,19 @@ class Dirt:
 
 
 def measure(
-    stretches: Sequence[SegmentFacts], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
-) -> Dirt:
+    segments: Sequence[SegmentFacts], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
+) -> LogToClean:
     """Measure a partition by its segments, in order, from its log start on."""
     clean, dirty, start, end = 0, 0, cleaned_to, cleaned_to
-    for stretch in stretches:
-        if stretch.last_offset < cleaned_to:
-            clean += stretch.byte_length
+    for segment in segments:
+        if segment.last_offset < cleaned_to:
+            clean += segment.byte_length
             continue
-        if config.min_compaction_lag_ms > 0 and stretch.max_timestamp > now_ms - config.min_compaction_lag_ms:
+        if config.min_compaction_lag_ms > 0 and segment.max_timestamp > now_ms - config.min_compaction_lag_ms:
             break
-        dirty += stretch.byte_length
-        end = stretch.last_offset + 1
-    return Dirt(
+        dirty += segment.byte_length
+        end = segment.last_offset + 1
+    return LogToClean(
         start_offset=start, end_offset=end, dirty_bytes=dirty, total_bytes=clean + dirty,
         is_overdue=0 <= first_dirty_ms < now_ms - config.max_compaction_lag_ms,
     )  # fmt: skip

@@ -31,7 +31,7 @@ from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, ref_of
 from penstock.log.upkeep.retention import longest_span_ms
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, Unread
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, SegmentUnavailable
 from penstock.metadata.database import Rows, Script
 
 FAN_IN = 8
@@ -46,7 +46,7 @@ SHARED_SEGMENTS = 500
 """Partitions with little to merge share an object, up to so many bytes and so many old segments."""
 
 
-class Run(NamedTuple):
+class MergeRange(NamedTuple):
     """Neighbours to merge: positions [start, end)."""
 
     start: int
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class MergeLimits:
     """The limits of a merged segment."""
 
     max_bytes: int
@@ -64,7 +64,7 @@ class Bounds:
     """Segments of this size are not merged."""
 
     @classmethod
-    def of(cls, partition: Partition) -> Bounds:
+    def of(cls, partition: Partition) -> MergeLimits:
         """The limits of a partition's topic."""
         config: TopicConfig = partition.topic.config
         span_ms = longest_span_ms(config)
@@ -79,46 +79,46 @@ class Bounds:
         )
 
 
-def plan(stretches: Sequence[SegmentFacts], bounds: Bounds) -> Run | None:
+def plan(segments: Sequence[SegmentFacts], limits: MergeLimits) -> MergeRange | None:
     """The first neighbours to merge of a partition's last segments, or None."""
     start = 0
-    while start < len(stretches):
-        end = _fitting(stretches, start, bounds)
-        if end == len(stretches):
-            return _crowd(stretches, start)
+    while start < len(segments):
+        end = _fitting(segments, start, limits)
+        if end == len(segments):
+            return _same_tier(segments, start)
         if end - start > 1:
-            return Run(start, min(end, start + MERGED_AT_ONCE))
+            return MergeRange(start, min(end, start + MERGED_AT_ONCE))
         start = end
     return None
 
 
-def _fitting(stretches: Sequence[SegmentFacts], start: int, bounds: Bounds) -> int:
+def _fitting(segments: Sequence[SegmentFacts], start: int, limits: MergeLimits) -> int:
     """The end of a segment that begins here. Long ones are not merged: a row is cheaper than the copy."""
-    first = stretches[start]
-    if first.byte_length >= bounds.long_bytes:
+    first = segments[start]
+    if first.byte_length >= limits.long_bytes:
         return start + 1
     size, oldest, newest = first.byte_length, first.min_timestamp, first.max_timestamp
-    is_clean = first.last_offset < bounds.cleaned_to
+    is_clean = first.last_offset < limits.cleaned_to
     end = start + 1
-    while end < len(stretches):
-        following = stretches[end]
+    while end < len(segments):
+        following = segments[end]
         size += following.byte_length
         oldest, newest = min(oldest, following.min_timestamp), max(newest, following.max_timestamp)
         if (
-            size > bounds.max_bytes
-            or following.byte_length >= bounds.long_bytes
-            or newest - oldest > bounds.max_span_ms
+            size > limits.max_bytes
+            or following.byte_length >= limits.long_bytes
+            or newest - oldest > limits.max_span_ms
             or following.last_offset - first.base_offset >= MAX_SEGMENT_OFFSETS
-            or (following.last_offset < bounds.cleaned_to) is not is_clean
+            or (following.last_offset < limits.cleaned_to) is not is_clean
         ):
             break
         end += 1
     return end
 
 
-def _crowd(stretches: Sequence[SegmentFacts], start: int) -> Run | None:
+def _same_tier(segments: Sequence[SegmentFacts], start: int) -> MergeRange | None:
     """Among the last segments: enough neighbours up to some size class, none of them dominating."""
-    sizes = [stretch.byte_length for stretch in stretches[start:]]
+    sizes = [segment.byte_length for segment in segments[start:]]
     classes = [_size_class(size) for size in sizes]
     for wanted in range(max(classes) + 1):
         first = 0
@@ -127,7 +127,7 @@ def _crowd(stretches: Sequence[SegmentFacts], start: int) -> Run | None:
             if not is_larger and count >= FAN_IN:
                 taken = sizes[first : first + min(count, MERGED_AT_ONCE)]
                 if sum(taken) >= 2 * max(taken):
-                    return Run(start + first, start + first + len(taken))
+                    return MergeRange(start + first, start + first + len(taken))
             first += count
     return None
 
@@ -175,7 +175,7 @@ class Merging:
     async def run(self) -> float | None:
         """Continue a merge, or look for the next one."""
         if self._rewrite is not None:
-            await self._go_on(self._rewrite)
+            await self._continue(self._rewrite)
         elif not self._is_seeded:
             found = await self._changes.database.read(lambda: segment_store.small_counts(LONG_BYTES, FAN_IN))
             self._waiting.update((int(row[0]), None) for row in found)
@@ -209,14 +209,14 @@ class Merging:
         chosen: list[tuple[Partition, Sequence[SegmentFacts]]] = []
         size_bytes = count = 0
         for partition, rows in zip(partitions, found, strict=True):
-            stretches = [SegmentFacts.of(row) for row in rows if row[1] >= partition.log_start]
-            run = plan(stretches, Bounds.of(partition))
+            segments = [SegmentFacts.of(row) for row in rows if row[1] >= partition.log_start]
+            run = plan(segments, MergeLimits.of(partition))
             if run is None:
                 continue
             # Whether there is more to merge afterwards is found out by the next look.
             self._waiting[partition.partition_id] = None
-            merged = stretches[run.start : run.end]
-            size_bytes += sum(stretch.byte_length for stretch in merged)
+            merged = segments[run.start : run.end]
+            size_bytes += sum(segment.byte_length for segment in merged)
             count += len(merged)
             if not chosen or (size_bytes <= SHARED_BYTES and count <= SHARED_SEGMENTS):
                 chosen.append((partition, merged))
@@ -250,7 +250,7 @@ class Merging:
             self._changes.rewriting.update(part.partition.partition_id for part in parts)
             self._rewrite = Rewrite(self._changes, parts, None)
 
-    async def _go_on(self, rewrite: Rewrite) -> None:
+    async def _continue(self, rewrite: Rewrite) -> None:
         try:
             if any(part.partition.topic.deleted for part in rewrite.parts):
                 rewrite.abort()
@@ -260,7 +260,7 @@ class Merging:
             self._damaged.add(rewrite.current.partition_id)
             self.close()
             raise
-        except Unread:
+        except SegmentUnavailable:
             self._leave(rewrite.current.partition_id)
             self.close()
             raise

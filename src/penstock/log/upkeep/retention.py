@@ -43,7 +43,7 @@ def longest_span_ms(config: TopicConfig) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RetentionDecision:
     """Retention's decision about a partition."""
 
     log_start: int
@@ -52,38 +52,38 @@ class Verdict:
     """Whether all segments were considered."""
 
 
-def judge(
-    partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, *, now_ms: int,
+def decide(
+    partition: Partition, segments: Sequence[SegmentFacts], config: TopicConfig, *, now_ms: int,
     leaving_bytes: int = 0, complete: bool = True,
-) -> Verdict:  # fmt: skip
+) -> RetentionDecision:  # fmt: skip
     """Decide by a partition's first segments from its log start on; `complete`: there are no more.
 
     `leaving_bytes` are in segments below the log start, which the partition's size still includes.
     """
-    by_age = _too_old(partition, stretches, config, now_ms, complete)
-    by_size = _too_many(partition, stretches, config, leaving_bytes)
+    by_age = _expired_by_age(partition, segments, config, now_ms, complete)
+    by_size = _expired_by_size(partition, segments, config, leaving_bytes)
     mark = max(by_age, by_size)
     if partition.transactions:
         mark = min(mark, partition.last_stable_offset)
     mark = max(partition.log_start, mark)
-    return Verdict(log_start=mark, is_final=complete or mark <= stretches[-1].last_offset)
+    return RetentionDecision(log_start=mark, is_final=complete or mark <= segments[-1].last_offset)
 
 
-def _too_old(
-    partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, now_ms: int, complete: bool
+def _expired_by_age(
+    partition: Partition, segments: Sequence[SegmentFacts], config: TopicConfig, now_ms: int, complete: bool
 ) -> int:
     mark = partition.log_start
     if config.retention_ms < 0:
         return mark
     oldest_kept_ms = now_ms - config.retention_ms
-    for stretch in stretches:
-        if stretch.max_timestamp >= oldest_kept_ms:
+    for segment in segments:
+        if segment.max_timestamp >= oldest_kept_ms:
             return mark
-        mark = stretch.last_offset + 1
-    return _beyond_old_spans(partition.spans, mark, oldest_kept_ms) if complete else mark
+        mark = segment.last_offset + 1
+    return _expired_spans(partition.spans, mark, oldest_kept_ms) if complete else mark
 
 
-def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> int:
+def _expired_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> int:
     for span in spans:
         if span.last_offset < mark:
             continue
@@ -94,16 +94,18 @@ def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> 
     return mark
 
 
-def _too_many(partition: Partition, stretches: Sequence[SegmentFacts], config: TopicConfig, leaving_bytes: int) -> int:
+def _expired_by_size(
+    partition: Partition, segments: Sequence[SegmentFacts], config: TopicConfig, leaving_bytes: int
+) -> int:
     mark = partition.log_start
     if config.retention_bytes < 0:
         return mark
     excess = partition.size_bytes - leaving_bytes - config.retention_bytes
-    for stretch in stretches:
-        excess -= stretch.byte_length
+    for segment in segments:
+        excess -= segment.byte_length
         if excess < 0:
             break
-        mark = stretch.last_offset + 1
+        mark = segment.last_offset + 1
     return mark
 
 
@@ -155,13 +157,13 @@ class Retention:
         marks: dict[int, dict[Partition, int]] = {}
         again = []
         for partition, (leaving_bytes, rows) in zip(partitions, found, strict=True):
-            verdict = judge(
+            decision = decide(
                 partition, [SegmentFacts.of(row) for row in rows], partition.topic.config, now_ms=now_ms,
                 leaving_bytes=leaving_bytes, complete=len(rows) < SEGMENTS_AT_ONCE,
             )  # fmt: skip
-            if verdict.log_start > partition.log_start and not partition.topic.deleted:
-                marks.setdefault(partition.topic.cluster_id, {})[partition] = verdict.log_start
-            if not verdict.is_final:
+            if decision.log_start > partition.log_start and not partition.topic.deleted:
+                marks.setdefault(partition.topic.cluster_id, {})[partition] = decision.log_start
+            if not decision.is_final:
                 again.append(partition)
         for cluster_id, moved in marks.items():
             await self._topics.trim(cluster_id, moved)

@@ -30,7 +30,7 @@ from penstock.keys.model import KeysErased
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition, Seal
-from penstock.log.sealing import Sealing, read_stretch
+from penstock.log.sealing import Sealing, read_range
 from penstock.log.seals import SealedWriting
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentBuilder, SegmentIndex, SegmentRef
@@ -99,21 +99,22 @@ class SegmentChanges:
         """Whether nothing of a partition can be rewritten now, because it could not be sealed."""
         return self.sealing is not None and self.sealing.is_locked(partition.topic)
 
-    async def have_keys(self, refs: Iterable[SegmentRef]) -> None:
-        """Load the keys of segments into memory. Raises `NoKey` while they are unavailable, or `KeysErased`."""
+    async def load_keys(self, refs: Iterable[SegmentRef]) -> None:
+        """Load the keys of segments into memory. Raises `KeyUnavailable` while they are unavailable, or
+        `KeysErased`."""
         if self.sealing is None:
             return
         try:
             await self.sealing.ready_soon(ref.seal for ref in refs)
         except Unavailable as problem:
-            raise NoKey(str(problem)) from problem
+            raise KeyUnavailable(str(problem)) from problem
 
     async def can_open(self, partition: Partition, refs: Iterable[SegmentRef]) -> bool:
         """Whether segments can be opened now. If not, their partition is skipped, so that others do not wait for its
         key."""
         try:
-            await self.have_keys(refs)
-        except (NoKey, KeysErased) as problem:
+            await self.load_keys(refs)
+        except (KeyUnavailable, KeysErased) as problem:
             self.complain(partition, problem)
             return False
         return True
@@ -142,7 +143,7 @@ class SegmentChanges:
         try:
             await self._replace_durably(new, removed, added)
         except BaseException:
-            self._doubt(partitions)
+            self._uncertain(partitions)
             raise
         self.segments.remove(removed)
         grown = Counter({ref.partition_id: 0 for ref in removed})
@@ -191,7 +192,7 @@ class SegmentChanges:
         rows = await self.database.read(lambda: segment_store.segments_from(ref.partition_id, ref.last_offset, 1))
         return bool(rows) and (rows[0][2], bytes(rows[0][3])) == (ref.last_offset, ref.object_id)
 
-    def leave_in_doubt(self, upload: Upload) -> None:
+    def mark_uncertain(self, upload: Upload) -> None:
         """Resolve later whether the object is named. Until then it stays registered, so that nobody deletes it."""
         self._in_doubt.append(upload)
         self.on_doubt()
@@ -205,7 +206,7 @@ class SegmentChanges:
                 lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True, locking=True
             )
         except OutcomeUnknown:
-            self._doubt([partition])
+            self._uncertain([partition])
             raise
         forget_aborted(partition)
         if count:
@@ -214,7 +215,7 @@ class SegmentChanges:
             self.on_garbage()
         return count
 
-    def _doubt(self, partitions: Sequence[Partition]) -> None:
+    def _uncertain(self, partitions: Sequence[Partition]) -> None:
         """A change of these partitions failed with an unknown outcome."""
         for partition in partitions:
             self.segments.drop(partition.partition_id)
@@ -226,7 +227,7 @@ class SegmentChanges:
         """Resolve whether objects are named, and correct sizes in memory from the database, where changes had an
         unknown outcome."""
         while self._in_doubt:
-            await self._find_out(self._in_doubt[0])
+            await self._resolve(self._in_doubt[0])
             del self._in_doubt[0]
         while self._doubtful:
             partition = next(iter(self._doubtful))
@@ -241,7 +242,7 @@ class SegmentChanges:
                 )
             self._doubtful.discard(partition)
 
-    async def _find_out(self, upload: Upload) -> None:
+    async def _resolve(self, upload: Upload) -> None:
         """Resolve whether an object is named; one that is not, and never will be, is deleted."""
         is_named = await self.database.transaction(
             lambda: segment_store.is_named_for_good(self.shard_id, upload.object_id), background=True, locking=True
@@ -251,16 +252,16 @@ class SegmentChanges:
         self.uploads.end(upload)
 
 
-class Unread(Unavailable):
+class SegmentUnavailable(Unavailable):
     """A segment, or the key that seals it, is unavailable; possibly only this one, and possibly for long."""
 
 
-class NoKey(Unread):
+class KeyUnavailable(SegmentUnavailable):
     """The key that seals a segment is unavailable; everything not sealed by it can be read."""
 
 
 class SegmentReader:
-    """Reads the whole batches of one segment, in pieces. Used by one thread at a time, after `have_keys`."""
+    """Reads the whole batches of one segment, in pieces. Used by one thread at a time, after `load_keys`."""
 
     def __init__(
         self, changes: SegmentChanges, partition: Partition, ref: SegmentRef, *, position: int = 0, piece_bytes: int
@@ -274,11 +275,11 @@ class SegmentReader:
         while self._position < ref.byte_length:
             piece = self._buffer[: ref.byte_length - self._position]
             try:
-                count = read_stretch(
+                count = read_range(
                     self._changes.objects, self._changes.sealing, ref, self._partition, self._position, piece
                 )
             except Unavailable as problem:
-                raise Unread(str(problem)) from problem
+                raise SegmentUnavailable(str(problem)) from problem
             if count < len(piece):
                 raise CorruptData(f"{ref.object_key} ends {len(piece) - count} bytes before its segment does")
             end = self._whole_batches(piece)
@@ -363,7 +364,7 @@ class Rewrite:
         if self._upload is None:
             for part in self.parts:
                 self._part = part  # Whose key is missing, if it is.
-                await changes.have_keys(part.refs)
+                await changes.load_keys(part.refs)
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
         for _ in range(STEP_BYTES // self._piece_bytes):
@@ -516,7 +517,7 @@ class Rewrite:
             raise
         except OutcomeUnknown:
             self._upload = None
-            changes.leave_in_doubt(upload)
+            changes.mark_uncertain(upload)
             raise
 
     async def _delete_object(self, upload: Upload) -> None:

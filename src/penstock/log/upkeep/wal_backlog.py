@@ -17,7 +17,7 @@ from collections.abc import Callable
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.log.commits import Commit
-from penstock.log.upkeep.wal_store import Waiting
+from penstock.log.upkeep.wal_store import PendingCommits
 from penstock.storage.wal import PAGE_BYTES
 
 MIB = 1024 * 1024
@@ -50,7 +50,7 @@ class Backlog:
     """Counts what is in the WAL and not compacted yet. On the loop's thread."""
 
     def __init__(
-        self, waiting: Waiting, *, last_seq: int, capacity_bytes: int, clock: Clock,
+        self, waiting: PendingCommits, *, last_seq: int, capacity_bytes: int, clock: Clock,
         policy: CompactionPolicy | None = None,
     ) -> None:  # fmt: skip
         self.policy = policy or CompactionPolicy()

@@ -1,10 +1,10 @@
 """WAL compaction: commits of many partitions become segments of single ones.
 
 A pass takes the oldest commits above the shard's WAL floor and writes one object, grouped by partition. Bytes that are
-still in the tail are taken from there; others are read back from the WAL, many objects at once (see gathering.py). WAL
-files that consist of long ranges become objects as they are (see adoption.py). Then one transaction names the segments,
-advances partitions and the floor, and counts usage. Only after it do partitions in memory drop their references to the
-WAL, and only then is its space released.
+still in the tail are taken from there; others are read back from the WAL, many objects at once (see
+compaction_output.py). WAL files that consist of long ranges become objects as they are (see adoption.py). Then one
+transaction names the segments, advances partitions and the floor, and counts usage. Only after it do partitions in
+memory drop their references to the WAL, and only then is its space released.
 
 A crash at any point leaves the state before that transaction or after it. Before it, new objects are orphans, which the
 orphan sweep deletes; after it, rows up to the floor are obsolete, and a start treats their space in the WAL as free.
@@ -27,12 +27,12 @@ from penstock.log.segment_store import Fold, NewObject
 from penstock.log.segments import SegmentRef
 from penstock.log.upkeep import wal_store
 from penstock.log.upkeep.adoption import Adoption
-from penstock.log.upkeep.gathering import SLICE, Gathering, in_slices
+from penstock.log.upkeep.compaction_output import SLICE, CompactionOutput, in_slices
 from penstock.log.upkeep.rewriting import SegmentChanges
 from penstock.log.upkeep.uploads import Upload
 from penstock.log.upkeep.wal_backlog import Backlog
-from penstock.log.upkeep.wal_plan import Plan, Stretch, WalFile
-from penstock.log.upkeep.wal_store import Advance
+from penstock.log.upkeep.wal_plan import CompactionPlan, PartitionRange, WalFile
+from penstock.log.upkeep.wal_store import FloorAdvance
 from penstock.storage.arena import Arena
 from penstock.storage.wal import WalLocation, WalStore
 
@@ -63,8 +63,8 @@ class CompactionStats:
 class _Pass:
     """A pass whose objects are written: what is to be committed to the database and then applied in memory."""
 
-    plan: Plan
-    advance: Advance
+    plan: CompactionPlan
+    advance: FloorAdvance
     uploads: Sequence[Upload]
 
 
@@ -87,7 +87,7 @@ class WalCompaction:
         self._unreleased: list[WalLocation] = []
         self._forgets = True
         """Whether there may be obsolete rows."""
-        self._untold: set[int] = set()
+        self._unnotified: set[int] = set()
         """Partitions that got segments, and for which `on_segments` was not called yet."""
         self.stats = CompactionStats()
 
@@ -150,32 +150,32 @@ class WalCompaction:
             plan = await self._plan(growing.first_seq - 1)
         uploads.append(upload := self._changes.uploads.begin())
         by_key = {file.key: (found, size_bytes) for file, found, size_bytes in adopted}
-        gathering = Gathering(
+        output = CompactionOutput(
             self._changes, self._wal, self._arena, upload, {key: found for key, (found, _) in by_key.items()},
             partial(self._keep, uploads, by_key),
         )  # fmt: skip
-        refs = await gathering.write(plan.stretches.values())
-        if not gathering.read_bytes:
+        refs = await output.write(plan.ranges.values())
+        if not output.read_bytes:
             self._arena.drop()
         stats = self.stats
-        stats.read_bytes += gathering.read_bytes
-        stats.unreadable_bytes += gathering.unreadable_bytes
-        stats.written_bytes += gathering.written_bytes
+        stats.read_bytes += output.read_bytes
+        stats.unreadable_bytes += output.unreadable_bytes
+        stats.written_bytes += output.written_bytes
         stats.adopted_bytes += sum(size_bytes for _, _, size_bytes in adopted)
         sizes = [*by_key.values()]
-        if gathering.written_bytes:
-            sizes.append((upload, gathering.written_bytes))
+        if output.written_bytes:
+            sizes.append((upload, output.written_bytes))
         else:
             self._end((upload,))
             uploads.remove(upload)
         return _Pass(plan, await self._advance(plan, refs, sizes), uploads)
 
     async def _adopt_files(
-        self, plan: Plan, uploads: list[Upload]
+        self, plan: CompactionPlan, uploads: list[Upload]
     ) -> tuple[list[tuple[WalFile, Upload, int]], WalFile | None]:
         """Adopt the files that can be objects, returned with their sizes; and the first one that still grows."""
         adopted: list[tuple[WalFile, Upload, int]] = []
-        for file in self._adoption.candidates(plan.files, plan.stretches.values()):
+        for file in self._adoption.candidates(plan.files, plan.ranges.values()):
             shared = await self._adoption.share(file.key)
             if shared is None:
                 return adopted, file
@@ -198,19 +198,19 @@ class WalCompaction:
         kept[key] = upload, size_bytes
         return upload
 
-    async def _plan(self, last_seq: int) -> Plan:
+    async def _plan(self, last_seq: int) -> CompactionPlan:
         """Plan a pass over the commits up to `last_seq`."""
         changes, queue = self._changes, self._queue
         floor = await changes.database.read(lambda: wal_store.floor_of(changes.shard_id))
-        plan, position = Plan(self._registry, queue.policy, floor), floor
+        plan, position = CompactionPlan(self._registry, queue.policy, floor), floor
         while await self._add_commits(plan, position, last_seq):
             position = plan.new_floor
         if not plan.rows:
             raise CorruptData(f"there are no commits after {floor}, but {queue.rows} were counted")
-        await in_slices(_taking_spans(plan.stretches.values()))
+        await in_slices(_taking_spans(plan.ranges.values()))
         return plan
 
-    async def _add_commits(self, plan: Plan, position: int, last_seq: int) -> bool:
+    async def _add_commits(self, plan: CompactionPlan, position: int, last_seq: int) -> bool:
         """Plan the next commits; whether there may be more for this plan."""
         changes, handled = self._changes, 0
         rows = await changes.database.read(partial(commits_after, changes.shard_id, position, ROWS_AT_ONCE))
@@ -226,11 +226,13 @@ class WalCompaction:
                 await asyncio.sleep(0)
         return len(rows) == ROWS_AT_ONCE
 
-    async def _advance(self, plan: Plan, refs: Sequence[SegmentRef], sizes: Iterable[tuple[Upload, int]]) -> Advance:
+    async def _advance(
+        self, plan: CompactionPlan, refs: Sequence[SegmentRef], sizes: Iterable[tuple[Upload, int]]
+    ) -> FloorAdvance:
         changes, now_ms = self._changes, self._changes.clock.now_ms()
         folds: list[Fold] = []
-        await in_slices(_folding(plan.stretches.values(), folds))
-        return Advance(
+        await in_slices(_folding(plan.ranges.values(), folds))
+        return FloorAdvance(
             shard_id=changes.shard_id, floor=plan.floor, new_floor=plan.new_floor,
             objects=[
                 NewObject(
@@ -257,7 +259,7 @@ class WalCompaction:
             self._unsettled = None
             raise
         else:
-            await self._make_true(done, accepted)
+            await self._apply(done, accepted)
 
     async def _settle(self, done: _Pass) -> None:
         """Resolve whether a pass happened, for good: objects of one that still might must not be deleted. Nothing else
@@ -266,17 +268,17 @@ class WalCompaction:
             lambda: wal_store.outcome(done.advance), background=True, locking=True
         )
         if accepted is not None:
-            await self._make_true(done, accepted)
+            await self._apply(done, accepted)
             return
         self._unsettled = None
         self._end(done.uploads)
         await self._delete_objects(done.uploads)
 
-    async def _make_true(self, done: _Pass, accepted: frozenset[int]) -> None:
+    async def _apply(self, done: _Pass, accepted: frozenset[int]) -> None:
         """Apply a pass to memory."""
         plan, refs = done.plan, [ref for ref in done.advance.segments if ref.partition_id in accepted]
         self._changes.segments.add(refs)
-        await in_slices(_letting_go(plan.stretches.values()))
+        await in_slices(_releasing(plan.ranges.values()))
         self._unsettled = None
         self._end(done.uploads)
         self._unreleased += plan.locations
@@ -288,7 +290,7 @@ class WalCompaction:
         stats.passes += 1
         stats.commits += plan.rows
         stats.segments += len(refs)
-        self._untold.update(ref.partition_id for ref in refs)
+        self._unnotified.update(ref.partition_id for ref in refs)
         named = {ref.object_id for ref in refs}
         await self._delete_objects([upload for upload in done.uploads if upload.object_id not in named])
 
@@ -303,7 +305,7 @@ class WalCompaction:
             if keys:
                 await self._changes.in_thread(lambda: self._changes.objects.delete(keys))
         except PlatformError as problem:
-            _log.info("objects that nothing names stay for now: %s", problem)
+            _log.info("cannot delete unreferenced objects now: %s", problem)
 
     async def _tidy_up(self) -> None:
         """Finish what the last pass left to do, which may be everything if something failed."""
@@ -315,7 +317,7 @@ class WalCompaction:
             del self._unreleased[:RELEASED_AT_ONCE]
         if self._forgets:
             await self._forget_commits()
-            told, self._untold = sorted(self._untold), set()
+            told, self._unnotified = sorted(self._unnotified), set()
             self._on_segments(told)
 
     async def _forget_commits(self) -> None:
@@ -328,33 +330,33 @@ class WalCompaction:
         self._forgets = False
 
 
-def _taking_spans(stretches: Iterable[Stretch]) -> Iterator[int]:
-    for stretch in stretches:
-        stretch.take_spans()
-        yield len(stretch.spans) // 8 + 4
+def _taking_spans(ranges: Iterable[PartitionRange]) -> Iterator[int]:
+    for moved in ranges:
+        moved.take_spans()
+        yield len(moved.spans) // 8 + 4
 
 
-def _folding(stretches: Iterable[Stretch], folds: list[Fold]) -> Iterator[int]:
-    for stretch in stretches:
-        if not stretch.is_empty:
-            folds.append(stretch.fold())
-        yield 4 + 4 * len(stretch.producers)
+def _folding(ranges: Iterable[PartitionRange], folds: list[Fold]) -> Iterator[int]:
+    for moved in ranges:
+        if not moved.is_empty:
+            folds.append(moved.fold())
+        yield 4 + 4 * len(moved.producers)
 
 
-def _letting_go(stretches: Iterable[Stretch]) -> Iterator[int]:
+def _releasing(ranges: Iterable[PartitionRange]) -> Iterator[int]:
     """Partitions are in segments up to there, and their spans only matter for what is in memory.
 
     The database says so already, so any order is correct.
     """
-    for stretch in stretches:
-        partition = stretch.partition
-        partition.segmented_to = max(partition.segmented_to, stretch.end_offset)
-        partition.size_bytes -= stretch.skipped_bytes
-        partition.segmented_transactions = stretch.transactions
+    for moved in ranges:
+        partition = moved.partition
+        partition.segmented_to = max(partition.segmented_to, moved.end_offset)
+        partition.size_bytes -= moved.skipped_bytes
+        partition.segmented_transactions = moved.transactions
         forget_aborted(partition)
-        for number, span in enumerate(stretch.taken, 1):
+        for number, span in enumerate(moved.taken, 1):
             span.location = None
             if number % SPANS_AT_ONCE == 0:
                 yield SLICE
         partition.drop_lost_spans()
-        yield len(stretch.taken) // 8 + 4
+        yield len(moved.taken) // 8 + 4

@@ -1,8 +1,8 @@
 """The plan of a pass of WAL compaction, computed from commits: what moves, what is metered, which producers are stored.
 
-Pure: no await, no clock, no I/O. A `Plan` takes whole commits, oldest first, until it has the size of one pass. Per
-partition it has the range of offsets that becomes segments. The bytes of that range are the partition's spans, so the
-plan reads commits only for what spans do not have: usage and the batches of idempotent producers.
+Pure: no await, no clock, no I/O. A `CompactionPlan` takes whole commits, oldest first, until it has the size of one
+pass. Per partition it has the range of offsets that becomes segments. The bytes of that range are the partition's
+spans, so the plan reads commits only for what spans do not have: usage and the batches of idempotent producers.
 
 A producer's state is stored as of the end of the range. In memory it may be ahead, and replaying the commits after the
 floor over a state that is ahead would remember batches twice; so it is assembled from the pass's own batches and, if
@@ -59,7 +59,7 @@ class WalFile:
 
 
 @dataclass(slots=True)
-class Stretch:
+class PartitionRange:
     """The range of one partition that a pass moves into segments."""
 
     partition: Partition
@@ -138,7 +138,7 @@ def is_long(span: Span) -> bool:
     return span.index is not None and span.byte_length >= LONG_BYTES
 
 
-class Plan:
+class CompactionPlan:
     """One pass."""
 
     def __init__(self, registry: Registry, policy: CompactionPolicy, floor: int) -> None:
@@ -150,7 +150,7 @@ class Plan:
         """Bytes of the WAL that become free."""
         self.locations: list[WalLocation] = []
         self.files: dict[str, WalFile] = {}
-        self.stretches: dict[int, Stretch] = {}
+        self.ranges: dict[int, PartitionRange] = {}
         self._changes = 0
         self._unknown: dict[int, _Counted] = {}
 
@@ -162,10 +162,10 @@ class Plan:
     @property
     def is_sparse(self) -> bool:
         """Whether its segments would be tiny, and nothing needs them soon; key compaction works on segments only."""
-        stretches = self.stretches.values()
-        size_bytes = sum(stretch.byte_length for stretch in stretches)
-        return size_bytes < self._policy.sparse_bytes * len(stretches) and not any(
-            stretch.partition.topic.config.compact for stretch in stretches
+        ranges = self.ranges.values()
+        size_bytes = sum(moved.byte_length for moved in ranges)
+        return size_bytes < self._policy.sparse_bytes * len(ranges) and not any(
+            moved.partition.topic.config.compact for moved in ranges
         )
 
     def has_room_for(self, commit: Commit) -> bool:
@@ -177,8 +177,8 @@ class Plan:
             return False
         if self._changes >= policy.pass_changes:
             # Commits to partitions that are in the pass already add no segments.
-            stretches = self.stretches
-            if any(entry.partition_id not in stretches for entry in commit.entries):
+            ranges = self.ranges
+            if any(entry.partition_id not in ranges for entry in commit.entries):
                 return False
         size_bytes, location = self.held_bytes + commit.location.length, commit.location
         if location.key == self.locations[-1].key and location.length >= LONG_BYTES * len(commit.entries):
@@ -188,17 +188,17 @@ class Plan:
 
     def add(self, commit: Commit) -> None:
         """Take the next commit."""
-        bucket_ms, stretches = bucket_of(commit.committed_ms), self.stretches
+        bucket_ms, ranges = bucket_of(commit.committed_ms), self.ranges
         for entry, base in zip(commit.entries, commit.bases, strict=True):
-            stretch = stretches.get(entry.partition_id) or self._begin(entry.partition_id, commit)
-            counted = self._unknown[entry.partition_id] if stretch is None else stretch.counted
+            moved = ranges.get(entry.partition_id) or self._begin(entry.partition_id, commit)
+            counted = self._unknown[entry.partition_id] if moved is None else moved.counted
             count = counted.get(bucket_ms)
             if count is None:
                 count = counted[bucket_ms] = [0, 0]
             count[0] += entry.byte_length
             count[1] += entry.offset_count
-            if stretch is not None and base >= stretch.end_offset:
-                self._take(stretch, entry, base, commit)
+            if moved is not None and base >= moved.end_offset:
+                self._take(moved, entry, base, commit)
         self.new_floor = commit.seq
         self.committed_ms = commit.committed_ms
         self.entries += len(commit.entries)
@@ -212,16 +212,16 @@ class Plan:
     def used(self) -> Counter[UsageKey]:
         """What clusters used."""
         used: Counter[UsageKey] = Counter()
-        for stretch in self.stretches.values():
-            for key, value in _metrics(stretch.counted):
-                used[UsageKey(stretch.partition.topic.cluster_id, *key)] += value
+        for moved in self.ranges.values():
+            for key, value in _metrics(moved.counted):
+                used[UsageKey(moved.partition.topic.cluster_id, *key)] += value
         return used
 
     def used_by_unknown(self) -> dict[int, dict[tuple[int, Metric], int]]:
         """The same for partitions that this agent does not know."""
         return {partition_id: dict(_metrics(counted)) for partition_id, counted in self._unknown.items()}
 
-    def _begin(self, partition_id: int, commit: Commit) -> Stretch | None:
+    def _begin(self, partition_id: int, commit: Commit) -> PartitionRange | None:
         if partition_id in self._unknown:
             return None
         partition = self._registry.partition(partition_id)
@@ -230,18 +230,18 @@ class Plan:
             return None
         start = partition.segmented_to
         self._changes += 2
-        stretch = self.stretches[partition_id] = Stretch(
+        moved = self.ranges[partition_id] = PartitionRange(
             partition, start, start, commit.seq, commit.committed_ms,
             transactions=dict(partition.segmented_transactions),
         )  # fmt: skip
-        return stretch
+        return moved
 
-    def _take(self, stretch: Stretch, entry: CommitEntry, base: int, commit: Commit) -> None:
-        stretch.end_offset = base + entry.offset_count
-        stretch.byte_length += entry.byte_length
-        stretch.head_seq = commit.seq
-        follow_all(stretch.transactions, stretch.aborted, base, entry.producer_batches, commit.committed_ms)
-        self._changes += note_producers(stretch.producers, base, entry.producer_batches, commit.committed_ms)
+    def _take(self, moved: PartitionRange, entry: CommitEntry, base: int, commit: Commit) -> None:
+        moved.end_offset = base + entry.offset_count
+        moved.byte_length += entry.byte_length
+        moved.head_seq = commit.seq
+        follow_all(moved.transactions, moved.aborted, base, entry.producer_batches, commit.committed_ms)
+        self._changes += note_producers(moved.producers, base, entry.producer_batches, commit.committed_ms)
 
 
 @twinned

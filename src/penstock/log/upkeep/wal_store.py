@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class PendingCommits:
     """The commits above the floor."""
 
     rows: int
@@ -33,7 +33,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class FloorAdvance:
     """A run of commits that goes into segments, and the resulting changes of the database."""
 
     shard_id: int
@@ -48,7 +48,7 @@ class Advance:
     """Usage of partitions that this agent does not know, by bucket and metric: their topics are deleted."""
 
 
-def waiting(shard_id: int, last_seq: int) -> Script[Waiting]:
+def waiting(shard_id: int, last_seq: int) -> Script[PendingCommits]:
     """Count the commits above the floor, up to one."""
     rows = yield (
         "SELECT COUNT(*), COALESCE(SUM(LENGTH(bases)), 0), COALESCE(SUM((wal_length + 4095) / 4096), 0),"
@@ -57,7 +57,7 @@ def waiting(shard_id: int, last_seq: int) -> Script[Waiting]:
         (shard_id, last_seq),
     )
     count, base_bytes, pages, oldest_ms = rows[0]
-    return Waiting(
+    return PendingCommits(
         rows=int(count), entries=int(base_bytes) // 8, size_bytes=int(pages) * 4096, oldest_ms=int(oldest_ms)
     )
 
@@ -68,7 +68,7 @@ def floor_of(shard_id: int) -> Script[int]:
     return int(rows[0][0])
 
 
-def advance(change: Advance) -> Script[frozenset[int]]:
+def advance(change: FloorAdvance) -> Script[frozenset[int]]:
     """Name the segments, advance partitions and the floor, count usage; the partitions that still exist.
 
     Raises `Conflict`, with nothing written, if the floor or a partition is not where the caller expects it.
@@ -101,7 +101,7 @@ def _cluster_of_deleted(partition_id: int) -> Script[int | None]:
     return None
 
 
-def outcome(change: Advance) -> Script[frozenset[int] | None]:
+def outcome(change: FloorAdvance) -> Script[frozenset[int] | None]:
     """The result of `advance` if it happened, or None if it did not and never will. A `locking` transaction."""
     yield from segment_store.end_of_doubt(change.shard_id)
     floor = yield from floor_of(change.shard_id)

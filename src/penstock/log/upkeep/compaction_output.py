@@ -1,4 +1,4 @@
-"""Gathering: writing the batches of many commits into one object, grouped by partition.
+"""The output of a pass of WAL compaction: the batches of many commits, written into one object, grouped by partition.
 
 Bytes that are in memory are written as they are. Others are read back from the WAL, many objects at once, and get their
 offsets. Memory is bounded by the size of a pass; the object is uploaded in pieces.
@@ -20,7 +20,7 @@ from functools import partial
 from struct import Struct
 
 from penstock.base.errors import CorruptData, Unavailable
-from penstock.keys.model import KeysErased, Lock
+from penstock.keys.model import KeysErased, LockReason
 from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
 from penstock.log.sealing import read_span
 from penstock.log.seals import BrokenSeal, SealedWriting, stored_bytes
@@ -33,7 +33,7 @@ from penstock.log.segments import (
 )
 from penstock.log.upkeep.rewriting import SegmentChanges
 from penstock.log.upkeep.uploads import Upload
-from penstock.log.upkeep.wal_plan import Stretch, is_long
+from penstock.log.upkeep.wal_plan import PartitionRange, is_long
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectWriter
 from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of
@@ -59,7 +59,7 @@ Keep = Callable[[str], Awaitable[Upload | None]]
 _log = logging.getLogger(__name__)
 
 
-class Gathering:
+class CompactionOutput:
     """The object of one pass, while it is written to the store."""
 
     def __init__(
@@ -84,22 +84,22 @@ class Gathering:
         """Pieces to write, and functions that write some when they are called."""
         self._ready_bytes = 0
         self._handled = 0
-        self._closed: set[int] = set()
+        self._without_keys: set[int] = set()
         """Partitions for which nothing can be sealed or opened now."""
 
-    async def write(self, stretches: Iterable[Stretch]) -> list[SegmentRef]:
+    async def write(self, ranges: Iterable[PartitionRange]) -> list[SegmentRef]:
         """Write the ranges of a pass; the segments that they became."""
-        stretches = [stretch for stretch in stretches if stretch.spans and not stretch.partition.topic.deleted]
-        stretches.sort(key=lambda stretch: stretch.partition.partition_id)
-        await self._find_keys(stretches)
-        loaded = await self._load(stretches)
+        ranges = [moved for moved in ranges if moved.spans and not moved.partition.topic.deleted]
+        ranges.sort(key=lambda moved: moved.partition.partition_id)
+        await self._find_keys(ranges)
+        loaded = await self._load(ranges)
         try:
-            for stretch in stretches:
-                if stretch.partition.partition_id in self._closed:
-                    await self._copy_stretch(stretch, loaded)
+            for moved in ranges:
+                if moved.partition.partition_id in self._without_keys:
+                    await self._copy_range(moved, loaded)
                 else:
-                    await self._write_stretch(stretch, loaded)
-            await self._hand_over()
+                    await self._write_range(moved, loaded)
+            await self._flush_pieces()
             if self._writer is not None:
                 await self._changes.in_thread(self._writer.commit)
         except BaseException:
@@ -108,7 +108,7 @@ class Gathering:
             raise
         return self._refs
 
-    async def _find_keys(self, stretches: Iterable[Stretch]) -> None:
+    async def _find_keys(self, ranges: Iterable[PartitionRange]) -> None:
         """Load the keys that are needed, and find out for which partitions there are none now.
 
         What those have sealed is copied as it is: other partitions must not wait for a key service, nor for keys that
@@ -117,27 +117,27 @@ class Gathering:
         changes, sealing = self._changes, self._changes.sealing
         if sealing is None:
             return
-        for stretch in stretches:
-            await self._count(2 + len(stretch.spans) // 8)
-            if changes.is_locked(stretch.partition):
-                self._closed.add(stretch.partition.partition_id)
+        for moved in ranges:
+            await self._count(2 + len(moved.spans) // 8)
+            if changes.is_locked(moved.partition):
+                self._without_keys.add(moved.partition.partition_id)
                 continue
             try:
                 await sealing.ready_soon(
                     span.seal
-                    for span, view in zip(stretch.spans, stretch.views, strict=True)
+                    for span, view in zip(moved.spans, moved.views, strict=True)
                     if view is None and not self._is_adopted(span)
                 )
             except (Unavailable, KeysErased):
-                self._closed.add(stretch.partition.partition_id)
+                self._without_keys.add(moved.partition.partition_id)
 
-    async def _load(self, stretches: Iterable[Stretch]) -> dict[WalLocation, memoryview]:
+    async def _load(self, ranges: Iterable[PartitionRange]) -> dict[WalLocation, memoryview]:
         """Read the WAL objects whose bytes are needed and not in memory."""
         wanted: dict[WalLocation, int] = {}
-        for stretch in stretches:
-            await self._count(1 + len(stretch.spans) // 8)
-            is_closed = stretch.partition.partition_id in self._closed
-            for span, view in zip(stretch.spans, stretch.views, strict=True):
+        for moved in ranges:
+            await self._count(1 + len(moved.spans) // 8)
+            is_closed = moved.partition.partition_id in self._without_keys
+            for span, view in zip(moved.spans, moved.views, strict=True):
                 if view is not None and not (is_closed and span.seal is not None):
                     continue
                 if span.location is not None and not self._is_adopted(span):
@@ -163,11 +163,11 @@ class Gathering:
                 try:
                     (found[location],) = await self._changes.in_thread(alone)
                 except (Unavailable, CorruptData) as problem:
-                    await self._leave(location, problem)
+                    await self._keep_unreadable(location, problem)
                 position = end
             return found
 
-    async def _leave(self, location: WalLocation, problem: Unavailable | CorruptData) -> None:
+    async def _keep_unreadable(self, location: WalLocation, problem: Unavailable | CorruptData) -> None:
         """Leave an object where it is, as part of an object made of its WAL file."""
         key = location.key
         if key not in self._adopted:
@@ -178,40 +178,40 @@ class Gathering:
         self._unreadable.add(location)
         self.unreadable_bytes += location.length
         _log.error(
-            "the write-ahead log cannot be read at %d of %s, and what %d bytes hold there is left as it is, in the"
-            " object %s: %s", location.offset, key, location.length, self._adopted[key].key, problem,
+            "cannot read the write-ahead log at offset %d of %s: %d bytes are kept unread in the object %s: %s",
+            location.offset, key, location.length, self._adopted[key].key, problem,
         )  # fmt: skip
 
-    async def _write_stretch(self, stretch: Stretch, loaded: dict[WalLocation, memoryview]) -> None:
+    async def _write_range(self, moved: PartitionRange, loaded: dict[WalLocation, memoryview]) -> None:
         segment: _Segment | None = None
-        for span, view in zip(stretch.spans, stretch.views, strict=True):
+        for span, view in zip(moved.spans, moved.views, strict=True):
             if self._is_adopted(span) or (view is None and span.location in self._unreadable):
-                self._end(stretch.partition, segment)
+                self._end(moved.partition, segment)
                 segment = None
-                self._refs.append(self._adopt(stretch.partition, span))
+                self._refs.append(self._adopt(moved.partition, span))
                 continue
             is_patched = view is not None
             if view is None:
                 try:
-                    view = await self._view(stretch.partition, span, loaded)
+                    view = await self._view(moved.partition, span, loaded)
                 except BrokenSeal as problem:
                     _log.error(
-                        "what partition %d has from offset %d on is damaged, and kept as it is: %s",
-                        stretch.partition.partition_id,
+                        "partition %d is damaged from offset %d on; the data is kept as it is: %s",
+                        moved.partition.partition_id,
                         span.base_offset,
                         problem,
                     )
-                    self._end(stretch.partition, segment)
+                    self._end(moved.partition, segment)
                     segment = None
-                    self._copy_sealed(stretch.partition, span, loaded, is_lost=True)
+                    self._copy_sealed(moved.partition, span, loaded, is_lost=True)
                     continue
             if segment is None or not segment.has_room_for(span):
-                self._end(stretch.partition, segment)
-                segment = self._begin(stretch.partition, span, view)
+                self._end(moved.partition, segment)
+                segment = self._begin(moved.partition, span, view)
             if not is_patched:
-                if not await self._is_sound(stretch.partition, span, view, segment.builder):
-                    self._end(stretch.partition, segment if segment.record_count else None)
-                    segment = self._begin(stretch.partition, span, view)
+                if not await self._is_sound(moved.partition, span, view, segment.builder):
+                    self._end(moved.partition, segment if segment.record_count else None)
+                    segment = self._begin(moved.partition, span, view)
                     segment.builder.add(span.base_offset, span.byte_length, span.max_timestamp)
                     segment.is_full = True
             elif span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1:
@@ -225,9 +225,9 @@ class Gathering:
             else:
                 self._append_sealed(segment.sealed, view)
             if self._ready_bytes >= WRITE_BYTES:
-                await self._hand_over()
+                await self._flush_pieces()
             await self._count()
-        self._end(stretch.partition, segment)
+        self._end(moved.partition, segment)
 
     async def _view(self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview]) -> memoryview:
         """The plain bytes of a span that are not in memory."""
@@ -244,22 +244,22 @@ class Gathering:
             self._handled += 1
         return view
 
-    async def _copy_stretch(self, stretch: Stretch, loaded: Mapping[WalLocation, memoryview]) -> None:
+    async def _copy_range(self, moved: PartitionRange, loaded: Mapping[WalLocation, memoryview]) -> None:
         """Write sealed spans as they are, each as a segment, and others in the same way."""
-        for span, view in zip(stretch.spans, stretch.views, strict=True):
+        for span, view in zip(moved.spans, moved.views, strict=True):
             is_needed = view is None or span.seal is not None
             if self._is_adopted(span) or (is_needed and span.location in self._unreadable):
-                self._refs.append(self._adopt(stretch.partition, span))
+                self._refs.append(self._adopt(moved.partition, span))
                 continue
             if span.seal is not None:
-                self._copy_sealed(stretch.partition, span, loaded, is_lost=self._is_erased(stretch.partition))
+                self._copy_sealed(moved.partition, span, loaded, is_lost=self._is_erased(moved.partition))
             else:
-                view = view if view is not None else await self._view(stretch.partition, span, loaded)
+                view = view if view is not None else await self._view(moved.partition, span, loaded)
                 builder = SegmentBuilder(span.base_offset)
-                await self._is_sound(stretch.partition, span, view, builder)
-                self._add_span(stretch.partition, span, view, builder.index, None)
+                await self._is_sound(moved.partition, span, view, builder)
+                self._add_span(moved.partition, span, view, builder.index, None)
             if self._ready_bytes >= WRITE_BYTES:
-                await self._hand_over()
+                await self._flush_pieces()
             await self._count()
 
     def _copy_sealed(
@@ -287,7 +287,7 @@ class Gathering:
 
     def _is_erased(self, partition: Partition) -> bool:
         sealing = self._changes.sealing
-        return sealing is not None and sealing.locked.get(partition.topic.cluster_id) is Lock.ERASED
+        return sealing is not None and sealing.locked.get(partition.topic.cluster_id) is LockReason.ERASED
 
     def _begin(self, partition: Partition, span: Span, view: memoryview) -> _Segment:
         segment = _Segment(span, self.written_bytes, _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0])
@@ -329,7 +329,7 @@ class Gathering:
         if len(view) - damaged_at >= HEADER_BYTES:
             _LENGTH.pack_into(view, damaged_at + _LENGTH_AT, _TOO_LONG)
         _log.error(
-            "what partition %d has from offset %d to %d is damaged in the write-ahead log, and kept as it is",
+            "partition %d is damaged from offset %d to %d in the write-ahead log; the data is kept as it is",
             partition.partition_id,
             span.base_offset,
             span.last_offset,
@@ -385,7 +385,7 @@ class Gathering:
             self._ready_bytes += self._small_bytes
             self._small, self._small_bytes = [], 0
 
-    async def _hand_over(self) -> None:
+    async def _flush_pieces(self) -> None:
         """Write what is ready."""
         self._join()
         pieces, self._ready, self._ready_bytes = self._ready, [], 0
