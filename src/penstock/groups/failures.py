@@ -22,6 +22,13 @@ def code_of(error: PlatformError) -> ErrorCode:
     return ErrorCode.COORDINATOR_NOT_AVAILABLE
 
 
+def reading_code_of(error: PlatformError) -> ErrorCode:
+    """The same for OffsetFetch. Consumers give up after COORDINATOR_NOT_AVAILABLE, which Kafka does not send there:
+    Java's throws, librdkafka's never reads a record of these partitions. They ask again while a coordinator loads."""
+    code = code_of(error)
+    return ASK_AGAIN if code is ErrorCode.COORDINATOR_NOT_AVAILABLE else code
+
+
 def message_of(error: PlatformError) -> str | None:
     """The message for a refusal. Errors of the platform are logged, and not shown to clients."""
     return error.message or None if isinstance(error, Refused) else None

@@ -12,7 +12,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.portions import MADE_AT_ONCE, Pace, Room, breathe, each, forget, nested, nested_with
 from penstock.coordination.model import Key
 from penstock.groups.asked_offsets import sort_out
-from penstock.groups.failures import ASK_AGAIN, code_of
+from penstock.groups.failures import ASK_AGAIN, code_of, reading_code_of
 from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
 from penstock.groups.service import GroupService, Topics
 from penstock.wire.error_codes import ErrorCode
@@ -137,10 +137,10 @@ class OffsetHandlers:
             else:
                 offsets, pending = await self._groups.offsets(key), frozenset[TopicPartition]()
         except PlatformError as error:
-            response.error_code = code_of(error)
+            response.error_code = code = reading_code_of(error)
             for number, topic in enumerate(request.topics or ()):
                 await breathe(number)
-                response.topics.append(await _fetched(topic, None, {}, frozenset(), code_of(error)))
+                response.topics.append(await _fetched(topic, None, {}, frozenset(), code))
             return response
         asked = await self._all_topics(context, offsets) if request.topics is None else request.topics
         for number, topic in enumerate(asked):

@@ -52,6 +52,8 @@ class SqlScripts:
 
     async def read(self, script: Callable):
         await asyncio.sleep(0)
+        if self.faults == ["unread"]:
+            raise Unavailable("the database is away")
         self.reads += 1
         return self._run(script())
 

@@ -308,6 +308,18 @@ async def test_offsets_of_a_transaction_that_the_database_does_not_know_are_not_
     assert pending == {(ORDERS, 0)}
 
 
+async def test_offsets_that_cannot_be_read_are_asked_for_again() -> None:
+    """After COORDINATOR_NOT_AVAILABLE consumers would give up."""
+    world = World()
+    process = await world.start()
+    world.database.faults = ["unread"]
+    topic = OffsetFetchRequestTopics(name="orders", partition_indexes=[0])
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id="g", topics=[topic])])
+    response = await process.ask("offset_fetch", request, version=9)
+    assert response.groups[0].error_code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert response.groups[0].topics[0].partitions[0].error_code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+
+
 async def test_fetching_by_topic_id() -> None:
     process = await World().start()
     await process.ask("offset_commit", commit(7), version=8)
