@@ -14,10 +14,15 @@ Chunks are filled in order and reused in order, oldest first, which makes an are
 notified before a chunk's bytes are overwritten. Memory is touched only when written, so a large reservation costs
 nothing until bytes arrive. What an owner remembers about each piece takes memory that is not counted elsewhere: a chunk
 of very many small pieces is full before its bytes are.
+
+Where direct I/O is to read or write the memory, it consists of huge pages if the system has them: a disk can then take
+up to 2 MiB as one request, where each page of 4 KiB may lie elsewhere and need one of its own. That is not for memory
+of which only a small part may be touched, as of requests that announce more than they bring.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +30,9 @@ from typing import Any
 
 ALIGNMENT = 4096
 CHUNK_BYTES = 8 * 1024 * 1024
+HUGE_PAGE_BYTES = 2 * 1024 * 1024
+_HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+"""None on systems that have no such advice."""
 OCCUPANT_BYTES = 1024
 """A chunk has at most one occupant for so many of its bytes: what is remembered of each takes half as many."""
 
@@ -34,14 +42,25 @@ def aligned(size_bytes: int) -> int:
     return (size_bytes + ALIGNMENT - 1) & -ALIGNMENT
 
 
+def huge_pages(size_bytes: int) -> mmap.mmap:
+    """Anonymous memory, of huge pages if it is as large as one and the system has them."""
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if _HUGE is not None:
+        with contextlib.suppress(OSError):  # A kernel without them.
+            memory.madvise(_HUGE)
+    return memory
+
+
 class Chunk:
     """A piece of anonymous memory, allocated from its beginning to its end."""
 
     __slots__ = ("base", "map", "occupants", "size_bytes", "used_bytes")
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, huge: bool = False) -> None:
         self.size_bytes = size_bytes
-        self.map = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.map = (
+            huge_pages(size_bytes) if huge else mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        )
         self.base: memoryview | None = memoryview(self.map)
         self.used_bytes = 0
         self.occupants: list[Any] = []
@@ -74,9 +93,11 @@ class Arena:
         budget_bytes: int,
         *,
         chunk_bytes: int = CHUNK_BYTES,
+        huge: bool = False,
         on_recycle: Callable[[list[Any]], None] | None = None,
     ) -> None:
-        self._budget_bytes = budget_bytes
+        """`huge`: of huge pages, where the system has them."""
+        self._budget_bytes, self._huge = budget_bytes, huge
         self._slack_bytes = budget_bytes // 4
         self._chunk_bytes = min(chunk_bytes, max(ALIGNMENT, budget_bytes))
         self._occupants_max = self._chunk_bytes // OCCUPANT_BYTES
@@ -120,7 +141,7 @@ class Arena:
         wanted = max(self._chunk_bytes, aligned(size_bytes))
         chunk = self._evict_until(self._budget_bytes - wanted, wanted)
         if chunk is None:
-            chunk = Chunk(wanted)
+            chunk = Chunk(wanted, huge=self._huge)
             self.size_bytes += wanted
         self._chunks.append(chunk)
         return chunk

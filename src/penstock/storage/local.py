@@ -20,7 +20,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.storage.arena import ALIGNMENT
+from penstock.storage.arena import ALIGNMENT, HUGE_PAGE_BYTES, huge_pages
 from penstock.storage.descriptors import DescriptorTable
 from penstock.storage.disk import (
     allocate,
@@ -222,7 +222,7 @@ class LocalObjectStore:
     def _lend_staging(self) -> mmap.mmap:
         with contextlib.suppress(IndexError):
             return self._stagings.pop()
-        return mmap.mmap(-1, STAGING_BYTES)
+        return huge_pages(HUGE_PAGE_BYTES)  # Of which STAGING_BYTES are used.
 
     def _take_back(self, staging: mmap.mmap) -> None:
         if len(self._stagings) < _IDLE_STAGINGS:

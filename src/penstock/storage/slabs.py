@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import threading
@@ -34,7 +33,7 @@ from pathlib import Path
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
-from penstock.storage.arena import ALIGNMENT, aligned
+from penstock.storage.arena import ALIGNMENT, HUGE_PAGE_BYTES, aligned, huge_pages
 from penstock.storage.descriptors import DescriptorTable
 from penstock.storage.disk import (
     O_DIRECT,
@@ -581,7 +580,7 @@ class SlabWal:
                 descriptor = os.open(slab.path, os.O_WRONLY)
             try:
                 # Not closed here: when a write fails, the traceback still holds views of it.
-                zeros = memoryview(mmap.mmap(-1, ZERO_PIECE_BYTES))
+                zeros = memoryview(huge_pages(HUGE_PAGE_BYTES))
                 while self._zero_piece(slab, descriptor, zeros):
                     pass
                 os.fdatasync(descriptor)

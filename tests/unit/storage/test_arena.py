@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import mmap
+from pathlib import Path
 
-from penstock.storage.arena import ALIGNMENT, OCCUPANT_BYTES, Arena, aligned
+import pytest
+
+from penstock.storage import arena as memory
+from penstock.storage.arena import ALIGNMENT, CHUNK_BYTES, HUGE_PAGE_BYTES, OCCUPANT_BYTES, Arena, aligned
 from penstock.storage.disk import is_aligned
 
 PAGE = ALIGNMENT
@@ -149,3 +155,38 @@ def test_a_tenant_that_moves_in_after_the_memory_was_given_back_is_told_too() ->
     held.drop()
     assert told == ["known", "written since"]
     assert held.size_bytes == 0
+
+
+@pytest.mark.skipif(
+    not hasattr(mmap, "MADV_HUGEPAGE") or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="this system has no huge pages",
+)
+@pytest.mark.parametrize("huge", [True, False])
+def test_only_memory_that_is_filled_asks_for_huge_pages(huge: bool) -> None:
+    """Others hold as much as was touched, not 2 MiB for each byte."""
+    held = Arena(4 * CHUNK_BYTES, huge=huge)
+    view, chunk = held.reserve(PAGE)
+    view[:] = b"x" * PAGE
+    address = ctypes.addressof(ctypes.c_char.from_buffer(chunk.map))
+    assert ("hg" in flags_of(address)) == huge
+
+
+def flags_of(address: int) -> list[str]:
+    """What the kernel was told of the memory at an address."""
+    within = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            start, end = (int(text, 16) for text in first.split("-"))
+            within = start <= address < end
+        elif within and first == "VmFlags:":
+            return rest
+    raise AssertionError("there is no such memory")
+
+
+def test_memory_of_huge_pages_is_there_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for advice in (None, -1):
+        monkeypatch.setattr(memory, "_HUGE", advice)
+        held = memory.huge_pages(HUGE_PAGE_BYTES)
+        held[:5] = b"bytes"
+        assert held[:6] == b"bytes\0"

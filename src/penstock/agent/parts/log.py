@@ -93,14 +93,14 @@ async def open_log(runtime: Runtime, stores: Stores, registry: Registry, keys: D
     options, tuning, memory, clock = runtime.options, runtime.tuning, runtime.memory, runtime.clock
     database, wal, sealing = stores.database, stores.wal, Sealing(keys, runtime.randomness)
     seq = await load_state(database, registry, wal)
-    segments, cold = SegmentIndex(database), Arena(memory.cold_bytes)
+    segments, cold = SegmentIndex(database), Arena(memory.cold_bytes, huge=True)
     reader = Reader(
         segments=segments, wal=wal, objects=stores.objects, executor=stores.cold_reads, arena=cold, sealing=sealing,
         pinned_max_bytes=memory.pinned_bytes,
     )  # fmt: skip
     tail = Arena(
         tuning.tail_bytes or memory.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes or memory.tail_chunk_bytes,
-        on_recycle=forget_views,
+        huge=True, on_recycle=forget_views,
     )  # fmt: skip
     backlog = Backlog(
         await database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,

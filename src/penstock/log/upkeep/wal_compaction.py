@@ -81,7 +81,7 @@ class WalCompaction:
         self._on_segments = on_segments
         """Called after each pass with the partitions that got segments."""
         self._adoption = adoption or Adoption(changes, wal)
-        self._arena = Arena(backlog.policy.pass_bytes)
+        self._arena = Arena(backlog.policy.pass_bytes, huge=True)
         self._unsettled: _Pass | None = None
         """A pass whose outcome is unknown."""
         self._unreleased: list[WalLocation] = []
