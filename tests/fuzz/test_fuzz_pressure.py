@@ -24,7 +24,7 @@ from penstock.wire.messages import fetch
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
-FEW_FILES = 120
+FEW_FILES = 140
 FRAME_BYTES = 90 * MIB
 HEADER = pack(">hhih", 0, 9, 1, 4) + b"fuzz\0"
 VERSIONS = request_bytes(
