@@ -49,8 +49,8 @@ class Newcomers:
         self._served: dict[int, int] = {}
         self._turn = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._served)
+    def __len__(self) -> int:
+        return len(self._served)
 
     def add(self, fd: int) -> None:
         """One more. Those who came before it come first."""
@@ -97,7 +97,8 @@ class _TurnSelector(selectors.DefaultSelector):
         durations.total_s += took_s
         events = super().select(timeout)
         self.began_s = self._now()
-        if len(events) > NEWCOMERS_PER_TURN and self.newcomers:
+        # Listening sockets are always newcomers: where there are few others, no event has to be looked at.
+        if len(events) > NEWCOMERS_PER_TURN and len(self.newcomers) > NEWCOMERS_PER_TURN:
             return self.newcomers.few_of(events)
         return events
 
