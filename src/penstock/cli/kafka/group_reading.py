@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.base.randomness import SystemRandomness, uuid_text
 from penstock.cli.kafka.client import Client, TopicPartition
+from penstock.cli.kafka.coordinators import group_coordinator
 from penstock.cli.kafka.failures import BrokerError, check
 from penstock.cli.kafka.fetching import Reader
-from penstock.cli.kafka.groups import commit_offsets, committed_offsets, coordinator_of, describe_group
+from penstock.cli.kafka.groups import commit_offsets, committed_offsets, describe_group
 from penstock.cli.kafka.offsets import Extent, extents, resolve
 from penstock.cli.texts.positions import Position
 from penstock.wire.api_keys import ApiKey
@@ -186,7 +187,7 @@ class GroupReader:
 
     def _call(self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse:
         def attempt() -> ConsumerGroupHeartbeatResponse:
-            _, connection = coordinator_of(self._client, self._group)
+            _, connection = group_coordinator(self._client, self._group)
             answer = connection.call(ApiKey.CONSUMER_GROUP_HEARTBEAT, request, ConsumerGroupHeartbeatResponse)
             check(answer.error_code, f"group {self._group!r}", answer.error_message)
             return answer

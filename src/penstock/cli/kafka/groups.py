@@ -9,6 +9,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka import share_groups, streams_groups
 from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.connection import Connection
+from penstock.cli.kafka.coordinators import group_coordinator
 from penstock.cli.kafka.failures import BrokerError, check
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Malformed
@@ -22,7 +23,6 @@ from penstock.wire.messages.describe_groups import (
     DescribeGroupsRequest,
     DescribeGroupsResponse,
 )
-from penstock.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
 from penstock.wire.messages.list_groups import ListGroupsRequest, ListGroupsResponse
 from penstock.wire.messages.offset_commit import (
     OffsetCommitRequest,
@@ -104,22 +104,13 @@ def _list_groups(client: Client) -> list[ListedGroup]:
     return [found[name] for name in sorted(found)]
 
 
-def coordinator_of(client: Client, group_id: str) -> tuple[int, Connection]:
-    """The node that coordinates a group."""
-    request = FindCoordinatorRequest(key=group_id, key_type=0, coordinator_keys=[group_id])
-    response = client.anyone().call(ApiKey.FIND_COORDINATOR, request, FindCoordinatorResponse)
-    answer = response.coordinators[0] if response.coordinators else response
-    check(answer.error_code, f"group {group_id!r}", answer.error_message)
-    return answer.node_id, client.node(answer.node_id)
-
-
 def describe_group(client: Client, group_id: str) -> Group:
     """A group, of the classic or the newer protocol."""
     return client.settled(lambda: _describe_group(client, group_id))
 
 
 def _describe_group(client: Client, group_id: str) -> Group:
-    node_id, connection = coordinator_of(client, group_id)
+    node_id, connection = group_coordinator(client, group_id)
     request = DescribeGroupsRequest(groups=[group_id])
     described = connection.call(ApiKey.DESCRIBE_GROUPS, request, DescribeGroupsResponse).groups[0]
     # Version 5 and older say "Dead" for a group that is not there; newer ones say it with an error, which they also
@@ -262,7 +253,7 @@ def positions(client: Client, group: Group) -> dict[TopicPartition, Committed]:
         return committed_offsets(client, group.group_id)
 
     def ask() -> dict[TopicPartition, Committed]:
-        _, connection = coordinator_of(client, group.group_id)
+        _, connection = group_coordinator(client, group.group_id)
         found = share_groups.share_positions(connection, group.group_id)
         return {where: Committed(offset=one.start, metadata=None, lag=one.lag) for where, one in found.items()}
 
@@ -275,7 +266,7 @@ def committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Com
 
 
 def _committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Committed]:
-    _, connection = coordinator_of(client, group_id)
+    _, connection = group_coordinator(client, group_id)
     request = OffsetFetchRequest(
         group_id=group_id, topics=None, groups=[OffsetFetchRequestGroup(group_id=group_id, topics=None)]
     )
@@ -312,7 +303,7 @@ def commit_offsets(
     )  # fmt: skip
 
     def attempt() -> None:
-        _, connection = coordinator_of(client, group_id)
+        _, connection = group_coordinator(client, group_id)
         response = connection.call(ApiKey.OFFSET_COMMIT, request, OffsetCommitResponse)
         for topic in response.topics:
             for partition in topic.partitions:
@@ -329,7 +320,7 @@ def delete_groups(client: Client, group_ids: Iterable[str]) -> None:
 
 
 def _delete_group(client: Client, group_id: str) -> None:
-    _, connection = coordinator_of(client, group_id)
+    _, connection = group_coordinator(client, group_id)
     request = DeleteGroupsRequest(groups_names=[group_id])
     result = connection.call(ApiKey.DELETE_GROUPS, request, DeleteGroupsResponse).results[0]
     check(result.error_code, f"group {group_id!r}", result.error_message)

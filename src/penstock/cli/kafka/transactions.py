@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka.client import Client, TopicPartition
+from penstock.cli.kafka.coordinators import transaction_coordinator
 from penstock.cli.kafka.failures import check
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
-from penstock.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from penstock.wire.messages.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 
-_TRANSACTION = 1
 _FENCE_TIMEOUT_MS = 1
 """Of a transactional id that is initialized only to fence its producer: nothing is written with it."""
 
@@ -53,7 +52,8 @@ def describe_transaction(client: Client, transactional_id: str) -> Transaction:
     """One of them."""
 
     def attempt() -> Transaction:
-        (found,) = _described(client, _coordinator(client, transactional_id), [transactional_id])
+        node_id, _ = transaction_coordinator(client, transactional_id)
+        (found,) = _described(client, node_id, [transactional_id])
         return found
 
     return client.settled(attempt)
@@ -65,7 +65,7 @@ def fence(client: Client, transactional_id: str) -> None:
     request = InitProducerIdRequest(transactional_id=transactional_id, transaction_timeout_ms=_FENCE_TIMEOUT_MS)
 
     def attempt() -> None:
-        connection = client.node(_coordinator(client, transactional_id))
+        _, connection = transaction_coordinator(client, transactional_id)
         answer = connection.call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
         check(answer.error_code, f"transactional id {transactional_id!r}")
 
@@ -96,13 +96,3 @@ def _described(
             )
         )  # fmt: skip
     return found
-
-
-def _coordinator(client: Client, transactional_id: str) -> int:
-    request = FindCoordinatorRequest(
-        key=transactional_id, key_type=_TRANSACTION, coordinator_keys=[transactional_id]
-    )  # fmt: skip
-    response = client.anyone().call(ApiKey.FIND_COORDINATOR, request, FindCoordinatorResponse)
-    answer = response.coordinators[0] if response.coordinators else response
-    check(answer.error_code, f"transactional id {transactional_id!r}", answer.error_message)
-    return int(answer.node_id)
