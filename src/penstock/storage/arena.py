@@ -44,8 +44,12 @@ def aligned(size_bytes: int) -> int:
 
 def huge_pages(size_bytes: int) -> mmap.mmap:
     """Anonymous memory, of huge pages if it is as large as one and the system has them."""
+    return _anonymous(size_bytes, huge=True)
+
+
+def _anonymous(size_bytes: int, *, huge: bool) -> mmap.mmap:
     memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if _HUGE is not None:
+    if huge and _HUGE is not None:
         with contextlib.suppress(OSError):  # A kernel without them.
             memory.madvise(_HUGE)
     return memory
@@ -58,9 +62,7 @@ class Chunk:
 
     def __init__(self, size_bytes: int, *, huge: bool = False) -> None:
         self.size_bytes = size_bytes
-        self.map = (
-            huge_pages(size_bytes) if huge else mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        )
+        self.map = _anonymous(size_bytes, huge=huge)
         self.base: memoryview | None = memoryview(self.map)
         self.used_bytes = 0
         self.occupants: list[Any] = []
