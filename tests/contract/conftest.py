@@ -12,6 +12,7 @@ from fixtures.tables import have_tables
 from penstock.base.clock import SystemClock
 from penstock.base.randomness import SeededRandomness
 from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.migrate import migrate
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 
@@ -50,6 +51,16 @@ async def database(database_to_open: OpenableDatabase) -> AsyncIterator[Openable
     await have_tables(database_to_open, SystemClock())
     yield database_to_open
     await database_to_open.close()
+
+
+@pytest.fixture
+async def postgres(postgres_dsn: str) -> AsyncIterator[PostgresDatabase]:
+    """An open database of a PostgreSQL server, with every table of this version."""
+    database = PostgresDatabase(postgres_dsn, randomness=SeededRandomness("postgres"))
+    await database.open()
+    await migrate(database, SystemClock())
+    yield database
+    await database.close()
 
 
 @pytest.fixture

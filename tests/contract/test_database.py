@@ -387,15 +387,6 @@ async def test_faults_come_before_or_after() -> None:
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def postgres(postgres_dsn: str):
-    database = PostgresDatabase(postgres_dsn, randomness=SeededRandomness("postgres"))
-    await database.open()
-    await migrate(database, SystemClock())
-    yield database
-    await database.close()
-
-
 async def test_server_that_hangs_up_is_found_again(postgres: PostgresDatabase, running_postgres) -> None:
     server = running_postgres()
     await postgres.transaction(lambda: insert("a"))

@@ -13,7 +13,6 @@ import pytest
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, Unavailable
-from penstock.base.randomness import SeededRandomness
 from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
 from penstock.metadata.postgres import PostgresDatabase
@@ -72,15 +71,6 @@ async def at_once(database: SqliteDatabase, *works: Callable[[sqlite3.Connection
     may_begin.set()
     _, *answers = await asyncio.gather(*jobs, return_exceptions=True)
     return answers
-
-
-@pytest.fixture
-async def postgres(postgres_dsn: str):
-    database = PostgresDatabase(postgres_dsn, randomness=SeededRandomness("postgres"))
-    await database.open()
-    await migrate(database, SystemClock())
-    yield database
-    await database.close()
 
 
 @pytest.mark.parametrize(

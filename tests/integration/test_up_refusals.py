@@ -40,15 +40,20 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A stopped server whose directory has one record in topic `t`."""
-    server = Server(tmp_path)
+    server = with_a_record(Server(tmp_path))
+    yield server
+    if server.running:
+        server.kill()
+
+
+def with_a_record(server: Server) -> Server:
+    """Start it, produce the record, and stop it."""
     server.start()
     with Wire(server.bootstrap) as wire:
         wire.create_topic("t")
         wire.produce("t", batch(b"kept"))
     assert server.stop() == 0
-    yield server
-    if server.running:
-        server.kill()
+    return server
 
 
 def check_kept(server: Server) -> None:
@@ -162,12 +167,7 @@ def test_damage_is_named(server: Server) -> None:
 @pytest.fixture
 def durable(tmp_path: Path) -> Iterator[Server]:
     """A stopped server whose directory has one record in topic `t`, which survives a power cut."""
-    server = Server(tmp_path, durability="disk")
-    server.start()
-    with Wire(server.bootstrap) as wire:
-        wire.create_topic("t")
-        wire.produce("t", batch(b"kept"))
-    assert server.stop() == 0
+    server = with_a_record(Server(tmp_path, durability="disk"))
     yield server
     server.kill()
 

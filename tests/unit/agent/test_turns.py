@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +22,25 @@ def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         return runner.run(asyncio.wait_for(main(), 10))
 
 
+@contextlib.contextmanager
+def arrived(loop: TurnLoop, count: int) -> Iterator[list[socket.socket]]:
+    """Sockets with a byte to read each; their readers are removed at the end."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    for _, theirs in pairs:
+        theirs.send(b"x")
+    yield [ours for ours, _ in pairs]
+    for ours, theirs in pairs:
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
+
+
 def test_it_comes_after_all_events_of_the_turn() -> None:
     seen: list[str] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, TurnLoop)
-        pairs = [socket.socketpair() for _ in range(3)]
         done = loop.create_future()
 
         def readable(number: int, sock: socket.socket) -> None:
@@ -37,14 +50,10 @@ def test_it_comes_after_all_events_of_the_turn() -> None:
                 loop.at_turn_end(lambda: seen.append("end"))
                 loop.at_turn_end(lambda: done.set_result(None))
 
-        for number, (ours, theirs) in enumerate(pairs):
-            theirs.send(b"x")
-            loop.add_reader(ours, readable, number, ours)
-        await done
-        for ours, theirs in pairs:
-            loop.remove_reader(ours)
-            ours.close()
-            theirs.close()
+        with arrived(loop, 3) as sockets:
+            for number, sock in enumerate(sockets):
+                loop.add_reader(sock, readable, number, sock)
+            await done
 
     run(main)
     assert sorted(seen[:3]) == ["event 0", "event 1", "event 2"]
@@ -154,7 +163,6 @@ def test_a_turn_serves_a_few_newcomers_and_everybody_else() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, TurnLoop)
-        pairs = [socket.socketpair() for _ in range(9)]
         done = loop.create_future()
 
         def readable(name: str, sock: socket.socket) -> None:
@@ -162,20 +170,16 @@ def test_a_turn_serves_a_few_newcomers_and_everybody_else() -> None:
             if not turns[-1]:
                 loop.at_turn_end(lambda: turns.append([]))
             turns[-1].append(name)
-            if sum(map(len, turns)) == len(pairs) and not done.done():
+            if sum(map(len, turns)) == 9 and not done.done():
                 done.set_result(None)
 
-        for number, (ours, theirs) in enumerate(pairs):
-            is_newcomer = number < 7
-            if is_newcomer:
-                newcomers_of(loop).add(ours.fileno())
-            theirs.send(b"x")
-            loop.add_reader(ours, readable, f"newcomer {number}" if is_newcomer else f"known {number}", ours)
-        await done
-        for ours, theirs in pairs:
-            loop.remove_reader(ours)
-            ours.close()
-            theirs.close()
+        with arrived(loop, 9) as sockets:
+            for number, sock in enumerate(sockets):
+                is_newcomer = number < 7
+                if is_newcomer:
+                    newcomers_of(loop).add(sock.fileno())
+                loop.add_reader(sock, readable, f"newcomer {number}" if is_newcomer else f"known {number}", sock)
+            await done
 
     run(main)
     assert {name for name in turns[0] if name.startswith("known")} == {"known 7", "known 8"}
@@ -190,7 +194,6 @@ def test_a_newcomer_that_keeps_sending_does_not_keep_others_waiting() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, TurnLoop)
-        pairs = [socket.socketpair() for _ in range(6)]
         done = loop.create_future()
 
         def readable(number: int, sock: socket.socket) -> None:
@@ -198,15 +201,11 @@ def test_a_newcomer_that_keeps_sending_does_not_keep_others_waiting() -> None:
             if len(served) == 30 and not done.done():
                 done.set_result(None)
 
-        for number, (ours, theirs) in enumerate(pairs):
-            newcomers_of(loop).add(ours.fileno())
-            theirs.send(b"x")
-            loop.add_reader(ours, readable, number, ours)
-        await done
-        for ours, theirs in pairs:
-            loop.remove_reader(ours)
-            ours.close()
-            theirs.close()
+        with arrived(loop, 6) as sockets:
+            for number, sock in enumerate(sockets):
+                newcomers_of(loop).add(sock.fileno())
+                loop.add_reader(sock, readable, number, sock)
+            await done
 
     run(main)
     assert {number: served[:30].count(number) for number in range(6)} == dict.fromkeys(range(6), 5)
