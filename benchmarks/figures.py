@@ -28,6 +28,7 @@ FIGURES = {
     "ack_p99_ms": Figure(title="ack p99", unit="ms"),
     "e2e_p50_ms": Figure(title="p50", unit="ms"),
     "e2e_p99_ms": Figure(title="p99", unit="ms"),
+    "e2e_typical_p99_ms": Figure(title="p99, median of windows of 2 s", unit="ms"),
     "server_cores": Figure(title="server CPU", unit="cores"),
     "e2e_alone_p50_ms": Figure(title="p50 without the crowd", unit="ms"),
     "e2e_alone_p99_ms": Figure(title="p99 without the crowd", unit="ms"),

@@ -15,6 +15,7 @@ type followers struct {
 	counting atomic.Bool // only what arrives while set is counted
 	received atomic.Int64
 	ages     histogram
+	byWindow atomic.Pointer[windows] // the same by time, if wanted
 	running  sync.WaitGroup
 	clients  []*kgo.Client
 }
@@ -39,8 +40,13 @@ func (f *followers) follow(client *kgo.Client) {
 		if !f.counting.Load() {
 			continue
 		}
+		byWindow := f.byWindow.Load()
 		fetches.EachRecord(func(record *kgo.Record) {
-			f.ages.add(time.Duration(now - int64(binary.BigEndian.Uint64(record.Value))))
+			produced := int64(binary.BigEndian.Uint64(record.Value))
+			f.ages.add(time.Duration(now - produced))
+			if byWindow != nil {
+				byWindow.add(produced, time.Duration(now-produced))
+			}
 			f.received.Add(1)
 		})
 	}

@@ -43,6 +43,8 @@ func timeArrivals(
 	load.stamped = true
 	readers.counting.Store(true)
 	m.begin()
+	byWindow := newWindows(time.Now(), o.duration, o.window)
+	readers.byWindow.Store(byWindow)
 	if err := load.run(ctx, time.Now().Add(o.duration)); err != nil {
 		return nil, err
 	}
@@ -55,6 +57,7 @@ func timeArrivals(
 	out := volume(produced, produced*int64(o.size), seconds)
 	out["received"] = readers.received.Load()
 	readers.ages.into(out, "e2e_")
+	out["e2e_typical_p99_ms"] = byWindow.typical(0.99)
 	load.acks.into(out, "ack_")
 	return out, nil
 }

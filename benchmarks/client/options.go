@@ -22,6 +22,7 @@ type options struct {
 	records         int64
 	duration        time.Duration
 	warmup          time.Duration
+	window          time.Duration
 	timeout         time.Duration
 	linger          time.Duration
 	batchBytes      int
@@ -52,6 +53,7 @@ func parseOptions(args []string) (options, error) {
 	f.Int64Var(&o.records, "records", 0, "stop after so many records (0: by duration alone)")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "timed part")
 	f.DurationVar(&o.warmup, "warmup", 2*time.Second, "untimed load before it")
+	f.DurationVar(&o.window, "window", 2*time.Second, "-mode latency and fanout: parts of the timed part, each with a p99 of its own")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long in all")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a producer waits to fill a batch")
 	f.IntVar(&o.batchBytes, "batch-bytes", 16384, "largest batch of a producer")
@@ -68,6 +70,9 @@ func parseOptions(args []string) (options, error) {
 	f.BoolVar(&o.attended, "attended", false, "announce marks and wait for them to be answered")
 	if err := f.Parse(args); err != nil {
 		return o, err
+	}
+	if o.window <= 0 {
+		return o, fmt.Errorf("-window must be more than 0")
 	}
 	if modes[o.mode] == nil {
 		return o, fmt.Errorf("no mode %q: one of %s", o.mode, modeNames())

