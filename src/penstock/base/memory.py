@@ -1,7 +1,7 @@
 """How much memory clients can make an agent hold: one total, divided among kinds of memory.
 
 Each kind has a bound of its own, so that freeing memory of one kind never needs more of the same kind
-(docs/decisions/0023-memory-kind-by-kind.md). All bounds follow from the total, which is the setting `memory.max.bytes`.
+(docs/decisions/0023-memory-bounds.md). All bounds follow from the total, which is the setting `memory.max.bytes`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The fast path of a commit: the WAL object contains its own commit record, and the row follows later.
 
 One write makes a flush durable and ordered, where the way through the database takes two and a transaction: half the
-latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0012-record-first.md). On a fast disk,
-small flushes are written on the event loop's own thread: blocking for 0.2 ms is cheaper than a hop to another thread
-and back. The speed of the disk is measured with every write.
+latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0012-commit-records-in-wal-objects.md).
+On a fast disk, small flushes are written on the event loop's own thread: blocking for 0.2 ms is cheaper than a hop to
+another thread and back. The speed of the disk is measured with every write.
 
 A flush may also change something else that must become durable with it. Where a commit record can express the change,
 it does (docs/decisions/0020-changes-in-commit-records.md). Other flushes go through the database and store all rows
