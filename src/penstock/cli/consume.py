@@ -110,6 +110,7 @@ def _consume_in_group(
         out.flush()
     except KeyboardInterrupt:
         out.flush()
+        client.close()  # The answer to the request that was interrupted may be on its way.
         member.leave()
         if not follow:
             raise

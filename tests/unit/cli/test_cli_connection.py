@@ -63,6 +63,18 @@ def versions(header: codec.RequestHeader, version: int, error_code: int = 0) -> 
     return codec.encode_response(ApiKey.API_VERSIONS, version, header.correlation_id, message)
 
 
+def told_of(host: str, port: int) -> Answer:
+    """A cluster of one broker, which is at that address."""
+
+    def answer(header: codec.RequestHeader) -> list[bytes]:
+        if header.api_key == ApiKey.API_VERSIONS:
+            return versions(header, header.api_version)
+        message = MetadataResponse(brokers=[MetadataResponseBroker(node_id=7, host=host, port=port)], controller_id=7)
+        return codec.encode_response(ApiKey.METADATA, header.api_version, header.correlation_id, message)
+
+    return answer
+
+
 def test_an_older_broker_answers_in_version_0_and_is_asked_again() -> None:
     asked: list[int] = []
 
@@ -125,14 +137,43 @@ def test_who_has_answered_is_a_broker() -> None:
 
 
 def test_an_address_the_cluster_tells_and_nobody_has_is_explained() -> None:
-    def answer(header: codec.RequestHeader) -> list[bytes]:
-        if header.api_key == ApiKey.API_VERSIONS:
-            return versions(header, header.api_version)
-        message = MetadataResponse(brokers=[MetadataResponseBroker(node_id=7, host="127.0.0.1", port=1)])
-        return codec.encode_response(ApiKey.METADATA, header.api_version, header.correlation_id, message)
-
-    with broker(answer) as address, Client([address]) as client, pytest.raises(Unreachable, match="--advertise"):
+    nobody = told_of("127.0.0.1", 1)
+    with broker(nobody) as address, Client([address]) as client, pytest.raises(Unreachable, match="--advertise"):
         client.node(7)
+
+
+def test_the_bootstrap_connection_serves_the_broker_it_leads_to() -> None:
+    told: list[Answer] = []
+    with broker(lambda header: told[0](header)) as address:
+        told.append(told_of(*address))
+        for bootstrap in (address, Address("localhost", address.port)):
+            with Client([bootstrap]) as client:
+                assert client.controller() is client.node(7) is client.anyone()
+
+
+def test_a_broker_elsewhere_has_a_connection_of_its_own_which_then_serves_for_everything() -> None:
+    with broker(lambda header: versions(header, header.api_version)) as there:
+        with broker(told_of(*there)) as address, Client([address]) as client:
+            assert client.anyone().address == address
+            assert client.node(7).address == there
+            client.close()
+            assert client.node(7) is client.anyone()
+            assert client.anyone().address == there
+
+
+def test_an_error_of_a_broker_costs_no_connection_and_a_lost_one_costs_all() -> None:
+    failures_left: list[Exception] = [BrokerError(ErrorCode.NOT_COORDINATOR, "group 'g'"), ConnectionLost("lost")]
+    used: list[Connection] = []
+    with broker(lambda header: versions(header, header.api_version)) as address, Client([address]) as client:
+
+        def attempt() -> None:
+            used.append(client.anyone())
+            if failures_left:
+                raise failures_left.pop(0)
+
+        client.settled(attempt)
+    first, second, third = used
+    assert first is second is not third
 
 
 def not_verified(code: int) -> OSError:

@@ -1,8 +1,9 @@
 """A client of a cluster: a connection per broker, routing to leaders, coordinators and the controller, retries.
 
-Connects when first used. A bootstrap address that cannot be reached is an error at once, because a person is waiting
-and most likely forgot to start something; once the cluster has answered, what may pass is tried again with growing
-pauses until the deadline.
+Connects when first used. The connection to a bootstrap address also serves as the one to the broker that it leads to:
+who has to authenticate does so once. A bootstrap address that cannot be reached is an error at once, because a person
+is waiting and most likely forgot to start something; once the cluster has answered, what may pass is tried again with
+growing pauses until the deadline.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Client:
     def anyone(self) -> Connection:
         """A connection to whichever node answers."""
         if self._any is None:
-            self._any = self._bootstrap_connection()
+            self._any = next(iter(self._by_node.values()), None) or self._bootstrap_connection()
         return self._any
 
     def node(self, node_id: int) -> Connection:
@@ -166,7 +167,9 @@ class Client:
             broker = self._brokers.get(node_id)
             if broker is None:
                 raise BrokerError(ErrorCode.BROKER_NOT_AVAILABLE, f"broker {node_id}", "it is not in the cluster now")
-            self._by_node[node_id] = self._connect_to(broker)
+            bootstrap = self._any
+            is_there = bootstrap is not None and bootstrap.is_to(broker.address)
+            self._by_node[node_id] = bootstrap if bootstrap and is_there else self._connect_to(broker)
         return self._by_node[node_id]
 
     def controller(self) -> Connection:
@@ -201,7 +204,8 @@ class Client:
                     raise
                 if self.clock.monotonic() + pause_s > deadline:
                     raise
-                self.close()
+                if isinstance(error, ConnectionLost):
+                    self.close()  # Answers to other requests of the attempt may be on their way.
             time.sleep(pause_s)  # noqa: TID251  # there is no loop in a command
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 

@@ -86,6 +86,13 @@ class Connection:
             )
         return version
 
+    def is_to(self, address: Address) -> bool:
+        """Whether a connection to this address would be one to the same broker.
+
+        Names are not resolved: with TLS, one address may serve several brokers by the name that the client asks for.
+        """
+        return address in (self.address, self._peer)
+
     def offers(self, api_key: ApiKey) -> bool:
         """Whether the broker answers an API at all."""
         return api_key in self._ranges
@@ -114,6 +121,7 @@ class Connection:
         try:
             made = socket.create_connection(self.address, timeout=min(_CONNECT_S, self._timeout_s))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._peer = Address(*made.getpeername()[:2])
             if self._security.uses_tls:
                 made = self._security.context().wrap_socket(made, server_hostname=self.address.host)
         except OSError as error:

@@ -98,10 +98,9 @@ class GroupReader:
             self._stored.update(moved)
 
     def leave(self, *, commit: bool = True) -> None:
-        """Commit, and let others have the partitions at once. After an interruption, on new connections."""
+        """Commit, and let others have the partitions at once."""
         if self._epoch == _JOIN:
             return
-        self._client.close()
         if commit:
             self.commit()
         self._call(ConsumerGroupHeartbeatRequest(group_id=self._group, member_id=self._member, member_epoch=_LEAVE))
