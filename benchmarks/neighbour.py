@@ -15,13 +15,13 @@ from pathlib import Path
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import PlatformError
-from penstock.cli.kafka.accounts import MadeKey, create_account, create_key
 from penstock.cli.kafka.client import Client
-from penstock.cli.kafka.clusters import create_cluster, describe_clusters
+from penstock.cli.kafka.client_config import Security
 from penstock.cli.kafka.connection import Connection
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.service_accounts import MadeKey, create_account, create_key
 from penstock.cli.kafka.topics import create_topic
-from penstock.cli.texts.addresses import Address, parse_address
+from penstock.cli.kafka.virtual_clusters import create_cluster, describe_clusters
+from penstock.cli.text_formats.addresses import Address, parse_address
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.metadata import MetadataRequest, MetadataResponse
 from penstock.wire.messages.produce import (

@@ -25,7 +25,7 @@ from penstock.agent.settings import SETTINGS
 from penstock.agent.unserved import LEVELS_NOT_SERVED, NOT_SERVED
 from penstock.base.config_values import ConfigKey, ConfigType
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
-from penstock.cli.texts import listeners
+from penstock.cli.text_formats import listeners
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler
 from penstock.log.topic_configs import SYNONYMS, TOPIC_KEYS

@@ -12,7 +12,7 @@ from fixtures.kafka_tools import ToolRunner
 from fixtures.secured import PASSWORD, USER, Secured, authenticate
 from fixtures.wire import Wire
 
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.create_delegation_token import CreatableRenewers, CreateDelegationTokenRequest

@@ -21,7 +21,7 @@ from fixtures.wire import Wire, batch, fetch_topic
 
 from penstock.base.acls import Operation, ResourceType
 from penstock.cli.kafka import sasl
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.testing.certificates import Authority
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode

@@ -18,7 +18,7 @@ from fixtures.wire import Wire, batch
 
 from penstock.base.acls import Operation, ResourceType
 from penstock.cli.kafka import sasl
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_user_scram_credentials as scram

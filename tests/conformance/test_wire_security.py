@@ -20,7 +20,7 @@ from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
 from penstock.cli.kafka import sasl
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_user_scram_credentials import (

@@ -14,7 +14,7 @@ from fixtures.tenants import Tenant, api_key, log_in
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
 
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest
 from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest

@@ -13,8 +13,8 @@ from penstock.cli.completion import complete_principals
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Result, Row
-from penstock.cli.texts.principals import parse_operation, parse_principal, shown
-from penstock.cli.texts.quantities import plural
+from penstock.cli.text_formats.principals import parse_operation, parse_principal, shown
+from penstock.cli.text_formats.quantities import plural
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

@@ -15,7 +15,7 @@ from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.login_file import login_file, write_options
 from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
-from penstock.cli.texts.times import iso, to_the_second
+from penstock.cli.text_formats.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -44,7 +44,7 @@ def api_key() -> None:
 @asks_cluster
 def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
     """List API keys, without their secrets."""
-    from penstock.cli.kafka.accounts import describe_accounts
+    from penstock.cli.kafka.service_accounts import describe_accounts
 
     rows: list[Row] = [
         {
@@ -82,7 +82,7 @@ def create(
     \b
     penstock api-key create billing --lifetime 90d --write billing.properties
     """
-    from penstock.cli.kafka.accounts import create_key
+    from penstock.cli.kafka.service_accounts import create_key
 
     document: dict[str, str | None]
     file = login_file(client, target, ca)
@@ -114,7 +114,7 @@ def delete(client: Client, key_ids: tuple[str, ...], yes: bool, dry_run: bool) -
     \b
     penstock api-key delete PKJ4T2M6QXW3R7ZNDA
     """
-    from penstock.cli.kafka.accounts import delete_keys, describe_accounts
+    from penstock.cli.kafka.service_accounts import delete_keys, describe_accounts
 
     wanted = tuple(dict.fromkeys(key_ids))
     known = {key.key_id for account in describe_accounts(client) for key in account.keys}

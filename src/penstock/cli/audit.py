@@ -12,11 +12,12 @@ import click
 from penstock.base.context import AUDIT_TOPIC, PLATFORM_CLUSTER_NAME
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.cli.lazy import Failure, Lazy, LazyGroup
+from penstock.cli.errors import Failure
+from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import Parsed, client_options, output_option
-from penstock.cli.output import harmless, is_terminal, yaml_text
-from penstock.cli.texts.positions import Position, Start, parse_position
-from penstock.cli.texts.principals import parse_principal
+from penstock.cli.output import is_terminal, printable, yaml_text
+from penstock.cli.text_formats.positions import Position, Start, parse_position
+from penstock.cli.text_formats.principals import parse_principal
 from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def _reader(client: Client, since: str, *, follow: bool) -> Reader:
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.failures import BrokerError
     from penstock.cli.kafka.fetching import Reader
-    from penstock.cli.kafka.offsets import extents, resolve
+    from penstock.cli.kafka.offsets import offset_ranges, resolve
 
     position = _position(since, client.clock.now_ms())
-    client.prefer(PLATFORM_CLUSTER_NAME)
+    client.set_default_cluster(PLATFORM_CLUSTER_NAME)
     try:
-        topic = client.settled(lambda: client.metadata([AUDIT_TOPIC]).topic(AUDIT_TOPIC))
+        topic = client.retry(lambda: client.metadata([AUDIT_TOPIC]).topic(AUDIT_TOPIC))
     except BrokerError as error:
         if error.code == ErrorCode.CLUSTER_AUTHORIZATION_FAILED:
             raise Failure(
@@ -95,7 +96,7 @@ def _reader(client: Client, since: str, *, follow: bool) -> Reader:
             "there is no audit log: it is off, or no event has been logged yet. It is on if a listener requires"
             " credentials, or with penstock up --set audit.enable=true"
         ) from error
-    kept = extents(client, [TopicPartition(AUDIT_TOPIC, number) for number in topic.partitions])
+    kept = offset_ranges(client, [TopicPartition(AUDIT_TOPIC, number) for number in topic.partitions])
     ends = None if follow else {where: extent.end for where, extent in kept.items()}
     return Reader(client, resolve(client, position, kept), ends=ends)
 
@@ -270,11 +271,11 @@ def _line(summary: Summary, *, colours: bool) -> str:
     if principal.startswith("None:"):
         principal = f"({summary.identifier or 'unknown'})"  # Who it was is not proven.
     texts = {
-        "time": summary.time, "outcome": summary.outcome, "principal": harmless(principal),
+        "time": summary.time, "outcome": summary.outcome, "principal": printable(principal),
         "address": summary.address, "method": summary.method.removeprefix("kafka."),
     }  # fmt: skip
     cells = [texts[name].ljust(width) for name, width in _WIDTHS.items()]
     colour = _COLOURS.get(summary.outcome)
     if colours and colour is not None:
         cells[1] = f"\x1b[{colour}m{cells[1]}\x1b[0m"
-    return "  ".join((*cells, harmless(summary.what))).rstrip() + "\n"
+    return "  ".join((*cells, printable(summary.what))).rstrip() + "\n"

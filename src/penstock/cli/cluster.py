@@ -9,7 +9,7 @@ import click
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Section, number
-from penstock.cli.texts.quantities import count_text
+from penstock.cli.text_formats.quantities import count_text
 from penstock.cli.virtual_cluster import LIMIT_COLUMNS, limit_rows
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def cluster() -> None:
 @asks_cluster
 def info(client: Client) -> Result:
     """Show a cluster's id, brokers, features and limits."""
-    from penstock.cli.kafka.clusters import current_cluster
+    from penstock.cli.kafka.virtual_clusters import current_cluster
 
-    seen = client.settled(lambda: client.metadata(None))
-    features = client.anyone().features
+    seen = client.retry(lambda: client.metadata(None))
+    features = client.any_node().features
     document: dict[str, Json] = {
         "id": seen.cluster_id,
         "controller": seen.controller_id,

@@ -9,7 +9,7 @@ import click
 from penstock.cli.completion import complete_clusters
 from penstock.cli.options import asks_cluster, confirm, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
-from penstock.cli.texts.times import iso, to_the_second
+from penstock.cli.text_formats.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

@@ -62,13 +62,13 @@ def _groups(client: Client) -> Iterable[str]:
 
 
 def _clusters(client: Client) -> Iterable[str]:
-    from penstock.cli.kafka.clusters import describe_clusters
+    from penstock.cli.kafka.virtual_clusters import describe_clusters
 
     return (cluster.name for cluster in describe_clusters(client))
 
 
 def _environments(client: Client) -> Iterable[str]:
-    from penstock.cli.kafka.clusters import describe_environments
+    from penstock.cli.kafka.virtual_clusters import describe_environments
 
     return (environment.name for environment in describe_environments(client))
 
@@ -80,13 +80,13 @@ def _users(client: Client) -> Iterable[str]:
 
 
 def _accounts(client: Client) -> Iterable[str]:
-    from penstock.cli.kafka.accounts import describe_accounts
+    from penstock.cli.kafka.service_accounts import describe_accounts
 
     return (account.name for account in describe_accounts(client))
 
 
 def _api_keys(client: Client) -> Iterable[str]:
-    from penstock.cli.kafka.accounts import describe_accounts
+    from penstock.cli.kafka.service_accounts import describe_accounts
 
     return (key.key_id for account in describe_accounts(client) for key in account.keys)
 

@@ -173,4 +173,4 @@ def _named(resource: Resource) -> Row:
 
 def _any_broker(client: Client) -> str:
     """Settings of the whole cluster are seen on each of its brokers."""
-    return str(min(client.settled(lambda: client.metadata([])).brokers))
+    return str(min(client.retry(lambda: client.metadata([])).brokers))

@@ -12,14 +12,14 @@ from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_groups, complete_topics
 from penstock.cli.options import Parsed, client_options, output_option, position_of
 from penstock.cli.output import yaml_text
-from penstock.cli.texts.positions import parse_partitions
-from penstock.cli.texts.records import ShownRecord, compile_format, to_document, to_json
+from penstock.cli.text_formats.output_records import ShownRecord, compile_format, to_document, to_json
+from penstock.cli.text_formats.positions import parse_partitions
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client, TopicPartition
     from penstock.cli.kafka.fetching import Reader
     from penstock.cli.kafka.group_reading import GroupReader
-    from penstock.cli.kafka.offsets import Extent
+    from penstock.cli.kafka.offsets import OffsetRange
     from penstock.wire.records import Record
 
 _WAIT_MS = 500
@@ -101,7 +101,7 @@ def _consume_in_group(
     from penstock.cli.kafka.group_reading import GroupReader
 
     position = position_of(start, "--from", now_ms=client.clock.now_ms())
-    cluster = client.settled(lambda: client.metadata(topics))
+    cluster = client.retry(lambda: client.metadata(topics))
     for name in topics:
         cluster.topic(name)
     member = GroupReader(client, group, topics, position, follow=follow, committed=committed)
@@ -136,19 +136,19 @@ def _printer(template: str | None, output_format: str, *, keys: bool, headers: b
 
 def _reader(
     client: Client, topics: Sequence[str], start: str, numbers: Sequence[int] | None, *, follow: bool, committed: bool
-) -> tuple[Reader, dict[TopicPartition, Extent]]:
+) -> tuple[Reader, dict[TopicPartition, OffsetRange]]:
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.fetching import Reader
-    from penstock.cli.kafka.offsets import extents, resolve
+    from penstock.cli.kafka.offsets import offset_ranges, resolve
 
     position = position_of(start, "--from", now_ms=client.clock.now_ms())
-    cluster = client.settled(lambda: client.metadata(topics))
+    cluster = client.retry(lambda: client.metadata(topics))
     wheres = [
         TopicPartition(name, number)
         for name in dict.fromkeys(topics)
         for number in numbers or cluster.topic(name).partitions
     ]
-    kept = extents(client, wheres, committed=committed)
+    kept = offset_ranges(client, wheres, committed=committed)
     positions = resolve(client, position, kept)
     ends = None if follow else {where: extent.end for where, extent in kept.items()}
     return Reader(client, positions, ends=ends, committed=committed), kept
@@ -178,7 +178,7 @@ def _shown(where: TopicPartition, record: Record) -> ShownRecord:
     )
 
 
-def _nothing(start: str, kept: dict[TopicPartition, Extent]) -> str:
+def _nothing(start: str, kept: dict[TopicPartition, OffsetRange]) -> str:
     names = ", ".join(sorted({where.topic for where in kept}))
     records = sum(extent.records for extent in kept.values())
     if records:

@@ -10,7 +10,7 @@ from penstock.cli.completion import complete_environments
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
-from penstock.cli.texts.times import iso, to_the_second
+from penstock.cli.text_formats.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -37,7 +37,7 @@ def env() -> None:
 @asks_cluster
 def list_environments(client: Client) -> Result:
     """List environments and their clusters."""
-    from penstock.cli.kafka.clusters import describe_environments
+    from penstock.cli.kafka.virtual_clusters import describe_environments
 
     rows: list[Row] = [
         {"environment": found.name, "clusters": list(found.clusters), "created_at": iso(found.created_ms)}
@@ -59,7 +59,7 @@ def create(client: Client, name: str, dry_run: bool) -> Result:
     \b
     penstock env create production
     """
-    from penstock.cli.kafka.clusters import alter_environments
+    from penstock.cli.kafka.virtual_clusters import alter_environments
 
     if not dry_run:
         alter_environments(client, creations=[name])
@@ -81,7 +81,7 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock env delete staging
     """
-    from penstock.cli.kafka.clusters import alter_environments, describe_environments
+    from penstock.cli.kafka.virtual_clusters import alter_environments, describe_environments
 
     wanted = tuple(dict.fromkeys(names))
     found = {environment.name: environment for environment in describe_environments(client)}

@@ -10,14 +10,14 @@ from penstock.cli.completion import complete_groups, complete_topics
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Result, Row, Section, number, plain_text
-from penstock.cli.texts.quantities import count_text, plural
+from penstock.cli.text_formats.quantities import count_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.cli.kafka.client import Client, TopicPartition
     from penstock.cli.kafka.groups import Committed, Member
-    from penstock.cli.kafka.offsets import Extent
+    from penstock.cli.kafka.offsets import OffsetRange
 
 
 @click.group(
@@ -91,7 +91,7 @@ def describe(client: Client, name: str) -> Result:
                 "instance_id": member.instance_id,
                 "client_id": member.client_id,
                 "host": member.host,
-                "assignment": by_topic(member.assignment),
+                "assignment": _assignment(member.assignment),
             }
             for member in sorted(found.members, key=lambda member: member.member_id)
         ],
@@ -135,7 +135,7 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     penstock group lag billing -t orders -o json
     """
     from penstock.cli.kafka.groups import describe_group, positions
-    from penstock.cli.kafka.offsets import extents
+    from penstock.cli.kafka.offsets import offset_ranges
 
     found = describe_group(client, name)
     committed = positions(client, found)
@@ -146,7 +146,7 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     wheres = [
         where for where in wheres if where.topic in topics_now and where.partition in topics_now[where.topic].partitions
     ]
-    kept = extents(client, wheres)
+    kept = offset_ranges(client, wheres)
     rows = [_lag_row(where, kept[where], committed.get(where), readers.get(where)) for where in wheres]
     total = sum(int(str(row["lag"])) for row in rows if row["lag"] is not None)
     columns = [
@@ -165,7 +165,7 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     )
 
 
-def _lag_row(where: TopicPartition, kept: Extent, committed: Committed | None, reader: Member | None) -> Row:
+def _lag_row(where: TopicPartition, kept: OffsetRange, committed: Committed | None, reader: Member | None) -> Row:
     left = None
     if committed is not None:
         # Committed records may be deleted since: what is left to read begins at the start.
@@ -214,12 +214,13 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     return Listing(rows=rows, columns=columns, empty="")
 
 
-def by_topic(assignment: Iterable[TopicPartition]) -> list[Json]:
-    """Partitions of an assignment, topic by topic."""
-    topics: dict[str, list[int]] = {}
-    for where in assignment:
-        topics.setdefault(where.topic, []).append(where.partition)
-    return [{"topic": topic, "partitions": sorted(topics[topic])} for topic in sorted(topics)]
+def _assignment(partitions: Iterable[TopicPartition]) -> list[Json]:
+    from penstock.cli.kafka.client import by_topic
+
+    return [
+        {"topic": topic, "partitions": [where.partition for where in assigned]}
+        for topic, assigned in by_topic(partitions).items()
+    ]
 
 
 def _assignment_text(assignment: list[dict[str, Json]]) -> str:

@@ -16,7 +16,7 @@ from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_groups
 from penstock.cli.options import Parsed, asks_cluster, dry_run_option, position_of
 from penstock.cli.output import Column, Details, Result, Row, Section, number
-from penstock.cli.texts.positions import Position, parse_topic_partitions
+from penstock.cli.text_formats.positions import Position, parse_topic_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,13 +112,13 @@ def _targets(
     client: Client, wanted: Position | dict[TopicPartition, int], topics: Sequence[NamedTopic],
     committed: Sequence[TopicPartition],
 ) -> dict[TopicPartition, int]:  # fmt: skip
-    from penstock.cli.kafka.offsets import extents, resolve
+    from penstock.cli.kafka.offsets import offset_ranges, resolve
 
     if isinstance(wanted, dict):
-        kept = extents(client, wanted)
+        kept = offset_ranges(client, wanted)
         placed: Mapping[TopicPartition, int] = wanted
     else:
-        kept = extents(client, _named(client, topics) if topics else committed)
+        kept = offset_ranges(client, _named(client, topics) if topics else committed)
         placed = resolve(client, wanted, kept)
     return {where: min(max(offset, kept[where].start), kept[where].end) for where, offset in placed.items()}
 
@@ -126,7 +126,7 @@ def _targets(
 def _named(client: Client, topics: Sequence[NamedTopic]) -> list[TopicPartition]:
     from penstock.cli.kafka.client import TopicPartition
 
-    cluster = client.settled(lambda: client.metadata({topic for topic, _ in topics}))
+    cluster = client.retry(lambda: client.metadata({topic for topic, _ in topics}))
     named = (
         TopicPartition(topic, partition)
         for topic, partitions in topics

@@ -13,6 +13,7 @@ import click
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError
+from penstock.cli.errors import Failure, OutputClosed, sentence_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +31,7 @@ class Lazy:
         return command
 
 
-class Failure(click.ClickException):
-    """A failure in one sentence, with the cure; exit code 1."""
-
-    def show(self, file: Any = None) -> None:
-        """Print it to standard error."""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
-
-
-class Misuse(Failure):
-    """What was asked for cannot be right; exit code 2."""
-
-    exit_code = 2
-
-
-class ReaderGone(Exception):
-    """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
-
-
-def sentence_of(error: OSError) -> str:
-    """What the operating system refused."""
-    what = (error.strerror or str(error) or type(error).__name__).lower()
-    return what if error.filename is None else f"{error.filename}: {what}"
-
-
-_CALLED_HERE: Mapping[str, tuple[str, ...]] = {
+_SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "add": ("create", "allow", "set", "add-partitions"),
     "consumer": ("consume",),
     "consumer-group": ("group",),
@@ -128,7 +105,7 @@ class LazyGroup(click.Group):
                 raise  # An option, about which click knows more.
             from difflib import get_close_matches
 
-            close = [word for word in _CALLED_HERE.get(args[0], ()) if word in self.lazy]
+            close = [word for word in _SYNONYMS.get(args[0], ()) if word in self.lazy]
             close = close or get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)
             message = f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
             raise click.UsageError(message, ctx=ctx) from error
@@ -140,7 +117,7 @@ class LazyGroup(click.Group):
         except PlatformError as error:
             raise Failure(str(error)) from error
         except BrokenPipeError as error:
-            raise ReaderGone from error
+            raise OutputClosed from error
         except OSError as error:  # A full disk behind the output, say.
             raise Failure(sentence_of(error)) from error
         except UnicodeEncodeError as error:  # An argument that is no text.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.base.dataclasses import dataclass
-from penstock.cli.lazy import Misuse
-from penstock.cli.texts.properties import Login, certificates_in, complaint_about, write_login
+from penstock.cli.errors import Misuse
+from penstock.cli.text_formats.client_properties import Login, certificates_in, complaint_about, write_login
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

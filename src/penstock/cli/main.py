@@ -12,7 +12,8 @@ import sys
 
 import click
 
-from penstock.cli.lazy import Failure, Lazy, LazyGroup, ReaderGone, sentence_of
+from penstock.cli.errors import Failure, OutputClosed, sentence_of
+from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.version import __version__
 
 _KAFKAS_NAMES = {"bootstrap-server": "bootstrap", "command-config": "client-config"}
@@ -79,7 +80,7 @@ def main() -> int:
     try:
         code = _run()
         sys.stdout.flush()
-    except (BrokenPipeError, ReaderGone):
+    except (BrokenPipeError, OutputClosed):
         _leave_unwritten()
         return 0
     except KeyboardInterrupt:

@@ -18,10 +18,10 @@ import click
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_clusters
 from penstock.cli.output import FORMATS, Result, emit
-from penstock.cli.texts.addresses import Address, parse_address, parse_addresses
-from penstock.cli.texts.positions import Position, parse_position
-from penstock.cli.texts.quantities import parse_size
-from penstock.cli.texts.times import parse_duration_ms
+from penstock.cli.text_formats.addresses import Address, parse_address, parse_addresses
+from penstock.cli.text_formats.positions import Position, parse_position
+from penstock.cli.text_formats.quantities import parse_size
+from penstock.cli.text_formats.times import parse_duration_ms
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -168,7 +168,7 @@ def open_client(
 ) -> Client:  # fmt: skip
     """A client as the options, the file they name and the environment say."""
     from penstock.cli.kafka.client import Client
-    from penstock.cli.kafka.security import read_config
+    from penstock.cli.kafka.client_config import read_config
 
     config = read_config(client_config, os.environ)
     ctx = ctx or click.get_current_context(silent=True)

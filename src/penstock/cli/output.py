@@ -25,7 +25,7 @@ Row = Mapping[str, Json]
 FORMATS = ("table", "json", "yaml")
 
 
-def harmless(text: str) -> str:
+def printable(text: str) -> str:
     """A text without what a terminal would obey: clients choose names."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
@@ -155,7 +155,7 @@ def _details(result: Details, stream: TextIO) -> None:
         heading, value = field.heading.ljust(width), result.document[field.key]
         if is_terminal(stream):
             heading = f"\x1b[2m{heading}\x1b[0m"
-        stream.write(f"{heading}  {harmless(field.show(value))}\n")
+        stream.write(f"{heading}  {printable(field.show(value))}\n")
     blank = bool(result.fields)
     for section in result.sections:
         rows = result.document[section.key]
@@ -184,7 +184,7 @@ def aligned(rows: Sequence[Row], columns: Sequence[Column], below: Column | None
     """Lines of columns two spaces apart, headings in capitals, nothing behind the last value. A remark below a row
     begins under its last column."""
     cells = [[column.heading.upper() for column in columns]]
-    cells += [[harmless(column.show(row[column.key])) for column in columns] for row in rows]
+    cells += [[printable(column.show(row[column.key])) for column in columns] for row in rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     indent = " " * sum(width + 2 for width in widths[:-1])
     for line, row in zip(cells, [None, *rows], strict=True):
@@ -194,7 +194,7 @@ def aligned(rows: Sequence[Row], columns: Sequence[Column], below: Column | None
         ]
         yield "  ".join(padded).rstrip() + "\n"
         if row is not None and below is not None and row[below.key]:
-            yield f"{indent}{ARROW}{harmless(below.show(row[below.key]))}\n"
+            yield f"{indent}{ARROW}{printable(below.show(row[below.key]))}\n"
 
 
 WRAPPED_LEAST = 24
@@ -216,7 +216,7 @@ def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO, below:
     cells: list[list[Text]] = []
     for column in columns:
         values = [row[column.key] for row in rows]
-        texts = [(harmless(column.show(value)), column.style(value) if column.style else "") for value in values]
+        texts = [(printable(column.show(value)), column.style(value) if column.style else "") for value in values]
         width = max(cell_len(text) for text in (column.heading, *(text for text, _ in texts)))
         width = min(width, WRAPPED_LEAST) if column.wraps else width
         least += width
@@ -228,7 +228,7 @@ def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO, below:
     for line, row in zip(zip(*cells, strict=True), rows, strict=True):
         if below is not None and row[below.key]:
             style = below.style(row[below.key]) if below.style else ""
-            line[-1].append(f"\n{ARROW}{harmless(below.show(row[below.key]))}", style=style)
+            line[-1].append(f"\n{ARROW}{printable(below.show(row[below.key]))}", style=style)
         table.add_row(*line)
     console = Console(file=stream, highlight=False)
     if least > console.width:

@@ -17,9 +17,15 @@ from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import Parsed, client_options, output_option
 from penstock.cli.output import Details, emit
-from penstock.cli.texts.input import InputRecord, Splitter, json_splitter, parse_header, template_splitter
-from penstock.cli.texts.quantities import count_text, plural, size_text
-from penstock.cli.texts.records import as_bytes
+from penstock.cli.text_formats.input_records import (
+    InputRecord,
+    Splitter,
+    json_splitter,
+    parse_header,
+    template_splitter,
+)
+from penstock.cli.text_formats.output_records import as_bytes
+from penstock.cli.text_formats.quantities import count_text, plural, size_text
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

@@ -12,7 +12,7 @@ from penstock.base.errors import InvalidRequest
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, limits_of, parse_setting, yes_option
 from penstock.cli.output import Column, Json, Listing, Notice, Result, Row, number
-from penstock.cli.texts.quantities import amount_text, parse_amount
+from penstock.cli.text_formats.quantities import amount_text, parse_amount
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

@@ -10,8 +10,8 @@ from penstock.cli.completion import complete_accounts
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
-from penstock.cli.texts.quantities import plural
-from penstock.cli.texts.times import iso, to_the_second
+from penstock.cli.text_formats.quantities import plural
+from penstock.cli.text_formats.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -36,7 +36,7 @@ def service_account() -> None:
 @asks_cluster
 def list_accounts(client: Client) -> Result:
     """List service accounts."""
-    from penstock.cli.kafka.accounts import describe_accounts
+    from penstock.cli.kafka.service_accounts import describe_accounts
 
     rows: list[Row] = [
         {
@@ -71,7 +71,7 @@ def create(client: Client, name: str, description: str, dry_run: bool) -> Result
     \b
     penstock service-account create billing --description "makes the invoices"
     """
-    from penstock.cli.kafka.accounts import create_account
+    from penstock.cli.kafka.service_accounts import create_account
 
     if not dry_run:
         create_account(client, name, description)
@@ -93,7 +93,7 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock service-account delete billing
     """
-    from penstock.cli.kafka.accounts import delete_accounts, describe_accounts
+    from penstock.cli.kafka.service_accounts import delete_accounts, describe_accounts
 
     wanted = tuple(dict.fromkeys(names))
     found = {account.name: account for account in describe_accounts(client, wanted)}

@@ -17,7 +17,7 @@ from penstock.cli.options import (
     yes_option,
 )
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
-from penstock.cli.texts.quantities import count_text, plural
+from penstock.cli.text_formats.quantities import count_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ def topic() -> None:
 @asks_cluster
 def list_topics(client: Client, internal: bool) -> Result:
     """List topics."""
-    topics = client.settled(lambda: client.metadata(None)).topics
+    topics = client.retry(lambda: client.metadata(None)).topics
     rows: list[Row] = [
         {
             "name": topic.name,
@@ -157,7 +157,7 @@ def add_partitions(client: Client, name: str, add: int | None, total: int | None
 
     if (add is None) == (total is None):
         raise click.UsageError("give one of --add and --total")
-    before = len(client.settled(lambda: client.metadata([name]).topic(name)).partitions)
+    before = len(client.retry(lambda: client.metadata([name]).topic(name)).partitions)
     after = before + add if add is not None else total or 0
     grow(client, name, total=after, dry_run=dry_run)
     verb = "would get" if dry_run else "has"
@@ -179,14 +179,14 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     penstock topic delete orders clicks
     """
     from penstock.cli.kafka.client import TopicPartition
-    from penstock.cli.kafka.offsets import extents
+    from penstock.cli.kafka.offsets import offset_ranges
     from penstock.cli.kafka.topics import delete_topic
 
-    cluster = client.settled(lambda: client.metadata(names))
+    cluster = client.retry(lambda: client.metadata(names))
     rows: list[Row] = []
     for name in dict.fromkeys(names):
         found = cluster.topic(name)
-        kept = extents(client, (TopicPartition(name, partition) for partition in found.partitions))
+        kept = offset_ranges(client, (TopicPartition(name, partition) for partition in found.partitions))
         records = sum(extent.records for extent in kept.values())
         rows.append({"name": name, "partitions": len(found.partitions), "records": records, "deleted": not dry_run})
     if not dry_run:

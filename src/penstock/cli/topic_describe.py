@@ -9,14 +9,14 @@ import click
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Row, Section, number
-from penstock.cli.texts.quantities import count_text, size_text
+from penstock.cli.text_formats.quantities import count_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.cli.kafka.client import Client, Topic, TopicPartition
     from penstock.cli.kafka.configs import Config
-    from penstock.cli.kafka.offsets import Extent
+    from penstock.cli.kafka.offsets import OffsetRange
 
 PARTITION_COLUMNS = [
     number("partition"),
@@ -52,13 +52,13 @@ def describe(client: Client, name: str, all_configs: bool) -> Result:
     """
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.configs import topic_configs
-    from penstock.cli.kafka.offsets import extents
+    from penstock.cli.kafka.offsets import offset_ranges
     from penstock.cli.kafka.topics import sizes
 
-    cluster = client.settled(lambda: client.metadata([name]))
+    cluster = client.retry(lambda: client.metadata([name]))
     topic = cluster.topic(name)
     wheres = [TopicPartition(name, partition) for partition in topic.partitions]
-    kept = extents(client, wheres)
+    kept = offset_ranges(client, wheres)
     taken = sizes(client, cluster, wheres)
     configs = [config for config in topic_configs(client, name).values() if all_configs or config.is_own]
     partitions = [_partition(topic, where, kept[where], taken) for where in wheres]
@@ -86,7 +86,7 @@ def describe(client: Client, name: str, all_configs: bool) -> Result:
     )
 
 
-def _partition(topic: Topic, where: TopicPartition, kept: Extent, taken: Mapping[TopicPartition, int]) -> Row:
+def _partition(topic: Topic, where: TopicPartition, kept: OffsetRange, taken: Mapping[TopicPartition, int]) -> Row:
     partition = topic.partitions[where.partition]
     return {
         "partition": where.partition,

@@ -9,8 +9,8 @@ import click
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, position_of, yes_option
 from penstock.cli.output import Column, Details, Result, Row, Section, number
-from penstock.cli.texts.positions import parse_partitions
-from penstock.cli.texts.quantities import count_text, plural
+from penstock.cli.text_formats.positions import parse_partitions
+from penstock.cli.text_formats.quantities import count_text, plural
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -39,12 +39,12 @@ def trim(client: Client, name: str, before: str, numbers: tuple[int, ...] | None
     penstock topic trim orders --before end --dry-run
     """
     from penstock.cli.kafka.client import TopicPartition
-    from penstock.cli.kafka.offsets import extents, resolve
+    from penstock.cli.kafka.offsets import offset_ranges, resolve
     from penstock.cli.kafka.topics import delete_records
 
     position = position_of(before, "--before", now_ms=client.clock.now_ms())
-    topic = client.settled(lambda: client.metadata([name]).topic(name))
-    kept = extents(client, [TopicPartition(name, index) for index in numbers or topic.partitions])
+    topic = client.retry(lambda: client.metadata([name]).topic(name))
+    kept = offset_ranges(client, [TopicPartition(name, index) for index in numbers or topic.partitions])
     targets = {where: max(offset, kept[where].start) for where, offset in resolve(client, position, kept).items()}
     for where, offset in targets.items():
         if offset > kept[where].end:

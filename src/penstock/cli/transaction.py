@@ -10,7 +10,7 @@ from penstock.cli.completion import complete_transactional_ids
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
-from penstock.cli.texts.times import duration_text, iso
+from penstock.cli.text_formats.times import duration_text, iso
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client

@@ -11,10 +11,10 @@ import click
 from penstock.base.collector import without_collector
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
-from penstock.cli.lazy import Misuse
+from penstock.cli.errors import Misuse
 from penstock.cli.options import ADDRESS, DIRECTORY, SETTING, Parsed, settings_of
-from penstock.cli.texts.addresses import Address
-from penstock.cli.texts.listeners import SecurityConfig, parse_advertised, parse_listener, read_security
+from penstock.cli.text_formats.addresses import Address
+from penstock.cli.text_formats.listeners import SecurityConfig, parse_advertised, parse_listener, read_security
 
 LISTENER = Parsed("[NAME=]PROTOCOL://HOST:PORT", parse_listener)
 ADVERTISED = Parsed("[NAME=]HOST:PORT", parse_advertised)

@@ -18,7 +18,8 @@ import click
 from penstock.base.context import DEFAULT_CLUSTER_NAME
 from penstock.base.roles import ROLES, Scope, acls_of
 from penstock.cli.completion import complete_users
-from penstock.cli.lazy import Lazy, LazyGroup, Misuse
+from penstock.cli.errors import Misuse
+from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.login_file import LoginFile, login_file, write_options
 from penstock.cli.options import (
     DIRECTORY,
@@ -231,7 +232,7 @@ def _set(
 
 def _login_name(client: Client, name: str) -> str:
     """Users of other clusters than the default one name their cluster when they log in."""
-    from penstock.cli.kafka.clusters import current_cluster
+    from penstock.cli.kafka.virtual_clusters import current_cluster
 
     cluster = current_cluster(client)
     return name if cluster is None or cluster.name == DEFAULT_CLUSTER_NAME else f"{name}@{cluster.name}"

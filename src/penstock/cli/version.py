@@ -17,7 +17,7 @@ from penstock.version import __version__
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
-    from penstock.cli.texts.addresses import Address
+    from penstock.cli.text_formats.addresses import Address
 
 CLUSTER_TIMEOUT_S = 5.0
 
@@ -61,7 +61,7 @@ def _of_cluster(client: Client) -> dict[str, Json]:
     """What a cluster says of itself. Which release it is no protocol of Kafka's tells; its features are."""
     from penstock.wire.api_keys import FIRST_OWN_API
 
-    told = client.anyone().features
+    told = client.any_node().features
     is_ours = any(api.api_key >= FIRST_OWN_API for api in told.api_keys)
     return {
         "cluster": client.metadata([]).cluster_id,

@@ -19,12 +19,12 @@ from penstock.cli.options import (
     yes_option,
 )
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
-from penstock.cli.texts.quantities import count_text, parse_amount, plural
-from penstock.cli.texts.times import iso, to_the_second
+from penstock.cli.text_formats.quantities import count_text, parse_amount, plural
+from penstock.cli.text_formats.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
-    from penstock.cli.kafka.clusters import VirtualCluster
+    from penstock.cli.kafka.virtual_clusters import VirtualCluster
 
 
 def parse_limit(text: str) -> tuple[str, float]:
@@ -50,7 +50,7 @@ def list_clusters(client: Client) -> Result:
 
     Platform administrators see all of them, anybody else their own.
     """
-    from penstock.cli.kafka.clusters import describe_clusters
+    from penstock.cli.kafka.virtual_clusters import describe_clusters
 
     rows: list[Row] = [
         {
@@ -100,7 +100,7 @@ def create(
     penstock topic create orders --cluster acme
     """
     from penstock.cli.kafka.cluster_keys import ENCRYPT, alter_keys
-    from penstock.cli.kafka.clusters import create_cluster
+    from penstock.cli.kafka.virtual_clusters import create_cluster
 
     wanted, kafka_id = limits_of(limits), None
     if not dry_run:
@@ -128,7 +128,7 @@ def describe(client: Client, name: str | None) -> Result:
     \b
     penstock cluster describe acme
     """
-    from penstock.cli.kafka.clusters import describe_clusters
+    from penstock.cli.kafka.virtual_clusters import describe_clusters
 
     clusters = describe_clusters(client, [] if name is None else [name])
     if not clusters:
@@ -167,7 +167,7 @@ def alter(
     penstock cluster alter acme --limit partitions=2000 --limit bytes_in_rate=20MiB
     penstock cluster alter acme --no-limit partitions
     """
-    from penstock.cli.kafka.clusters import alter_cluster, describe_clusters
+    from penstock.cli.kafka.virtual_clusters import alter_cluster, describe_clusters
 
     wanted: dict[str, float | None] = {**limits_of(limits)}
     both = sorted(set(wanted) & set(unlimited))
@@ -197,7 +197,7 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock cluster delete acme
     """
-    from penstock.cli.kafka.clusters import delete_cluster, describe_clusters
+    from penstock.cli.kafka.virtual_clusters import delete_cluster, describe_clusters
 
     wanted = tuple(dict.fromkeys(names))
     found = {cluster.name: cluster for cluster in describe_clusters(client, wanted)}

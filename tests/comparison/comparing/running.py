@@ -12,7 +12,7 @@ from fixtures.raw_client import CLIENT_ID, ConnectionClosed, request_bytes
 from fixtures.secured import authenticate
 from fixtures.wire import Wire
 
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.wire import codec
 from penstock.wire.codec import Malformed
 

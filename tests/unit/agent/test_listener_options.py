@@ -13,7 +13,7 @@ from fixtures.documents import ROOT, blocks
 from penstock.agent.listeners import Listener, listeners_of, needing_users
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import OAuthOptions, UpOptions
-from penstock.cli.texts.listeners import read_security
+from penstock.cli.text_formats.listeners import read_security
 
 OAUTH = "{issuer: https://login.example.com, audience: kafka, %s}"
 MUTUAL = "{certificate: s.pem, client-ca: ca.pem, client-auth: required, cluster-mapping-rules: '%s'}"

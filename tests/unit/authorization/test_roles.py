@@ -11,7 +11,7 @@ from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
 from penstock.base.errors import InvalidRequest
 from penstock.base.roles import ROLES, Scope, acls_of, held
-from penstock.cli.texts.principals import parse_operation, parse_principal
+from penstock.cli.text_formats.principals import parse_operation, parse_principal
 
 ALICE = "User:alice"
 

@@ -16,7 +16,7 @@ from penstock.cli.kafka import failures
 from penstock.cli.kafka.client import Client
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, Unsupported
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -148,17 +148,17 @@ def test_the_bootstrap_connection_serves_the_broker_it_leads_to() -> None:
         told.append(told_of(*address))
         for bootstrap in (address, Address("localhost", address.port)):
             with Client([bootstrap]) as client:
-                assert client.controller() is client.node(7) is client.anyone()
+                assert client.controller() is client.node(7) is client.any_node()
 
 
 def test_a_broker_elsewhere_has_a_connection_of_its_own_which_then_serves_for_everything() -> None:
-    with broker(lambda header: versions(header, header.api_version)) as there:
-        with broker(told_of(*there)) as address, Client([address]) as client:
-            assert client.anyone().address == address
-            assert client.node(7).address == there
-            client.close()
-            assert client.node(7) is client.anyone()
-            assert client.anyone().address == there
+    other = broker(lambda header: versions(header, header.api_version))
+    with other as there, broker(told_of(*there)) as address, Client([address]) as client:
+        assert client.any_node().address == address
+        assert client.node(7).address == there
+        client.close()
+        assert client.node(7) is client.any_node()
+        assert client.any_node().address == there
 
 
 def test_an_error_of_a_broker_costs_no_connection_and_a_lost_one_costs_all() -> None:
@@ -167,11 +167,11 @@ def test_an_error_of_a_broker_costs_no_connection_and_a_lost_one_costs_all() -> 
     with broker(lambda header: versions(header, header.api_version)) as address, Client([address]) as client:
 
         def attempt() -> None:
-            used.append(client.anyone())
+            used.append(client.any_node())
             if failures_left:
                 raise failures_left.pop(0)
 
-        client.settled(attempt)
+        client.retry(attempt)
     first, second, third = used
     assert first is second is not third
 
@@ -183,7 +183,7 @@ def not_verified(code: int) -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("error", "host", "cure"),
+    ("error", "host", "hint"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "127.0.0.1", "Try: penstock up"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "kafka.example.com", "--bootstrap"),
@@ -193,24 +193,24 @@ def not_verified(code: int) -> OSError:
         (ssl.SSLError(), "127.0.0.1", "security.protocol"),
     ],
 )
-def test_what_to_do_depends_on_what_is_wrong(error: OSError, host: str, cure: str) -> None:
-    assert cure in failures.cure(error, host)
+def test_what_to_do_depends_on_what_is_wrong(error: OSError, host: str, hint: str) -> None:
+    assert hint in failures.hint(error, host)
 
 
-def test_one_cure_is_enough() -> None:
+def test_one_hint_is_enough() -> None:
     with broker(lambda header: None) as address, Client([address]) as client:
         with pytest.raises(Unreachable) as refused:
-            client.anyone()
+            client.any_node()
         assert str(refused.value).endswith("credentials, add --client-config FILE")
 
 
 def test_the_next_bootstrap_address_is_tried() -> None:
     nobody = Address("127.0.0.1", 1)
     with broker(lambda header: versions(header, header.api_version)) as address, Client([nobody, address]) as client:
-        assert client.anyone().address == address
+        assert client.any_node().address == address
     client = Client([nobody, Address("no.such.host.invalid", 1)])
     with pytest.raises(Unreachable, match=r"refused; .*cannot be resolved\. Is it running\? Try: penstock up"):
-        client.anyone()
+        client.any_node()
 
 
 def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
@@ -229,12 +229,12 @@ def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
         attempts.append(1)
         raise BrokerError(ErrorCode.INVALID_CONFIG, "topic 't'", "Unknown key")
 
-    assert Client([], timeout_s=5).settled(passes) == "done"
+    assert Client([], timeout_s=5).retry(passes) == "done"
     with pytest.raises(BrokerError, match="has no coordinator now"):
-        Client([], timeout_s=0.1).settled(stays)
+        Client([], timeout_s=0.1).retry(stays)
     attempts.clear()
     with pytest.raises(BrokerError, match="topic 't': Unknown key"):
-        Client([], timeout_s=5).settled(is_final)
+        Client([], timeout_s=5).retry(is_final)
     assert len(attempts) == 1
 
 

@@ -18,7 +18,7 @@ from penstock.cli.doctor.ports import holder_of, listen_problem, port_check, pro
 from penstock.cli.doctor.system import ClockWatch, available_memory, clock_is_synchronized, system_checks
 from penstock.cli.doctor.verdicts import GIB, MIB, Check, Holder, Status
 from penstock.cli.main import cli
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 from penstock.storage.directory import DataDirectory
 
 KAFKA = Holder(pid=7, command="java")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from penstock.base.durations import BOUNDS_S, Durations
-from penstock.cli.doctor.agent import agent_checks, page_of, watched
-from penstock.cli.doctor.durations import Counted, Page, duration_checks, read_page, rows_of
+from penstock.cli.doctor.agent import agent_checks, scrape, watched
+from penstock.cli.doctor.durations import Histogram, Page, duration_checks, read_page, rows_of
 from penstock.cli.doctor.verdicts import Check, Status
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 
 TEXT = """\
 # HELP penstock_build_info This agent's release.
@@ -33,17 +33,17 @@ nonsense 1.2.3
 """
 
 
-def counted(*durations_ms: float) -> Counted:
+def counted(*durations_ms: float) -> Histogram:
     durations = Durations()
     for duration_ms in durations_ms:
         durations.add(duration_ms / 1000)
-    return Counted(dict(zip((*BOUNDS_S, float("inf")), durations.cumulative(), strict=True)), durations.total_s)
+    return Histogram(dict(zip((*BOUNDS_S, float("inf")), durations.cumulative(), strict=True)), durations.total_s)
 
 
-def page(**found: Mapping[str, Counted] | Counted) -> Page:
+def page(**found: Mapping[str, Histogram] | Histogram) -> Page:
     histograms = {}
     for name, value in found.items():
-        for label, one in ({"": value} if isinstance(value, Counted) else value).items():
+        for label, one in ({"": value} if isinstance(value, Histogram) else value).items():
             histograms[name, label] = one
     return Page(version="1.2.3", started_s=0.0, histograms=histograms)
 
@@ -155,5 +155,5 @@ def test_since_when() -> None:
 
 def test_nobody_there() -> None:
     nowhere = Address("127.0.0.1", 1)
-    assert page_of(nowhere) is None
+    assert scrape(nowhere) is None
     assert watched(nowhere, 60.0) is None

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from penstock.cli.kafka.security import config_of, parse_properties
+from penstock.cli.kafka.client_config import config_of, parse_properties
 from penstock.cli.main import cli
-from penstock.cli.texts.properties import Login, certificates_in, login_lines
+from penstock.cli.text_formats.client_properties import Login, certificates_in, login_lines
 from penstock.testing.certificates import Authority
 
 

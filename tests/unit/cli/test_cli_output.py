@@ -19,7 +19,7 @@ from penstock.cli.output import (
     emit,
     number,
 )
-from penstock.cli.texts.quantities import count_text, size_text
+from penstock.cli.text_formats.quantities import count_text, size_text
 
 LISTING = Listing(
     rows=[

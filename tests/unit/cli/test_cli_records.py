@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.input import InputRecord, Splitter, json_splitter, parse_header, template_splitter
-from penstock.cli.texts.records import ShownRecord, as_text, compile_format, to_json
+from penstock.cli.text_formats.input_records import (
+    InputRecord,
+    Splitter,
+    json_splitter,
+    parse_header,
+    template_splitter,
+)
+from penstock.cli.text_formats.output_records import ShownRecord, as_text, compile_format, to_json
 
 RECORD = ShownRecord(
     "orders", 3, 42, 1_769_860_800_123, b"user-1", b"hello", (("trace", b"abc"), ("empty", b""), ("null", None))

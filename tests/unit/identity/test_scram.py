@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cli.kafka import sasl
-from penstock.cli.kafka.security import Security
+from penstock.cli.kafka.client_config import Security
 from penstock.identity.failures import Denied, InvalidCredentials
 from penstock.identity.scram import (
     Credential,

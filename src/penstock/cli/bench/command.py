@@ -12,7 +12,7 @@ import click
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import DURATION_MS, SIZE, asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Section, is_terminal, number
-from penstock.cli.texts.quantities import count_text, size_text
+from penstock.cli.text_formats.quantities import count_text, size_text
 
 if TYPE_CHECKING:
     from penstock.cli.bench.plan import Plan
@@ -104,7 +104,7 @@ def _topic(client: Client, plan: Plan, *, made: bool) -> Iterator[None]:
     from penstock.cli.kafka.topics import create_topic, delete_topic, wait_for_topic
 
     if not made:
-        client.settled(lambda: client.metadata([plan.topic]).topic(plan.topic))
+        client.retry(lambda: client.metadata([plan.topic]).topic(plan.topic))
         yield
         return
     create_topic(client, plan.topic, partitions=plan.partitions)
@@ -129,7 +129,7 @@ def _phases(client: Client, plan: Plan) -> list[dict[str, Json]]:
         phases.append({"phase": "produce", **produce(client, plan, randomness, phase("produce")).document()})
         phases.append({"phase": "consume", **consume(client, plan, phase("consume")).document()})
         if plan.rate:
-            with client.another() as reader:
+            with client.clone() as reader:
                 latency = measure(client, reader, plan, randomness, phase("latency"))
             phases.append({"phase": "end to end", **latency.document()})
     return [{**_EMPTY_PHASE, **{key: found[key] for key in _EMPTY_PHASE if key in found}} for found in phases]

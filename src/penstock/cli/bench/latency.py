@@ -16,7 +16,7 @@ from penstock.cli.bench.load import IN_FLIGHT, Progress, check_produced, identit
 from penstock.cli.bench.plan import Latency, Plan
 from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.fetching import Reader
-from penstock.cli.kafka.offsets import extents
+from penstock.cli.kafka.offsets import offset_ranges
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.produce import ProduceResponse
 from penstock.wire.records import Record, build_batch
@@ -33,7 +33,7 @@ class _Reading(threading.Thread):
         super().__init__(name="bench-reader", daemon=True)
         self._client, self._expected, self._run = client, expected, run
         topic = client.metadata([plan.topic]).topic(plan.topic)
-        kept = extents(client, [TopicPartition(plan.topic, index) for index in topic.partitions])
+        kept = offset_ranges(client, [TopicPartition(plan.topic, index) for index in topic.partitions])
         self._reader = Reader(client, {where: extent.end for where, extent in kept.items()})
         self.arrivals: list[tuple[float, float]] = []
         self.give_up_at = float("inf")

@@ -18,7 +18,7 @@ from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import check
 from penstock.cli.kafka.fetching import Reader
-from penstock.cli.kafka.offsets import extents
+from penstock.cli.kafka.offsets import offset_ranges
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from penstock.wire.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
@@ -39,16 +39,16 @@ IN_FLIGHT = 5
 Progress = Callable[[float, str], None]
 
 
-class BatchPress:
-    """Prints batches of one plate: the same records under new identities, sequences and times."""
+class BatchTemplate:
+    """Batches of the same records, each with its own sequence and time."""
 
     def __init__(self, plan: Plan, randomness: Randomness, *, producer_id: int, epoch: int) -> None:
         records = [
             Record(index, 0, None, randomness.token(plan.record_bytes)) for index in range(plan.records_per_batch)
         ]
-        plate = build_batch(records, compression=plan.compression)
-        self._payload = plate[HEADER_BYTES:]
-        self._header = parse_header(plate)._replace(producer_id=producer_id, producer_epoch=epoch)
+        template = build_batch(records, compression=plan.compression)
+        self._payload = template[HEADER_BYTES:]
+        self._header = parse_header(template)._replace(producer_id=producer_id, producer_epoch=epoch)
         self._sequences: dict[int, int] = {}
 
     def next(self, partition: int, now_ms: int) -> bytes:
@@ -75,7 +75,7 @@ def identity(client: Client, acks: int) -> tuple[int, int]:
     if acks != -1:
         return -1, -1
     request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
-    answer = client.anyone().call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
+    answer = client.any_node().call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
     check(answer.error_code, "an identity for this producer")
     return answer.producer_id, answer.producer_epoch
 
@@ -98,7 +98,7 @@ def produce(client: Client, plan: Plan, randomness: Randomness, progress: Progre
     """Write for the planned time."""
     clock = client.clock
     producer_id, epoch = identity(client, plan.acks)
-    press = BatchPress(plan, randomness, producer_id=producer_id, epoch=epoch)
+    batches = BatchTemplate(plan, randomness, producer_id=producer_id, epoch=epoch)
     cluster = client.metadata([plan.topic])
     leaders = [
         client.node(cluster.leader(TopicPartition(plan.topic, index)))
@@ -112,7 +112,7 @@ def produce(client: Client, plan: Plan, randomness: Randomness, progress: Progre
         partition = requests % len(leaders)
         leaders[partition].send(
             ApiKey.PRODUCE,
-            produce_request(plan, partition, press.next(partition, clock.now_ms())),
+            produce_request(plan, partition, batches.next(partition, clock.now_ms())),
             answered=plan.acks != 0,
         )
         requests += 1
@@ -142,7 +142,7 @@ def consume(client: Client, plan: Plan, progress: Progress) -> Throughput:
     """Read from the start to the end, or as far as the planned time allows. Checksums are verified."""
     clock = client.clock
     topic = client.metadata([plan.topic]).topic(plan.topic)
-    kept = extents(client, [TopicPartition(plan.topic, index) for index in topic.partitions])
+    kept = offset_ranges(client, [TopicPartition(plan.topic, index) for index in topic.partitions])
     reader = Reader(
         client,
         {where: extent.start for where, extent in kept.items()},
@@ -161,7 +161,7 @@ def consume(client: Client, plan: Plan, progress: Progress) -> Throughput:
 
 
 def _rate_text(records: int, plan: Plan, elapsed_s: float) -> str:
-    from penstock.cli.texts.quantities import count_text, size_text
+    from penstock.cli.text_formats.quantities import count_text, size_text
 
     seconds = max(elapsed_s, 1e-3)
     return f"{count_text(records / seconds)} records/s, {size_text(records * plan.record_bytes / seconds)}/s"

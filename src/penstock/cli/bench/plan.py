@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.base.dataclasses import dataclass
 from penstock.cli.output import Json
-from penstock.cli.texts.quantities import percentile
+from penstock.cli.text_formats.quantities import percentile
 from penstock.wire.compression import Compression
 
 MIN_RECORD_BYTES = 16
@@ -50,7 +50,7 @@ class Throughput:
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records / seconds, 1),
             "bytes_per_second": round(self.size_bytes / seconds, 1),
-            **spread(self.latencies_ms),
+            **percentiles(self.latencies_ms),
         }
 
 
@@ -73,11 +73,11 @@ class Latency:
             "warm_up": self.warm_up,
             "lost": self.lost,
             "records_per_second": round(self.sent / max(self.seconds, 1e-9), 1),
-            **spread(self.latencies_ms),
+            **percentiles(self.latencies_ms),
         }
 
 
-def spread(latencies_ms: Sequence[float]) -> dict[str, Json]:
+def percentiles(latencies_ms: Sequence[float]) -> dict[str, Json]:
     """Percentiles, or nulls where nothing was measured."""
     names: dict[str, float] = {"p50_ms": 50, "p90_ms": 90, "p99_ms": 99, "p999_ms": 99.9, "max_ms": 100}
     if not latencies_ms:

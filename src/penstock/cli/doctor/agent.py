@@ -9,13 +9,13 @@ from http.client import HTTPConnection, HTTPException
 from penstock.base.clock import Clock
 from penstock.cli.doctor.durations import Page, duration_checks, read_page
 from penstock.cli.doctor.verdicts import Check, check
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 
 TIMEOUT_S = 3.0
 PAGE_MAX_BYTES = 16 * 1024 * 1024
 
 
-def page_of(address: Address) -> Page | None:
+def scrape(address: Address) -> Page | None:
     """What the agent there shows now; None where there is none."""
     connection = HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
     try:
@@ -31,11 +31,11 @@ def page_of(address: Address) -> Page | None:
 
 def watched(address: Address, watch_s: float) -> Page | None:
     """What it has shown since it was started; or in the next so many seconds, if there are any."""
-    before = page_of(address)
+    before = scrape(address)
     if before is None or not watch_s:
         return before
     time.sleep(watch_s)  # noqa: TID251  # there is no loop in a command
-    after = page_of(address)
+    after = scrape(address)
     return None if after is None else after.since(before)
 
 

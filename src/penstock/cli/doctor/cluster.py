@@ -13,7 +13,7 @@ from penstock.base.errors import PlatformError
 from penstock.cli.doctor.verdicts import Check, broker_verdict, check
 from penstock.cli.kafka.client import Broker, Client
 from penstock.cli.kafka.failures import Unreachable
-from penstock.cli.texts.quantities import plural
+from penstock.cli.text_formats.quantities import plural
 from penstock.version import __version__
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
@@ -27,8 +27,8 @@ def cluster_checks(client: Client) -> Iterator[Check]:
     try:
         cluster = client.metadata([])
     except PlatformError as problem:
-        cure = "Start it, or say where it is and how to connect: --bootstrap, --client-config"
-        yield check("cluster", problem.problem if isinstance(problem, Unreachable) else str(problem), fail=cure)
+        hint = "Start it, or say where it is and how to connect: --bootstrap, --client-config"
+        yield check("cluster", problem.problem if isinstance(problem, Unreachable) else str(problem), fail=hint)
         return
     yield check("cluster", f"{cluster.cluster_id}, {plural(len(cluster.brokers), 'broker')}")
     for _, broker in sorted(cluster.brokers.items()):

@@ -20,8 +20,8 @@ from penstock.cli.options import (
     output_option,
 )
 from penstock.cli.output import Column, Details, Json, Section, emit
-from penstock.cli.texts.addresses import Address
-from penstock.cli.texts.quantities import plural
+from penstock.cli.text_formats.addresses import Address
+from penstock.cli.text_formats.quantities import plural
 
 if TYPE_CHECKING:
     from penstock.cli.doctor.durations import Page

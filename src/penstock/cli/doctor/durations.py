@@ -9,7 +9,7 @@ from itertools import pairwise
 from penstock.base.dataclasses import dataclass, field
 from penstock.cli.doctor.verdicts import Check, check
 from penstock.cli.output import Json
-from penstock.cli.texts.quantities import milliseconds_text, plural
+from penstock.cli.text_formats.quantities import milliseconds_text, plural
 
 SLOW_MS, HELD_UP_MS = 100.0, 50.0
 """From where on requests, and turns of the event loop, deserve a warning."""
@@ -25,7 +25,7 @@ STAGES = {
     "write": "writing and syncing",
     "answer": "answering",
 }
-CURES = {
+HINTS = {
     "wait": "Flushes queue up behind each other: see which other stage is long",
     "prepare": "Batches are many and small: linger.ms=5 and a larger batch.size in producers",
     "write": "Each acknowledgement is a synchronous write. Another disk, or --durability process",
@@ -36,7 +36,7 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class Histogram:
     """Durations in buckets, as Prometheus has them."""
 
     counts: Mapping[float, float] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class Counted:
                 return 1000 * (low_s + (high_s - low_s) * (wanted - below) / (count - below))
         return 0.0
 
-    def since(self, before: Counted) -> Counted:
+    def since(self, before: Histogram) -> Histogram:
         """What has come after that."""
         counts = {bound: count - before.counts.get(bound, 0) for bound, count in self.counts.items()}
-        return Counted(counts, self.total_s - before.total_s)
+        return Histogram(counts, self.total_s - before.total_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +76,10 @@ class Page:
     version: str
     started_s: float
     """In seconds since 1970."""
-    histograms: Mapping[tuple[str, str], Counted]
+    histograms: Mapping[tuple[str, str], Histogram]
     """By name, without what all of them begin and end with, and by label; an empty one where there is none."""
 
-    def of(self, name: str) -> dict[str, Counted]:
+    def of(self, name: str) -> dict[str, Histogram]:
         """All of a name that have counted something, by label."""
         return {label: one for (found, label), one in self.histograms.items() if found == name and one.count}
 
@@ -117,7 +117,7 @@ def read_page(text: str) -> Page | None:
                 counts.setdefault(key, {})[float(bound)] = value
     if version is None:
         return None
-    histograms = {key: Counted(found, totals.get(key, 0.0)) for key, found in counts.items()}
+    histograms = {key: Histogram(found, totals.get(key, 0.0)) for key, found in counts.items()}
     return Page(version=version, started_s=started_s, histograms=histograms)
 
 
@@ -140,7 +140,7 @@ def duration_checks(page: Page, disk: str | None = None) -> Iterator[Check]:
     yield from _of_clients(page)
 
 
-def _of_produce(produce: Counted, stages: Mapping[str, Counted], disk: str | None) -> Check:
+def _of_produce(produce: Histogram, stages: Mapping[str, Histogram], disk: str | None) -> Check:
     found, longest = _told(produce), None
     ordered = sorted(stages, key=lambda stage: -stages[stage].total_s)
     if ordered:
@@ -157,11 +157,11 @@ def _of_produce(produce: Counted, stages: Mapping[str, Counted], disk: str | Non
             longest = None
     if disk is not None:
         found += f". A synced write on this disk: {disk}"
-    cure = "Most of the time is not spent in flushes: see the event loop" if longest is None else CURES.get(longest)
-    return check("produce", found, warn=cure if _is_slow(produce) else None)
+    hint = "Most of the time is not spent in flushes: see the event loop" if longest is None else HINTS.get(longest)
+    return check("produce", found, warn=hint if _is_slow(produce) else None)
 
 
-def _of_others(others: Mapping[str, Counted]) -> Check:
+def _of_others(others: Mapping[str, Histogram]) -> Check:
     slowest = sorted(others, key=lambda name: -others[name].quantile_ms(0.99))[:3]
     found = ", ".join(f"{name} {milliseconds_text(others[name].quantile_ms(0.99))}" for name in slowest)
     slow = any(_is_slow(others[name]) for name in slowest)
@@ -193,7 +193,7 @@ def _of_loop(page: Page) -> Iterator[Check]:
 
 
 def _of_stores(page: Page) -> Iterator[Check]:
-    for name, title, cure in (
+    for name, title, hint in (
         ("database_operation", "database", "It is busy, far away, or on a slow disk"),
         ("object_operation", "object store", "It is busy, far away, or on a slow disk"),
     ):
@@ -201,7 +201,7 @@ def _of_stores(page: Page) -> Iterator[Check]:
         if kinds:
             found = ", ".join(f"{kind} p50 {_at(one, 0.5)}, p99 {_at(one, 0.99)}" for kind, one in kinds.items())
             slow = any(one.quantile_ms(0.5) > SLOW_MS for kind, one in kinds.items() if kind in ("write", "read"))
-            yield check(title, found, warn=cure if slow else None)
+            yield check(title, found, warn=hint if slow else None)
 
 
 def _of_clients(page: Page) -> Iterator[Check]:
@@ -214,15 +214,15 @@ def _of_clients(page: Page) -> Iterator[Check]:
         yield check("slow readers", found)
 
 
-def _is_slow(one: Counted) -> bool:
+def _is_slow(one: Histogram) -> bool:
     return one.count >= ENOUGH and one.quantile_ms(0.99) > SLOW_MS
 
 
-def _told(one: Counted) -> str:
+def _told(one: Histogram) -> str:
     return f"p50 {_at(one, 0.5)}, p99 {_at(one, 0.99)} ({plural(one.count, 'request')})"
 
 
-def _at(one: Counted, part: float) -> str:
+def _at(one: Histogram, part: float) -> str:
     return milliseconds_text(one.quantile_ms(part))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.cli.doctor.verdicts import Check, Holder, check, port_verdict
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 
 _LISTEN = "0A"
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES
-from penstock.cli.texts.quantities import milliseconds_text, percentile, size_text
+from penstock.cli.text_formats.quantities import milliseconds_text, percentile, size_text
 
 MIB, GIB = 1024**2, 1024**3
 OWN_BYTES = 96 * MIB

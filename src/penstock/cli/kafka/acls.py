@@ -24,7 +24,7 @@ def describe_acls(client: Client, asked: AclFilter) -> list[Acl]:
     )  # fmt: skip
 
     def attempt() -> list[Acl]:
-        response = client.anyone().call(ApiKey.DESCRIBE_ACLS, request, DescribeAclsResponse)
+        response = client.any_node().call(ApiKey.DESCRIBE_ACLS, request, DescribeAclsResponse)
         check(response.error_code, ABOUT, response.error_message)
         return sorted(
             Acl(
@@ -40,7 +40,7 @@ def describe_acls(client: Client, asked: AclFilter) -> list[Acl]:
             for acl in resource.acls
         )
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def create_acls(client: Client, acls: Sequence[Acl]) -> None:
@@ -57,11 +57,11 @@ def create_acls(client: Client, acls: Sequence[Acl]) -> None:
     )  # fmt: skip
 
     def attempt() -> None:
-        response = client.ask_controller(ApiKey.CREATE_ACLS, request, CreateAclsResponse)
+        response = client.call_controller(ApiKey.CREATE_ACLS, request, CreateAclsResponse)
         for result in response.results:
             check(result.error_code, ABOUT, result.error_message)
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def delete_acls(client: Client, acls: Sequence[Acl]) -> list[Acl]:
@@ -78,7 +78,7 @@ def delete_acls(client: Client, acls: Sequence[Acl]) -> list[Acl]:
     )  # fmt: skip
 
     def attempt() -> list[Acl]:
-        response = client.ask_controller(ApiKey.DELETE_ACLS, request, DeleteAclsResponse)
+        response = client.call_controller(ApiKey.DELETE_ACLS, request, DeleteAclsResponse)
         removed = []
         for acl, result in zip(acls, response.filter_results, strict=True):
             check(result.error_code, ABOUT, result.error_message)
@@ -86,4 +86,4 @@ def delete_acls(client: Client, acls: Sequence[Acl]) -> list[Acl]:
                 removed.append(acl)
         return removed
 
-    return client.settled(attempt)
+    return client.retry(attempt)

@@ -15,10 +15,10 @@ from typing import NamedTuple, Self, TypeVar
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.randomness import uuid_text
+from penstock.cli.kafka.client_config import PLAINTEXT, Security
 from penstock.cli.kafka.connection import Answer, Connection
 from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, check
-from penstock.cli.kafka.security import PLAINTEXT, Security
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Message
 from penstock.wire.error_codes import ErrorCode
@@ -42,6 +42,14 @@ class TopicPartition(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
+
+
+def by_topic(partitions: Iterable[TopicPartition]) -> dict[str, list[TopicPartition]]:
+    """Partitions grouped by topic, as requests have them; both in order."""
+    grouped: dict[str, list[TopicPartition]] = {}
+    for where in sorted(partitions):
+        grouped.setdefault(where.topic, []).append(where)
+    return grouped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +138,8 @@ class Client:
         self._brokers: Mapping[int, Broker] = {}
         self._met: set[int] = set()
 
-    def prefer(self, cluster: str) -> None:
-        """Go to that virtual cluster, unless another one was asked for. Before it is connected."""
+    def set_default_cluster(self, cluster: str) -> None:
+        """Work in that virtual cluster unless --cluster names one. To be called before anything is asked."""
         self._cluster = self._cluster or cluster
 
     def __enter__(self) -> Self:
@@ -141,20 +149,20 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up everywhere."""
+        """Close every connection; the next request opens a new one."""
         for connection in (*self._by_node.values(), *([self._any] if self._any else [])):
             connection.close()
         self._by_node, self._any = {}, None
 
-    def another(self) -> Client:
-        """A client like this one with connections of its own, for another thread."""
+    def clone(self) -> Client:
+        """A client of the same cluster with connections of its own, for another thread."""
         return Client(
             self.bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock,
             security=self.security, cluster=self._cluster,
         )  # fmt: skip
 
-    def anyone(self) -> Connection:
-        """A connection to whichever node answers."""
+    def any_node(self) -> Connection:
+        """A connection to any node: one that there is already, else to the first bootstrap address that answers."""
         if self._any is None:
             self._any = next(iter(self._by_node.values()), None) or self._bootstrap_connection()
         return self._any
@@ -175,12 +183,12 @@ class Client:
     def controller(self) -> Connection:
         """A connection to the node that changes things."""
         controller_id = self.metadata([]).controller_id
-        return self.anyone() if controller_id < 0 else self.node(controller_id)
+        return self.any_node() if controller_id < 0 else self.node(controller_id)
 
     def metadata(self, topics: Iterable[str] | None, *, create: bool = False) -> Cluster:
         """The cluster with these topics, or with all of them for None."""
         names = None if topics is None else [MetadataRequestTopic(name=name) for name in topics]
-        connection = self.anyone()
+        connection = self.any_node()
         if names == [] and connection.version_of(ApiKey.METADATA) == 0:
             names = [MetadataRequestTopic(name="__none__")]  # In version 0 an empty list is every topic.
         request = MetadataRequest(topics=names, allow_auto_topic_creation=create)
@@ -188,19 +196,19 @@ class Client:
         self._brokers = cluster.brokers
         return cluster
 
-    def ask_controller(self, api_key: ApiKey, request: Message, answer: type[Answer]) -> Answer:
-        """Ask the controller. Callers check error codes inside `settled`, so NOT_CONTROLLER finds the new one."""
+    def call_controller(self, api_key: ApiKey, request: Message, answer: type[Answer]) -> Answer:
+        """Ask the controller. Callers check error codes inside `retry`, so NOT_CONTROLLER finds the new one."""
         return self.controller().call(api_key, request, answer, wait_s=self.timeout_s)
 
-    def settled(self, attempt: Callable[[], T]) -> T:
-        """What an attempt returns, tried again while its failure may pass."""
+    def retry(self, attempt: Callable[[], T]) -> T:
+        """What an attempt returns. While its failure is retriable, it is repeated for `timeout_s`."""
         deadline = self.clock.monotonic() + self.timeout_s
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 return attempt()
             except (BrokerError, ConnectionLost) as error:
-                if isinstance(error, BrokerError) and not error.may_pass:
+                if isinstance(error, BrokerError) and not error.is_retriable:
                     raise
                 if self.clock.monotonic() + pause_s > deadline:
                     raise
@@ -228,7 +236,7 @@ class Client:
 
     def _bootstrap_connection(self) -> Connection:
         failures: list[str] = []
-        cures: list[str] = []
+        hints: list[str] = []
         # Brokers met earlier outlive a bootstrap address that was only good for the first contact.
         addresses = dict.fromkeys((*self.bootstrap, *(broker.address for broker in self._brokers.values())))
         for address in addresses:
@@ -236,12 +244,12 @@ class Client:
                 return self._connect(address)
             except Unreachable as error:
                 failures.append(error.problem)
-                cures.append(error.cure)
+                hints.append(error.hint)
             except ConnectionLost as error:
                 failures.append(str(error))
         if self._brokers:
             raise ConnectionLost(failures[0])
-        raise Unreachable("; ".join(failures), *cures[:1])
+        raise Unreachable("; ".join(failures), *hints[:1])
 
 
 def _cluster(response: MetadataResponse) -> Cluster:

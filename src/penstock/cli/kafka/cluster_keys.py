@@ -31,7 +31,7 @@ def describe_keys(client: Client, names: Sequence[str] | None = None) -> list[Cl
     request = DescribeClusterKeysRequest(names=None if names is None else list(names))
 
     def ask() -> list[ClusterKeys]:
-        response = client.ask_controller(ApiKey.DESCRIBE_CLUSTER_KEYS, request, DescribeClusterKeysResponse)
+        response = client.call_controller(ApiKey.DESCRIBE_CLUSTER_KEYS, request, DescribeClusterKeysResponse)
         check(response.error_code, "keys", response.error_message)
         return [
             ClusterKeys(
@@ -41,12 +41,12 @@ def describe_keys(client: Client, names: Sequence[str] | None = None) -> list[Cl
             for found in response.clusters
         ]  # fmt: skip
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def alter_keys(client: Client, name: str, action: int) -> str:
     """Do something to the keys of a cluster; their state after it."""
     request = AlterClusterKeysRequest(name=name, action=action)
-    response = client.ask_controller(ApiKey.ALTER_CLUSTER_KEYS, request, AlterClusterKeysResponse)
+    response = client.call_controller(ApiKey.ALTER_CLUSTER_KEYS, request, AlterClusterKeysResponse)
     check(response.error_code, f"cluster {name}", response.error_message)
     return str(response.state)

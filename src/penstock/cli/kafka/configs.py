@@ -86,7 +86,7 @@ def configs_of(client: Client, resource: Resource) -> dict[str, Config]:
     request = DescribeConfigsRequest(resources=[asked], include_synonyms=True)
 
     def attempt() -> dict[str, Config]:
-        result = client.anyone().call(ApiKey.DESCRIBE_CONFIGS, request, DescribeConfigsResponse).results[0]
+        result = client.any_node().call(ApiKey.DESCRIBE_CONFIGS, request, DescribeConfigsResponse).results[0]
         check(result.error_code, str(resource), result.error_message)
         own = _OWN[resource.kind]
         return {
@@ -101,7 +101,7 @@ def configs_of(client: Client, resource: Resource) -> dict[str, Config]:
             for config in sorted(result.configs, key=lambda config: config.name)
         }
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def _otherwise(config: DescribeConfigsResourceResult, own: frozenset[int]) -> str | None:
@@ -122,10 +122,10 @@ def alter_configs(
     request = IncrementalAlterConfigsRequest(resources=[altered], validate_only=dry_run)
 
     def attempt() -> None:
-        answer = client.ask_controller(ApiKey.INCREMENTAL_ALTER_CONFIGS, request, IncrementalAlterConfigsResponse)
+        answer = client.call_controller(ApiKey.INCREMENTAL_ALTER_CONFIGS, request, IncrementalAlterConfigsResponse)
         check(answer.responses[0].error_code, str(resource), answer.responses[0].error_message)
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def configured(client: Client, kinds: Iterable[ConfigResource]) -> list[Resource]:
@@ -133,9 +133,9 @@ def configured(client: Client, kinds: Iterable[ConfigResource]) -> list[Resource
     request = ListConfigResourcesRequest(resource_types=[int(kind) for kind in kinds])
 
     def attempt() -> list[Resource]:
-        answer = client.anyone().call(ApiKey.LIST_CONFIG_RESOURCES, request, ListConfigResourcesResponse)
+        answer = client.any_node().call(ApiKey.LIST_CONFIG_RESOURCES, request, ListConfigResourcesResponse)
         check(answer.error_code, "settings")
         found = answer.config_resources
         return sorted(Resource(ConfigResource(one.resource_type), one.resource_name) for one in found)
 
-    return client.settled(attempt)
+    return client.retry(attempt)

@@ -13,18 +13,18 @@ from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.randomness import SystemRandomness, uuid_text
+from penstock.cli.kafka.client_config import PLAINTEXT, Security
 from penstock.cli.kafka.failures import (
     AuthenticationFailed,
     ConnectionLost,
     Unreachable,
     Unsupported,
     check,
-    cure,
+    hint,
     reason,
 )
 from penstock.cli.kafka.sasl import messages
-from penstock.cli.kafka.security import PLAINTEXT, Security
-from penstock.cli.texts.addresses import Address
+from penstock.cli.text_formats.addresses import Address
 from penstock.version import __version__
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
@@ -126,7 +126,7 @@ class Connection:
                 made = self._security.context().wrap_socket(made, server_hostname=self.address.host)
         except OSError as error:
             problem = f"cannot reach {self.address}: {reason(error)}"
-            raise Unreachable(problem, cure(error, self.address.host)) from error
+            raise Unreachable(problem, hint(error, self.address.host)) from error
         return made
 
     def _log_in(self) -> None:

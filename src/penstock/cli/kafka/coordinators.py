@@ -23,7 +23,7 @@ def transaction_coordinator(client: Client, transactional_id: str) -> tuple[int,
 
 def _find(client: Client, key_type: int, key: str, what: str) -> tuple[int, Connection]:
     request = FindCoordinatorRequest(key=key, key_type=key_type, coordinator_keys=[key])
-    response = client.anyone().call(ApiKey.FIND_COORDINATOR, request, FindCoordinatorResponse)
+    response = client.any_node().call(ApiKey.FIND_COORDINATOR, request, FindCoordinatorResponse)
     answer = response.coordinators[0] if response.coordinators else response
     check(answer.error_code, what, answer.error_message)
     return answer.node_id, client.node(answer.node_id)

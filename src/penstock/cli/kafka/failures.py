@@ -87,7 +87,7 @@ class BrokerError(PlatformError):
 
     def __init__(self, code: int, about: str, detail: str | None = None) -> None:
         self.code, self.about, self.detail = code, about, detail
-        # Our sentence names the cure where we know one; otherwise what the broker said is the best there is.
+        # Our sentence says what to do where we know one; otherwise what the broker said is the best there is.
         sentence = _SENTENCES.get(code) or detail or f"the broker answered {code_name(code)}"
         if detail and code in _BROKER_KNOWS_BETTER and detail != _SAYS_NO_MORE.get(code):
             sentence = detail
@@ -97,7 +97,7 @@ class BrokerError(PlatformError):
         super().__init__(f"{about}{colon} {sentence}" if about else sentence)
 
     @property
-    def may_pass(self) -> bool:
+    def is_retriable(self) -> bool:
         """Whether asking again can help."""
         return self.code in RETRIABLE
 
@@ -122,11 +122,11 @@ def check(code: int, about: str, detail: str | None = None) -> None:
 
 
 class Unreachable(PlatformError):
-    """No connection could be made; `cure` is what to do about it, if the problem does not say so itself."""
+    """No connection could be made; `hint` is what to do about it, if the problem does not say so itself."""
 
-    def __init__(self, problem: str, cure: str = "") -> None:
-        super().__init__(f"{problem}. {cure}" if cure else problem)
-        self.problem, self.cure = problem, cure
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}. {hint}" if hint else problem)
+        self.problem, self.hint = problem, hint
 
 
 class ConnectionLost(PlatformError):
@@ -141,7 +141,7 @@ class Unsupported(PlatformError):
     """The broker does not speak a version that we speak."""
 
 
-def cure(error: OSError, host: str) -> str:
+def hint(error: OSError, host: str) -> str:
     """What to do about a first connection that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == _WRONG_NAME:

@@ -61,7 +61,7 @@ class Reader:
 
     def poll_batches(self, wait_ms: int) -> Iterator[tuple[TopicPartition, BatchHeader, memoryview]]:
         """The same, batch by batch and not decoded; the first one may begin before the position."""
-        for where, data in self._client.settled(lambda: self._fetch(wait_ms)):
+        for where, data in self._client.retry(lambda: self._fetch(wait_ms)):
             buffer = data.records
             if not buffer:
                 continue

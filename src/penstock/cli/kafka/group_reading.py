@@ -12,13 +12,13 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.base.randomness import SystemRandomness, uuid_text
-from penstock.cli.kafka.client import Client, TopicPartition
+from penstock.cli.kafka.client import Client, TopicPartition, by_topic
 from penstock.cli.kafka.coordinators import group_coordinator
 from penstock.cli.kafka.failures import BrokerError, check
 from penstock.cli.kafka.fetching import Reader
 from penstock.cli.kafka.groups import commit_offsets, committed_offsets, describe_group
-from penstock.cli.kafka.offsets import Extent, extents, resolve
-from penstock.cli.texts.positions import Position
+from penstock.cli.kafka.offsets import OffsetRange, offset_ranges, resolve
+from penstock.cli.text_formats.positions import Position
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.consumer_group_heartbeat import (
@@ -145,7 +145,7 @@ class GroupReader:
         self._shown = {where: offset for where, offset in self._shown.items() if where in kept} | beginnings
         ends: Mapping[TopicPartition, int] | None = None
         if not self._follow:
-            ends = {where: one.end for where, one in self._extents(wanted).items()}
+            ends = {where: one.end for where, one in self._offset_ranges(wanted).items()}
         self._reader = Reader(self._client, positions, ends=ends, committed=self._committed)
 
     def _beginnings(self, new: Partitions) -> dict[TopicPartition, int]:
@@ -153,13 +153,13 @@ class GroupReader:
             return {}
         stored = {where: found.offset for where, found in committed_offsets(self._client, self._group).items()}
         self._stored |= {where: offset for where, offset in stored.items() if where in new}
-        kept = self._extents(new)
+        kept = self._offset_ranges(new)
         fresh = resolve(self._client, self._start, {where: kept[where] for where in new if where not in stored})
         # What was committed may be deleted since.
         return fresh | {where: max(stored[where], kept[where].start) for where in new if where in stored}
 
-    def _extents(self, partitions: Partitions) -> dict[TopicPartition, Extent]:
-        return extents(self._client, sorted(partitions), committed=self._committed)
+    def _offset_ranges(self, partitions: Partitions) -> dict[TopicPartition, OffsetRange]:
+        return offset_ranges(self._client, sorted(partitions), committed=self._committed)
 
     def _rejoin(self) -> None:
         """Begin again as a new member, without partitions."""
@@ -171,7 +171,7 @@ class GroupReader:
         """A topic's name; None if it has been deleted."""
         text = uuid_text(topic_id)
         if text not in self._names:
-            topics = self._client.settled(lambda: self._client.metadata(self._topics)).topics.values()
+            topics = self._client.retry(lambda: self._client.metadata(self._topics)).topics.values()
             self._names = {topic.topic_id: topic.name for topic in topics if topic.topic_id is not None}
         return self._names.get(text)
 
@@ -179,9 +179,9 @@ class GroupReader:
         ids = {name: urlsafe_b64decode(f"{text}==") for text, name in self._names.items()}
         return [
             ConsumerGroupHeartbeatRequestTopicPartitions(
-                topic_id=ids[topic], partitions=sorted(one.partition for one in self._owned if one.topic == topic)
+                topic_id=ids[topic], partitions=[where.partition for where in owned]
             )
-            for topic in sorted({where.topic for where in self._owned})
+            for topic, owned in by_topic(self._owned).items()
         ]
 
     def _call(self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse:
@@ -191,4 +191,4 @@ class GroupReader:
             check(answer.error_code, f"group {self._group!r}", answer.error_message)
             return answer
 
-        return self._client.settled(attempt)
+        return self._client.retry(attempt)

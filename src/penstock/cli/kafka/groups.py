@@ -7,7 +7,7 @@ from functools import partial
 
 from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka import share_groups, streams_groups
-from penstock.cli.kafka.client import Client, TopicPartition
+from penstock.cli.kafka.client import Client, TopicPartition, by_topic
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.coordinators import group_coordinator
 from penstock.cli.kafka.failures import BrokerError, check
@@ -85,7 +85,7 @@ class Committed:
 
 def list_groups(client: Client) -> list[ListedGroup]:
     """Groups of every coordinator, by name."""
-    return client.settled(lambda: _list_groups(client))
+    return client.retry(lambda: _list_groups(client))
 
 
 def _list_groups(client: Client) -> list[ListedGroup]:
@@ -106,7 +106,7 @@ def _list_groups(client: Client) -> list[ListedGroup]:
 
 def describe_group(client: Client, group_id: str) -> Group:
     """A group, of the classic or the newer protocol."""
-    return client.settled(lambda: _describe_group(client, group_id))
+    return client.retry(lambda: _describe_group(client, group_id))
 
 
 def _describe_group(client: Client, group_id: str) -> Group:
@@ -257,12 +257,12 @@ def positions(client: Client, group: Group) -> dict[TopicPartition, Committed]:
         found = share_groups.share_positions(connection, group.group_id)
         return {where: Committed(offset=one.start, metadata=None, lag=one.lag) for where, one in found.items()}
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Committed]:
     """Everything a group committed."""
-    return client.settled(lambda: _committed_offsets(client, group_id))
+    return client.retry(lambda: _committed_offsets(client, group_id))
 
 
 def _committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Committed]:
@@ -291,12 +291,11 @@ def commit_offsets(
         OffsetCommitRequestTopic(
             name=topic,
             partitions=[
-                OffsetCommitRequestPartition(partition_index=where.partition, committed_offset=offset)
-                for where, offset in sorted(offsets.items())
-                if where.topic == topic
+                OffsetCommitRequestPartition(partition_index=where.partition, committed_offset=offsets[where])
+                for where in wanted
             ],
         )
-        for topic in sorted({where.topic for where in offsets})
+        for topic, wanted in by_topic(offsets).items()
     ]
     request = OffsetCommitRequest(
         group_id=group_id, topics=topics, member_id=member_id, generation_id_or_member_epoch=epoch
@@ -310,13 +309,13 @@ def commit_offsets(
                 # An unknown member is what a broker says when somebody joined since we looked.
                 check(partition.error_code, f"group {group_id!r}, {topic.name}[{partition.partition_index}]")
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def delete_groups(client: Client, group_ids: Iterable[str]) -> None:
     """Remove groups with everything they committed."""
     for group_id in group_ids:
-        client.settled(partial(_delete_group, client, group_id))
+        client.retry(partial(_delete_group, client, group_id))
 
 
 def _delete_group(client: Client, group_id: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from penstock.base.dataclasses import dataclass
-from penstock.cli.kafka.client import Client, TopicPartition
+from penstock.cli.kafka.client import Client, TopicPartition, by_topic
 from penstock.cli.kafka.failures import check
-from penstock.cli.texts.positions import Position, Since, place
+from penstock.cli.text_formats.positions import Position, Since, place
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.list_offsets import (
     ListOffsetsPartition,
@@ -20,7 +20,7 @@ LATEST, EARLIEST = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class OffsetRange:
     """A partition keeps the offsets [start, end)."""
 
     start: int
@@ -36,7 +36,7 @@ def list_offsets(
     client: Client, timestamps: Mapping[TopicPartition, int], *, committed: bool = False
 ) -> dict[TopicPartition, int]:
     """The offset that answers each timestamp; -1 where no record is that young."""
-    return client.settled(lambda: _list_offsets(client, timestamps, committed=committed))
+    return client.retry(lambda: _list_offsets(client, timestamps, committed=committed))
 
 
 def _list_offsets(
@@ -53,11 +53,10 @@ def _list_offsets(
                     name=topic,
                     partitions=[
                         ListOffsetsPartition(partition_index=where.partition, timestamp=timestamps[where])
-                        for where in partitions
-                        if where.topic == topic
+                        for where in wanted
                     ],
                 )
-                for topic in sorted({where.topic for where in partitions})
+                for topic, wanted in by_topic(partitions).items()
             ],
             timeout_ms=int(client.timeout_s * 1_000),
         )
@@ -70,9 +69,9 @@ def _list_offsets(
     return found
 
 
-def extents(
+def offset_ranges(
     client: Client, partitions: Iterable[TopicPartition], *, committed: bool = False
-) -> dict[TopicPartition, Extent]:
+) -> dict[TopicPartition, OffsetRange]:
     """What each partition keeps."""
     wanted = list(partitions)
     if not wanted:
@@ -80,10 +79,12 @@ def extents(
     # The end first: an end older than the start would make a partition look smaller than empty.
     ends = list_offsets(client, dict.fromkeys(wanted, LATEST), committed=committed)
     starts = list_offsets(client, dict.fromkeys(wanted, EARLIEST), committed=committed)
-    return {where: Extent(min(starts[where], ends[where]), ends[where]) for where in wanted}
+    return {where: OffsetRange(min(starts[where], ends[where]), ends[where]) for where in wanted}
 
 
-def resolve(client: Client, position: Position, known: Mapping[TopicPartition, Extent]) -> dict[TopicPartition, int]:
+def resolve(
+    client: Client, position: Position, known: Mapping[TopicPartition, OffsetRange]
+) -> dict[TopicPartition, int]:
     """The offset a position means in each partition."""
     since: Mapping[TopicPartition, int] = {}
     if isinstance(position, Since) and known:

@@ -127,7 +127,7 @@ class Producer:
         self._pending, self._pending_bytes = {}, 0
         while waiting:
             batches = {number: queue[0] for number, queue in waiting.items()}
-            self._client.settled(partial(self._round, batches))
+            self._client.retry(partial(self._round, batches))
             for number, queue in list(waiting.items()):
                 batch = queue.popleft()
                 if number in batches:
@@ -142,11 +142,11 @@ class Producer:
         request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
 
         def attempt() -> tuple[int, int]:
-            answer = self._client.anyone().call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
+            answer = self._client.any_node().call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
             check(answer.error_code, "an identity for this producer")
             return answer.producer_id, answer.producer_epoch
 
-        return self._client.settled(attempt)
+        return self._client.retry(attempt)
 
     def _partition(self, key: bytes | None) -> int:
         return self._sticky.current if key is None else partition_of_key(key, len(self.topic.partitions))
@@ -200,7 +200,7 @@ class Producer:
                         failures.append(error)
         if failures:
             # What cannot pass is said first; what may pass is tried again by the caller.
-            raise min(failures, key=lambda failure: failure.may_pass)
+            raise min(failures, key=lambda failure: failure.is_retriable)
 
     def _request(self, batches: Mapping[int, _Batch]) -> ProduceRequest:
         data = [PartitionProduceData(index=partition, records=batch.data) for partition, batch in batches.items()]
@@ -246,7 +246,7 @@ def topic_or_created(client: Client, name: str) -> Topic:
             raise InvalidRequest(f"topic {name!r} does not exist. Create it: penstock topic create {name}")
         return cluster.topic(name)
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def total(written: Sequence[Written]) -> Written:

@@ -46,7 +46,7 @@ def quotas(client: Client, parts: Entity, *, strict: bool) -> list[Quota]:
     )
 
     def attempt() -> list[Quota]:
-        response = client.anyone().call(ApiKey.DESCRIBE_CLIENT_QUOTAS, request, DescribeClientQuotasResponse)
+        response = client.any_node().call(ApiKey.DESCRIBE_CLIENT_QUOTAS, request, DescribeClientQuotasResponse)
         check(response.error_code, "quotas", response.error_message)
         return [
             Quota(
@@ -56,7 +56,7 @@ def quotas(client: Client, parts: Entity, *, strict: bool) -> list[Quota]:
             for entry in response.entries or ()
         ]
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def alter_quota(client: Client, entity: Entity, changes: Mapping[str, float | None], *, dry_run: bool) -> None:
@@ -70,7 +70,7 @@ def alter_quota(client: Client, entity: Entity, changes: Mapping[str, float | No
     request = AlterClientQuotasRequest(entries=[entry], validate_only=dry_run)
 
     def attempt() -> None:
-        answer = client.ask_controller(ApiKey.ALTER_CLIENT_QUOTAS, request, AlterClientQuotasResponse)
+        answer = client.call_controller(ApiKey.ALTER_CLIENT_QUOTAS, request, AlterClientQuotasResponse)
         check(answer.entries[0].error_code, "the quota", answer.entries[0].error_message)
 
-    client.settled(attempt)
+    client.retry(attempt)

@@ -8,8 +8,8 @@ import hmac
 import re
 from collections.abc import Generator
 
+from penstock.cli.kafka.client_config import Security
 from penstock.cli.kafka.failures import AuthenticationFailed
-from penstock.cli.kafka.security import Security
 
 Messages = Generator[bytes, bytes, None]
 """Yields what to send and is sent what was answered; returns when it is satisfied with the last answer."""

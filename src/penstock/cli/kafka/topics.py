@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from penstock.cli.kafka.client import Client, Cluster, TopicPartition
+from penstock.cli.kafka.client import Client, Cluster, TopicPartition, by_topic
 from penstock.cli.kafka.failures import BrokerError, Unsupported, check
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -54,11 +54,11 @@ def create_topic(
     request = CreateTopicsRequest(topics=[topic], timeout_ms=_timeout_ms(client), validate_only=dry_run)
 
     def attempt() -> CreatableTopicResult:
-        result = client.ask_controller(ApiKey.CREATE_TOPICS, request, CreateTopicsResponse).topics[0]
+        result = client.call_controller(ApiKey.CREATE_TOPICS, request, CreateTopicsResponse).topics[0]
         check(result.error_code, f"topic {name!r}", result.error_message)
         return result
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def delete_topic(client: Client, name: str) -> None:
@@ -68,10 +68,10 @@ def delete_topic(client: Client, name: str) -> None:
     )
 
     def attempt() -> None:
-        result = client.ask_controller(ApiKey.DELETE_TOPICS, request, DeleteTopicsResponse).responses[0]
+        result = client.call_controller(ApiKey.DELETE_TOPICS, request, DeleteTopicsResponse).responses[0]
         check(result.error_code, f"topic {name!r}", result.error_message)
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def wait_for_topic(client: Client, name: str) -> None:
@@ -82,7 +82,7 @@ def wait_for_topic(client: Client, name: str) -> None:
         if found is None or any(partition.leader < 0 for partition in found.partitions.values()):
             raise BrokerError(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def add_partitions(client: Client, name: str, *, total: int, dry_run: bool = False) -> None:
@@ -94,15 +94,15 @@ def add_partitions(client: Client, name: str, *, total: int, dry_run: bool = Fal
     )
 
     def attempt() -> None:
-        result = client.ask_controller(ApiKey.CREATE_PARTITIONS, request, CreatePartitionsResponse).results[0]
+        result = client.call_controller(ApiKey.CREATE_PARTITIONS, request, CreatePartitionsResponse).results[0]
         check(result.error_code, f"topic {name!r}", result.error_message)
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def delete_records(client: Client, before: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
     """Delete the records before an offset of each partition; return where the partitions start now."""
-    return client.settled(partial(_delete_records, client, before))
+    return client.retry(partial(_delete_records, client, before))
 
 
 def _delete_records(client: Client, before: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -113,12 +113,10 @@ def _delete_records(client: Client, before: Mapping[TopicPartition, int]) -> dic
             DeleteRecordsTopic(
                 name=topic,
                 partitions=[
-                    DeleteRecordsPartition(partition_index=where.partition, offset=before[where])
-                    for where in partitions
-                    if where.topic == topic
+                    DeleteRecordsPartition(partition_index=where.partition, offset=before[where]) for where in wanted
                 ],
             )
-            for topic in sorted({where.topic for where in partitions})
+            for topic, wanted in by_topic(partitions).items()
         ]
         request = DeleteRecordsRequest(topics=topics, timeout_ms=_timeout_ms(client))
         response = client.node(node_id).call(
@@ -145,8 +143,8 @@ def sizes(client: Client, cluster: Cluster, partitions: Iterable[TopicPartition]
 
 def _sizes_at(client: Client, node_id: int, led: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     topics = [
-        DescribableLogDirTopic(topic=topic, partitions=[where.partition for where in led if where.topic == topic])
-        for topic in sorted({where.topic for where in led})
+        DescribableLogDirTopic(topic=topic, partitions=[where.partition for where in wanted])
+        for topic, wanted in by_topic(led).items()
     ]
     request = DescribeLogDirsRequest(topics=topics)
     response = client.node(node_id).call(ApiKey.DESCRIBE_LOG_DIRS, request, DescribeLogDirsResponse)

@@ -45,7 +45,7 @@ def list_transactions(client: Client, *, states: Iterable[str] = (), longer_than
             found += _described(client, node_id, names, missing_is_error=False)
         return sorted(found, key=lambda one: one.transactional_id)
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def describe_transaction(client: Client, transactional_id: str) -> Transaction:
@@ -56,7 +56,7 @@ def describe_transaction(client: Client, transactional_id: str) -> Transaction:
         (found,) = _described(client, node_id, [transactional_id])
         return found
 
-    return client.settled(attempt)
+    return client.retry(attempt)
 
 
 def fence(client: Client, transactional_id: str) -> None:
@@ -69,7 +69,7 @@ def fence(client: Client, transactional_id: str) -> None:
         answer = connection.call(ApiKey.INIT_PRODUCER_ID, request, InitProducerIdResponse)
         check(answer.error_code, f"transactional id {transactional_id!r}")
 
-    client.settled(attempt)
+    client.retry(attempt)
 
 
 def _described(

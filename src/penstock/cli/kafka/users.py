@@ -45,7 +45,7 @@ def describe_users(client: Client, names: Sequence[str] | None = None) -> list[U
     )
 
     def ask() -> list[User]:
-        response = client.ask_controller(
+        response = client.call_controller(
             ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS, request, DescribeUserScramCredentialsResponse
         )
         check(response.error_code, "users", response.error_message)
@@ -64,7 +64,7 @@ def describe_users(client: Client, names: Sequence[str] | None = None) -> list[U
             )  # fmt: skip
         return sorted(found, key=lambda user: user.name)
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def set_password(client: Client, name: str, password: str) -> None:
@@ -90,10 +90,10 @@ def delete_users(client: Client, users: Sequence[User]) -> None:
 
 def _alter(client: Client, request: AlterUserScramCredentialsRequest) -> None:
     def ask() -> None:
-        response = client.ask_controller(
+        response = client.call_controller(
             ApiKey.ALTER_USER_SCRAM_CREDENTIALS, request, AlterUserScramCredentialsResponse
         )
         for result in response.results:
             check(result.error_code, f"user {result.user!r}", result.error_message)
 
-    client.settled(ask)
+    client.retry(ask)

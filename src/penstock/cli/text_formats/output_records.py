@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.times import iso
+from penstock.cli.text_formats.times import iso
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def describe_clusters(client: Client, names: Sequence[str] | None = None) -> lis
     request = DescribeVirtualClustersRequest(names=None if names is None else list(names))
 
     def ask() -> list[VirtualCluster]:
-        response = client.ask_controller(
+        response = client.call_controller(
             ApiKey.DESCRIBE_VIRTUAL_CLUSTERS, request, DescribeVirtualClustersResponse
         )  # fmt: skip
         check(response.error_code, "clusters", response.error_message)
@@ -69,12 +69,12 @@ def describe_clusters(client: Client, names: Sequence[str] | None = None) -> lis
             for cluster in response.clusters
         ]  # fmt: skip
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def current_cluster(client: Client) -> VirtualCluster | None:
     """The one that we are in; None if that is not known: not every broker has any, nor tells everybody."""
-    if not client.anyone().offers(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS):
+    if not client.any_node().offers(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS):
         return None
     try:
         return next(iter(describe_clusters(client, [])), None)
@@ -92,11 +92,11 @@ def create_cluster(
     )  # fmt: skip
 
     def ask() -> str:
-        response = client.ask_controller(ApiKey.CREATE_VIRTUAL_CLUSTER, request, CreateVirtualClusterResponse)
+        response = client.call_controller(ApiKey.CREATE_VIRTUAL_CLUSTER, request, CreateVirtualClusterResponse)
         check(response.error_code, "", response.error_message)
         return response.kafka_cluster_id
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def alter_cluster(client: Client, name: str, *, description: str | None, limits: Mapping[str, float | None]) -> None:
@@ -110,29 +110,29 @@ def alter_cluster(client: Client, name: str, *, description: str | None, limits:
     )  # fmt: skip
 
     def ask() -> None:
-        response = client.ask_controller(ApiKey.ALTER_VIRTUAL_CLUSTER, request, AlterVirtualClusterResponse)
+        response = client.call_controller(ApiKey.ALTER_VIRTUAL_CLUSTER, request, AlterVirtualClusterResponse)
         check(response.error_code, "", response.error_message)
 
-    client.settled(ask)
+    client.retry(ask)
 
 
 def delete_cluster(client: Client, name: str) -> None:
     """Let a cluster go, with everything in it."""
 
     def ask() -> None:
-        response = client.ask_controller(
+        response = client.call_controller(
             ApiKey.DELETE_VIRTUAL_CLUSTER, DeleteVirtualClusterRequest(name=name), DeleteVirtualClusterResponse
         )
         check(response.error_code, "", response.error_message)
 
-    client.settled(ask)
+    client.retry(ask)
 
 
 def describe_environments(client: Client) -> list[Environment]:
     """All environments."""
 
     def ask() -> list[Environment]:
-        response = client.ask_controller(
+        response = client.call_controller(
             ApiKey.DESCRIBE_ENVIRONMENTS, DescribeEnvironmentsRequest(), DescribeEnvironmentsResponse
         )
         check(response.error_code, "environments", response.error_message)
@@ -141,7 +141,7 @@ def describe_environments(client: Client) -> list[Environment]:
             for found in response.environments
         ]
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def alter_environments(client: Client, *, creations: Sequence[str] = (), deletions: Sequence[str] = ()) -> None:
@@ -149,8 +149,8 @@ def alter_environments(client: Client, *, creations: Sequence[str] = (), deletio
     request = AlterEnvironmentsRequest(creations=list(creations), deletions=list(deletions))
 
     def ask() -> None:
-        response = client.ask_controller(ApiKey.ALTER_ENVIRONMENTS, request, AlterEnvironmentsResponse)
+        response = client.call_controller(ApiKey.ALTER_ENVIRONMENTS, request, AlterEnvironmentsResponse)
         for result in response.results:
             check(result.error_code, "", result.error_message)
 
-    client.settled(ask)
+    client.retry(ask)

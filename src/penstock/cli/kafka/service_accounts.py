@@ -33,7 +33,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class ServiceAccount:
     """A service account and its keys."""
 
     name: str
@@ -43,7 +43,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeKey:
+class CreatedKey:
     """A new key, with its secret."""
 
     key_id: str
@@ -51,15 +51,15 @@ class MadeKey:
     secret: str = field(repr=False)
 
 
-def describe_accounts(client: Client, names: Sequence[str] | None = None) -> list[Account]:
+def describe_accounts(client: Client, names: Sequence[str] | None = None) -> list[ServiceAccount]:
     """All service accounts, or those of these names that there are."""
     request = DescribeServiceAccountsRequest(names=None if names is None else list(names))
 
-    def ask() -> list[Account]:
-        response = client.ask_controller(Api.DESCRIBE_SERVICE_ACCOUNTS, request, DescribeServiceAccountsResponse)
+    def ask() -> list[ServiceAccount]:
+        response = client.call_controller(Api.DESCRIBE_SERVICE_ACCOUNTS, request, DescribeServiceAccountsResponse)
         check(response.error_code, "service accounts", response.error_message)
         return [
-            Account(
+            ServiceAccount(
                 name=account.name, description=account.description, created_ms=account.created_ms,
                 keys=tuple(
                     ApiKey(
@@ -72,7 +72,7 @@ def describe_accounts(client: Client, names: Sequence[str] | None = None) -> lis
             for account in response.accounts
         ]  # fmt: skip
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def create_account(client: Client, name: str, description: str) -> None:
@@ -88,26 +88,26 @@ def delete_accounts(client: Client, names: Sequence[str]) -> None:
 
 def _alter(client: Client, request: AlterServiceAccountsRequest) -> None:
     def ask() -> None:
-        response = client.ask_controller(Api.ALTER_SERVICE_ACCOUNTS, request, AlterServiceAccountsResponse)
+        response = client.call_controller(Api.ALTER_SERVICE_ACCOUNTS, request, AlterServiceAccountsResponse)
         for result in response.results:
             check(result.error_code, f"service account {result.name!r}", result.error_message)
 
-    client.settled(ask)
+    client.retry(ask)
 
 
-def create_key(client: Client, owner: str, description: str, lifetime_ms: int | None) -> MadeKey:
+def create_key(client: Client, owner: str, description: str, lifetime_ms: int | None) -> CreatedKey:
     """Make a key for a service account."""
     request = CreateApiKeyRequest(
         owner=owner, description=description, lifetime_ms=-1 if lifetime_ms is None else lifetime_ms
     )
 
-    def ask() -> MadeKey:
-        response = client.ask_controller(Api.CREATE_API_KEY, request, CreateApiKeyResponse)
+    def ask() -> CreatedKey:
+        response = client.call_controller(Api.CREATE_API_KEY, request, CreateApiKeyResponse)
         check(response.error_code, "", response.error_message)
         expires_ms = None if response.expires_ms < 0 else response.expires_ms
-        return MadeKey(key_id=response.key_id, expires_ms=expires_ms, secret=response.secret)
+        return CreatedKey(key_id=response.key_id, expires_ms=expires_ms, secret=response.secret)
 
-    return client.settled(ask)
+    return client.retry(ask)
 
 
 def delete_keys(client: Client, key_ids: Sequence[str]) -> None:
@@ -115,8 +115,8 @@ def delete_keys(client: Client, key_ids: Sequence[str]) -> None:
 
     def ask() -> None:
         request = DeleteApiKeysRequest(key_ids=list(key_ids))
-        response = client.ask_controller(Api.DELETE_API_KEYS, request, DeleteApiKeysResponse)
+        response = client.call_controller(Api.DELETE_API_KEYS, request, DeleteApiKeysResponse)
         for result in response.results:
             check(result.error_code, f"API key {result.key_id!r}", result.error_message)
 
-    client.settled(ask)
+    client.retry(ask)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.addresses import Address, parse_address, parse_addresses
-from penstock.cli.texts.positions import (
+from penstock.cli.text_formats.addresses import Address, parse_address, parse_addresses
+from penstock.cli.text_formats.positions import (
     At,
     BeforeEnd,
     End,
@@ -19,7 +19,7 @@ from penstock.cli.texts.positions import (
     parse_topic_partitions,
     place,
 )
-from penstock.cli.texts.quantities import (
+from penstock.cli.text_formats.quantities import (
     amount_text,
     count_text,
     milliseconds_text,
@@ -28,7 +28,7 @@ from penstock.cli.texts.quantities import (
     plural,
     size_text,
 )
-from penstock.cli.texts.times import duration_text, iso, parse_duration_ms, parse_time_ms, to_the_second
+from penstock.cli.text_formats.times import duration_text, iso, parse_duration_ms, parse_time_ms, to_the_second
 
 NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 

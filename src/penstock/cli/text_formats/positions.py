@@ -12,7 +12,7 @@ import re
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.times import parse_time_ms
+from penstock.cli.text_formats.times import parse_time_ms
 
 LARGEST_OFFSET = 2**63 - 1
 

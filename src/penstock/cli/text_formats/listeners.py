@@ -27,7 +27,7 @@ from typing import Any
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions
-from penstock.cli.texts.addresses import parse_address
+from penstock.cli.text_formats.addresses import parse_address
 
 LISTENER_NAMES = ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "oauth", "sni-domain")
 _TLS_PATHS = ("certificate", "key", "key-password-file", "client-ca")

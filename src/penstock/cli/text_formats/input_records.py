@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.records import Field, Literal, as_bytes, as_text, parse_template
-from penstock.cli.texts.times import parse_time_ms
+from penstock.cli.text_formats.output_records import Field, Literal, as_bytes, as_text, parse_template
+from penstock.cli.text_formats.times import parse_time_ms
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

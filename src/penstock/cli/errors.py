@@ -1,0 +1,31 @@
+"""How a command fails: one line on standard error that says what happened and what to do, and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Failure(click.ClickException):
+    """A failure in one sentence, with what to do; exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print it to standard error."""
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
+
+
+class Misuse(Failure):
+    """What was asked for cannot be right; exit code 2."""
+
+    exit_code = 2
+
+
+class OutputClosed(Exception):
+    """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
+
+
+def sentence_of(error: OSError) -> str:
+    """What the operating system refused."""
+    what = (error.strerror or str(error) or type(error).__name__).lower()
+    return what if error.filename is None else f"{error.filename}: {what}"
