@@ -233,7 +233,7 @@ def test_trimming(session: Session, topic: str) -> None:
     assert shape_of(trimmed) == promised_shape("topic", "trim")
     assert (trimmed["records"], trimmed["deleted"]) == (2, True)
     assert sorted(session.run("consume", topic).stdout.split()) == ["c", "d"]
-    assert "ends at 3" in session.run("topic", "trim", topic, "--before", "9", "-p", "0", "--yes", code=2).stderr
+    assert "ends at 3" in session.run("topic", "trim", topic, "--before", "9", "-p", "0", "--yes", code=1).stderr
     session.run("topic", "trim", topic, "--before", "end", "--yes")
     assert session.run("consume", topic).stdout == ""
 
@@ -320,6 +320,10 @@ def test_bench_measures_and_cleans_up(session: Session) -> None:
     assert latency["lost"] == 0
     assert latency["p50_ms"] > 0
     assert report["topic"] not in [row["name"] for row in session.json("topic", "list")]
+
+
+def test_a_bench_that_is_too_short_to_be_counted_says_so(session: Session) -> None:
+    assert "The first 0.5 s of end to end are not counted" in session.run("bench", "-d", "200ms").stdout
 
 
 def test_tables_are_for_people(session: Session, topic: str) -> None:

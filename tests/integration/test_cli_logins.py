@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,7 +24,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def _logins(secured: Secured) -> int:
     page = secured.server.http_text("/metrics")
-    found = re.search(r"^penstock_authentications_total (\d+)$", page, re.MULTILINE)
+    found = re.search(r"^penstock_authentications_total (\d+)\.0$", page, re.MULTILINE)
     assert found is not None, page
     return int(found[1])
 
@@ -54,7 +55,7 @@ def logins_of(secured: Secured) -> Callable[..., int]:
         ("acl allow bob read --topic t", "acl list", "acl remove bob --yes", "role grant developer bob",
          "role members"),
         ("quota set --user bob producer_byte_rate=1000", "quota list"),
-        ("service-account create robot", "api-key create robot --dry-run", "api-key list"),
+        ("service-account create robot", "api-key create robot", "api-key list"),
         ("env create test", "cluster create one --env test", "cluster describe one", "cluster list",
          "topic create t --cluster one", "cluster delete one --yes"),
         ("transaction list", "cluster info", "version", "audit tail -n 1"),
@@ -68,3 +69,22 @@ def test_a_command_logs_in_once(logins_of: Callable[..., int], commands: tuple[s
 
 def test_a_benchmark_has_a_consumer_of_its_own(logins_of: Callable[..., int]) -> None:
     assert logins_of("bench", "-d", "300ms", "--rate", "50") == 2
+
+
+@pytest.mark.parametrize(
+    ("listener", "properties", "message"),
+    [
+        ("SASL_PLAINTEXT", ("PLAINTEXT",), "If it requires credentials, add them to --client-config FILE"),
+        ("SASL_SSL", ("SSL",), "If it requires credentials, add them to --client-config FILE, with security.protocol"),
+        ("SASL_SSL", ("SASL_PLAINTEXT", "PLAIN"), "Is it a listener of protocol SASL_PLAINTEXT?"),
+        ("SASL_PLAINTEXT", ("SASL_SSL", "PLAIN"), "is it a listener with TLS?"),
+        ("SSL", ("SSL",), "it requires a client certificate. Name one in --client-config: ssl.certificate.location"),
+    ],
+)
+def test_a_connection_of_another_kind_is_explained_at_once(
+    secured: Secured, listener: str, properties: tuple[str, ...], message: str
+) -> None:
+    login, begun = secured.properties(*properties), time.monotonic()
+    words = ("topic", "list", "--client-config", str(login), "--timeout", "50s")
+    assert message in Session(secured.at(listener)).run(*words, code=1).stderr
+    assert time.monotonic() - begun < 20

@@ -114,3 +114,8 @@ def test_a_transaction_is_found_and_aborted(session: Session) -> None:
     assert session.run("consume", topic, "--committed").output == "after\n"
     assert "has no open transaction" in session.run("transaction", "abort", name, "--yes", code=1).stderr
     assert "does not exist" in session.run("transaction", "describe", "no-such-id", code=1).stderr
+
+
+def test_a_setting_of_the_start_is_not_changed_later(session: Session) -> None:
+    told = session.run("config", "alter", "--broker", "--set", "num.partitions=2", code=1).stderr
+    assert told.endswith("They are set at the start: penstock up --set num.partitions=VALUE\n")

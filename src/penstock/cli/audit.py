@@ -14,7 +14,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.errors import Failure
 from penstock.cli.lazy import Lazy, LazyGroup
-from penstock.cli.options import Parsed, client_options, output_option
+from penstock.cli.options import Parsed, WholeNumber, client_options, output_option
 from penstock.cli.output import is_terminal, printable, yaml_text
 from penstock.cli.text_formats.positions import Position, Start, parse_position
 from penstock.cli.text_formats.principals import parse_principal
@@ -50,7 +50,7 @@ def audit() -> None:
     help="Only this principal, or somebody who claimed to be it.",
 )  # fmt: skip
 @click.option("--since", metavar="TIME", default="1h", help="Where to begin: an age such as 15m, a time, or start.")
-@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many events.")
+@click.option("-n", "--count", metavar="N", type=WholeNumber(min=1), help="Stop after so many events.")
 @output_option
 @client_options
 def tail(

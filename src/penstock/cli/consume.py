@@ -10,7 +10,7 @@ import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_groups, complete_topics
-from penstock.cli.options import Parsed, client_options, output_option, position_of
+from penstock.cli.options import Parsed, WholeNumber, client_options, output_option, position_of
 from penstock.cli.output import yaml_text
 from penstock.cli.text_formats.output_records import ShownRecord, compile_format, to_document, to_json
 from penstock.cli.text_formats.positions import parse_partitions
@@ -34,7 +34,7 @@ _WAIT_MS = 500
     "-s", "--from", "start", metavar="POSITION", default="start",
     help="Where to begin: start, end, an offset, -N (N before the end), or a time such as @1h or @2026-01-31T12:00Z.",
 )  # fmt: skip
-@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("-n", "--count", metavar="N", type=WholeNumber(min=1), help="Stop after so many records.")
 @click.option("-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
 @click.option(
     "-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these partitions, such as 0,2-4."

@@ -21,6 +21,20 @@ class Misuse(Failure):
     exit_code = 2
 
 
+class WrongUsage(Failure):
+    """What click refuses, as one line that ends in where to look; exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        message = error.format_message().rstrip(".")
+        if message[:2].istitle():  # Click begins its sentences with a capital letter, unlike all of ours.
+            message = message[0].lower() + message[1:]
+        stop = "" if message.endswith("?") else "."
+        see = f" See: {error.ctx.command_path} --help" if error.ctx is not None else ""
+        super().__init__(f"{message}{stop}{see}" if see else message)
+
+
 class OutputClosed(Exception):
     """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
 

@@ -106,7 +106,7 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             close = [word for word in _SYNONYMS.get(args[0], ()) if word in self.lazy]
-            close = close or get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)
+            close = close or get_close_matches(args[0], self.lazy, n=1)
             message = f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
             raise click.UsageError(message, ctx=ctx) from error
 

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from penstock.cli.errors import Failure, OutputClosed, sentence_of
+from penstock.cli.errors import Failure, OutputClosed, WrongUsage, sentence_of
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.version import __version__
 
@@ -116,6 +116,12 @@ def _interrupted() -> int:
 def _run() -> int:
     try:
         code = cli.main(prog_name="penstock", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        WrongUsage(error).show()
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

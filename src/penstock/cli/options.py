@@ -45,6 +45,12 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class WholeNumber(click.IntRange):
+    """A number in a range. What is none is called so in plain words."""
+
+    name = "whole number"
+
+
 class Directory(click.Path):
     """A directory. An empty text is not the current one: it is a variable of a script that nobody has set."""
 

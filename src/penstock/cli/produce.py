@@ -15,7 +15,7 @@ import click
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_topics
-from penstock.cli.options import Parsed, client_options, output_option
+from penstock.cli.options import Parsed, WholeNumber, client_options, output_option
 from penstock.cli.output import Details, emit
 from penstock.cli.text_formats.input_records import (
     InputRecord,
@@ -69,7 +69,7 @@ class Shape:
     "-p",
     "--partition",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     help="The partition to write to.  [default: by key, like the Java producer]",
 )
 @click.option("-Z", "--null-empty", is_flag=True, help="Write an empty value as null: a tombstone.")

@@ -10,6 +10,7 @@ from penstock.cli.completion import complete_topics
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import (
     SETTING,
+    WholeNumber,
     asks_cluster,
     confirm,
     dry_run_option,
@@ -73,14 +74,17 @@ def list_topics(client: Client, internal: bool) -> Result:
     "-p",
     "--partitions",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Number of partitions.  [default: num.partitions]",
 )
 @click.option(
-    "-r", "--replication-factor", metavar="N", type=click.IntRange(min=1),
+    "-r", "--replication-factor", metavar="N", type=WholeNumber(min=1),
     help="Replicas of each partition. Penstock reports the number, but replicates nothing.",
 )  # fmt: skip
-@click.option("-c", "--config", "configs", type=SETTING, multiple=True, help="A setting, such as retention.ms=3600000.")
+@click.option(
+    "-c", "--config", "-s", "--set", "configs", type=SETTING, multiple=True,
+    help="A setting, such as retention.ms=3600000. May be repeated.",
+)  # fmt: skip
 @click.option("--if-not-exists", is_flag=True, help="Do nothing if a topic exists already.")
 @dry_run_option
 @asks_cluster
@@ -140,8 +144,8 @@ def _create(
 
 @click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
-@click.option("-n", "--add", metavar="N", type=click.IntRange(min=1), help="How many partitions to add.")
-@click.option("-t", "--total", metavar="N", type=click.IntRange(min=1), help="How many partitions to have afterwards.")
+@click.option("-n", "--add", metavar="N", type=WholeNumber(min=1), help="How many partitions to add.")
+@click.option("-t", "--total", metavar="N", type=WholeNumber(min=1), help="How many partitions to have afterwards.")
 @dry_run_option
 @asks_cluster
 def add_partitions(client: Client, name: str, add: int | None, total: int | None, dry_run: bool) -> Result:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, position_of, yes_option
 from penstock.cli.output import Column, Details, Result, Row, Section, number
@@ -48,7 +49,7 @@ def trim(client: Client, name: str, before: str, numbers: tuple[int, ...] | None
     targets = {where: max(offset, kept[where].start) for where, offset in resolve(client, position, kept).items()}
     for where, offset in targets.items():
         if offset > kept[where].end:
-            raise click.UsageError(f"{where} ends at {kept[where].end}; it cannot be trimmed to {offset}")
+            raise InvalidRequest(f"{where} ends at {kept[where].end}; it cannot be trimmed to {offset}")
     rows: list[Row] = [
         {
             "partition": where.partition,

@@ -112,10 +112,24 @@ def test_versions_without_overlap_are_named() -> None:
 
 
 def test_who_speaks_something_else_is_told_apart() -> None:
-    with broker(lambda header: [b"HTTP/1.1 400 Bad Request\r\n\r\n"]) as address, pytest.raises(ConnectionLost):
-        connect(address, timeout_s=0.2)
     with broker(lambda header: None) as address, pytest.raises(ConnectionLost, match="Is it a Kafka broker"):
         connect(address)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"is an HTTP server, not a Kafka broker\. Check the port"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", r"requires TLS\. Add to --client-config FILE: security\.protocol=SSL"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", r"is not a Kafka broker\. Check the port"),
+        (b"\xff\xff\xff\xff", r"is not a Kafka broker\. Check the port"),
+    ],
+)
+def test_other_protocols_are_named_at_once(answer: bytes, complaint: str) -> None:
+    with broker(lambda header: [answer]) as address, Client([address]) as client:
+        refused = pytest.raises(Unreachable, match=f"^{address} {complaint}")
+        with refused:
+            client.retry(client.any_node)
 
 
 def test_silence_ends_with_the_timeout() -> None:
@@ -140,6 +154,19 @@ def test_an_address_the_cluster_tells_and_nobody_has_is_explained() -> None:
     nobody = told_of("127.0.0.1", 1)
     with broker(nobody) as address, Client([address]) as client, pytest.raises(Unreachable, match="--advertise"):
         client.node(7)
+
+
+def test_a_broker_that_answers_nothing_is_not_asked_for_long() -> None:
+    def refuses(header: codec.RequestHeader) -> list[bytes] | None:
+        asked.append(header.api_key)
+        return versions(header, header.api_version) if header.api_key == ApiKey.API_VERSIONS else None
+
+    asked: list[int] = []
+    with broker(refuses) as address, Client([address]) as client:
+        refused = pytest.raises(ConnectionLost, match="requires credentials, add them to --client-config FILE")
+        with refused:
+            client.retry(lambda: client.metadata([]))
+    assert asked.count(ApiKey.METADATA) == 2, "one of them may have met a broker that was just stopping"
 
 
 def test_the_bootstrap_connection_serves_the_broker_it_leads_to() -> None:
@@ -190,6 +217,8 @@ def not_verified(code: int) -> OSError:
         (socket.gaierror(), "localhost", "--bootstrap"),
         (not_verified(62), "127.0.0.1", "Connect to one of the names"),
         (not_verified(19), "127.0.0.1", "ssl.ca.location"),
+        (not_verified(10), "127.0.0.1", "Renew the certificate of the server"),
+        (not_verified(9), "127.0.0.1", "Check this machine's clock"),
         (ssl.SSLError(), "127.0.0.1", "security.protocol"),
     ],
 )

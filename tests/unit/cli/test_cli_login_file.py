@@ -80,3 +80,8 @@ def test_nothing_is_created_if_the_file_cannot_be_written(
     done = CliRunner().invoke(cli, ["user", "create", "admin", "--data-dir", "data", *words])
     assert (done.exit_code, sentence in done.output) == (2, True), done.output
     assert not (tmp_path / "data").exists()
+
+
+def test_a_token_alone_says_which_mechanism() -> None:
+    read = config_of({}, {"PENSTOCK_TOKEN": "a.b.c"}, base=Path()).security
+    assert (read.protocol, read.mechanism, read.token) == ("SASL_SSL", "OAUTHBEARER", "a.b.c")

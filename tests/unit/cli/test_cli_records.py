@@ -188,3 +188,9 @@ def test_headers_are_read() -> None:
     assert parse_header("a") == ("a", None)
     with pytest.raises(InvalidRequest):
         parse_header("=b")
+
+
+def test_a_line_of_another_format_is_shown_beside_it() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        list(template_splitter("%k:%v\\n").feed(b"a1\n"))
+    assert str(refused.value) == r"this input does not look like '%k:%v\n': 'a1'"

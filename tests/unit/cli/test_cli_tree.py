@@ -136,6 +136,28 @@ def penstock(*words: str, **options: object) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nosuch"], "error: no command 'nosuch'. See: penstock --help"),
+        (["topic", "create"], "error: missing argument 'TOPIC...'. See: penstock topic create --help"),
+        (
+            ["topic", "create", "a", "-p", "x"],
+            "error: invalid value for '-p' / '--partitions': 'x' is not a valid whole number."
+            " See: penstock topic create --help",
+        ),
+        (
+            ["config", "describe"],
+            "error: whose settings? Give one of --topic, --group, --broker and --client-metrics."
+            " See: penstock config describe --help",
+        ),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(words: list[str], line: str) -> None:
+    done = penstock(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{line}\n")
+
+
 def test_exit_codes_of_the_process() -> None:
     assert penstock("version").returncode == 0
     assert penstock("nonsense").returncode == 2
@@ -219,4 +241,4 @@ def test_an_empty_data_directory_is_not_the_current_one(words: list[str]) -> Non
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.endswith("'--data-dir': it is empty; write . for the current directory\n"), done.stderr
+    assert "'--data-dir': it is empty; write . for the current directory. See: penstock " in done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.completion import complete_topics
-from penstock.cli.options import DURATION_MS, SIZE, asks_cluster
+from penstock.cli.options import DURATION_MS, SIZE, WholeNumber, asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Section, is_terminal, number
 from penstock.cli.text_formats.quantities import count_text, size_text
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     shell_complete=complete_topics,
 )
 @click.option(
-    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), default=4, help="Partitions of the temporary topic."
+    "-p", "--partitions", metavar="N", type=WholeNumber(min=1), default=4, help="Partitions of the temporary topic."
 )
 @click.option(
     "-d", "--duration", "duration_ms", type=DURATION_MS, default="5s", help="The longest that each phase may take."
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rate",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     default=200,
     help="Records per second in the latency phase; 0 skips it.",
 )
@@ -218,6 +218,7 @@ def _tenths(value_ms: float | None) -> str:
 
 
 def _notes(plan: Plan, *, local: bool) -> list[str]:
+    from penstock.cli.bench.latency import WARM_UP_S
     from penstock.cli.bench.load import IN_FLIGHT
 
     per_batch = f"{plan.records_per_batch} to a batch" if plan.records_per_batch > 1 else "each its own batch"
@@ -227,6 +228,8 @@ def _notes(plan: Plan, *, local: bool) -> list[str]:
         "Consume read what was just written, so most likely from memory; checksums verified, records not decoded.",
         "Not measured: many clients, consumer groups, reads of old data, CPU and memory of the broker.",
     ]
+    if plan.rate and plan.duration_s <= WARM_UP_S:
+        notes.append(f"The first {WARM_UP_S:g} s of end to end are not counted: give it longer, such as -d 5s.")
     if local:
         notes.append("Client and broker share this machine and its CPU: each slowed the other.")
     return notes

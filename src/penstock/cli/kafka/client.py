@@ -17,7 +17,7 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.base.randomness import uuid_text
 from penstock.cli.kafka.client_config import PLAINTEXT, Security
 from penstock.cli.kafka.connection import Answer, Connection
-from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, check
+from penstock.cli.kafka.failures import BrokerError, ConnectionLost, RequestRefused, Unreachable, check
 from penstock.cli.text_formats.addresses import Address
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Message
@@ -32,6 +32,8 @@ from penstock.wire.messages.metadata import (
 T = TypeVar("T")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_REFUSALS = 2
+"""After so many new connections without an answer nobody need wait any longer: one may have met a broker that stops."""
 
 
 class TopicPartition(NamedTuple):
@@ -204,10 +206,14 @@ class Client:
         """What an attempt returns. While its failure is retriable, it is repeated for `timeout_s`."""
         deadline = self.clock.monotonic() + self.timeout_s
         pause_s = _FIRST_PAUSE_S
+        refused = 0
         while True:
             try:
                 return attempt()
             except (BrokerError, ConnectionLost) as error:
+                refused = refused + 1 if isinstance(error, RequestRefused) else 0
+                if refused == _REFUSALS:
+                    raise
                 if isinstance(error, BrokerError) and not error.is_retriable:
                     raise
                 if self.clock.monotonic() + pause_s > deadline:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
+from penstock.cli.kafka.failures import reason
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER")
@@ -55,7 +56,7 @@ class Security:
         """What TLS is spoken with. Raises `InvalidRequest` when a file is no good."""
         for path in (self.ca, self.certificate, self.key):
             if path is not None and not path.is_file():
-                raise InvalidRequest(f"there is no file {path}")
+                raise InvalidRequest(f"the client configuration names a file that does not exist: {path}")
         try:
             context = ssl.create_default_context(cafile=self.ca, cadata=self.ca_text or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -63,7 +64,9 @@ class Security:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key, lambda: self.key_password)
         except OSError as error:
-            raise InvalidRequest(f"the TLS files of the client cannot be used (PEM is expected): {error}") from error
+            raise InvalidRequest(
+                f"the TLS files of the client cannot be used (PEM is expected): {reason(error)}"
+            ) from error
         return context
 
 
@@ -110,7 +113,9 @@ def config_of(properties: Mapping[str, str], environment: Mapping[str, str], *, 
     user = environment.get(USER_VARIABLE) or properties.get("sasl.username") or jaas.get("username", "")
     password = environment.get(PASSWORD_VARIABLE) or properties.get("sasl.password") or jaas.get("password", "")
     token = environment.get(TOKEN_VARIABLE) or properties.get("sasl.oauthbearer.token", "")
-    mechanism = properties.get("sasl.mechanism") or properties.get("sasl.mechanisms") or Security().mechanism
+    mechanism = properties.get("sasl.mechanism") or properties.get("sasl.mechanisms")
+    if not mechanism:
+        mechanism = "OAUTHBEARER" if token and not user else Security().mechanism
     protocol = properties.get("security.protocol", "").upper()
     if not protocol:
         protocol = "SASL_SSL" if user or token else "PLAINTEXT"

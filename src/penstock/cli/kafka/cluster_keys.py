@@ -48,5 +48,5 @@ def alter_keys(client: Client, name: str, action: int) -> str:
     """Do something to the keys of a cluster; their state after it."""
     request = AlterClusterKeysRequest(name=name, action=action)
     response = client.call_controller(ApiKey.ALTER_CLUSTER_KEYS, request, AlterClusterKeysResponse)
-    check(response.error_code, f"cluster {name}", response.error_message)
+    check(response.error_code, "", response.error_message)
     return str(response.state)

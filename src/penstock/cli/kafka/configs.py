@@ -123,7 +123,11 @@ def alter_configs(
 
     def attempt() -> None:
         answer = client.call_controller(ApiKey.INCREMENTAL_ALTER_CONFIGS, request, IncrementalAlterConfigsResponse)
-        check(answer.responses[0].error_code, str(resource), answer.responses[0].error_message)
+        (result,) = answer.responses
+        detail = result.error_message or ""
+        if resource.kind is ConfigResource.BROKER and "dynamically" in detail:
+            detail += f". They are set at the start: penstock up --set {next(iter(changed), 'KEY')}=VALUE"
+        check(result.error_code, str(resource), detail)
 
     client.retry(attempt)
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections import deque
 from typing import TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.errors import PlatformError
 from penstock.base.randomness import SystemRandomness, uuid_text
 from penstock.cli.kafka.client_config import PLAINTEXT, Security
 from penstock.cli.kafka.failures import (
     AuthenticationFailed,
     ConnectionLost,
+    RequestRefused,
     Unreachable,
     Unsupported,
     check,
@@ -46,6 +49,13 @@ NEWEST = {
     ApiKey.API_VERSIONS: 4,
 }
 _CONNECT_S = 5.0
+_FIRST_ANSWER_BYTES = 1024 * 1024
+"""What the answer to ApiVersions takes at most."""
+_OTHER_PROTOCOLS = {
+    b"HTTP": ("is an HTTP server, not a Kafka broker", "Check the port: --bootstrap HOST:PORT"),
+    b"\x15\x03": ("requires TLS", "Add to --client-config FILE: security.protocol=SSL, or SASL_SSL with a user"),
+}
+"""How answers begin that are not Kafka's: what that says of whoever gives them, and what to do about it."""
 
 
 class Connection:
@@ -60,7 +70,7 @@ class Connection:
         self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
         self._correlation_id = 0
         self._waiting: deque[tuple[ApiKey, int, int]] = deque()
-        self._is_met = False
+        self._is_met = self._is_served = False
         self._socket = self._connect()
         self.features: ApiVersionsResponse = self._negotiate()
         self._is_met = True
@@ -109,6 +119,7 @@ class Connection:
     def receive(self, answer: type[Answer], *, wait_s: float = 0.0) -> Answer:
         """The answer to the oldest request that waits for one."""
         message = self._receive(self._timeout_s + wait_s)
+        self._is_served = True
         assert isinstance(message, answer), f"expected {answer.__name__}, got {type(message).__name__}"
         return message
 
@@ -184,16 +195,25 @@ class Connection:
             self._socket.settimeout(self._timeout_s)
             for piece in frame:
                 self._socket.sendall(piece)
+        except ssl.SSLEOFError as error:
+            raise self._lost(self._alert() or error) from error
         except OSError as error:
             raise self._lost(error) from error
         if answered:
             self._waiting.append((api_key, version, self._correlation_id))
 
+    def _alert(self) -> OSError | None:
+        """Why a server has ended TLS: what it said before is still to be read."""
+        try:
+            self._socket.recv(1)
+        except OSError as error:
+            return error
+        return None
+
     def _receive(self, timeout_s: float) -> codec.Message:
         api_key, version, expected = self._waiting.popleft()
         deadline = self._clock.monotonic() + timeout_s
-        size = frame_size(self._read(SIZE_BYTES, deadline), 0, max_bytes=2**31 - 1)
-        body = self._read(size, deadline)
+        body = self._read(self._size_of(self._read(SIZE_BYTES, deadline)), deadline)
         correlation_id, position = codec.read_response_header(api_key, version, body, 0)
         if correlation_id != expected:
             raise ConnectionLost(f"{self.address} answered out of order; it may not be a Kafka broker")
@@ -206,6 +226,20 @@ class Connection:
             raise ConnectionLost(f"{self.address} does not speak Kafka as we know it: {error}") from error
         return message
 
+    def _size_of(self, start: memoryview) -> int:
+        """The size of the answer that begins like this, in bytes. Raises `Unreachable` if that is not Kafka's."""
+        if self._is_met:
+            return frame_size(start, 0, max_bytes=2**31 - 1)
+        for prefix, (what, to_do) in _OTHER_PROTOCOLS.items():
+            if bytes(start).startswith(prefix):
+                raise Unreachable(f"{self.address} {what}", to_do)
+        try:
+            return frame_size(start, 0, max_bytes=_FIRST_ANSWER_BYTES)
+        except codec.Malformed as error:
+            raise Unreachable(
+                f"{self.address} is not a Kafka broker", "Check the port: --bootstrap HOST:PORT"
+            ) from error
+
     def _read(self, size: int, deadline: float) -> memoryview:
         buffer = memoryview(bytearray(size))
         filled = 0
@@ -216,16 +250,29 @@ class Connection:
             except OSError as error:
                 raise self._lost(error) from error
             if count == 0:
-                raise ConnectionLost(f"{self.address} closed the connection. {self._suspicion()}")
+                raise self._closed()
             filled += count
         return buffer
+
+    def _closed(self) -> ConnectionLost:
+        if self._is_met and not self._is_served and not self._security.uses_sasl:
+            protocols = "SASL_SSL" if self._security.uses_tls else "SASL_PLAINTEXT, or SASL_SSL"
+            return RequestRefused(
+                f"{self.address} closed the connection without an answer. If it requires credentials, add them to"
+                f" --client-config FILE, with security.protocol={protocols}"
+            )
+        return ConnectionLost(f"{self.address} closed the connection. {self._suspicion()}")
 
     def _suspicion(self) -> str:
         if self._security.uses_sasl or self._security.uses_tls:
             return f"Is it a listener of protocol {self._security.protocol}?"
         return "Is it a Kafka broker? If it requires TLS or credentials, add --client-config FILE"
 
-    def _lost(self, error: OSError) -> ConnectionLost:
+    def _lost(self, error: OSError) -> PlatformError:
+        if isinstance(error, ssl.SSLError) and not self._is_met:  # In TLS 1.3 a server may refuse after the handshake.
+            return Unreachable(f"cannot use {self.address}: {reason(error)}", hint(error, self.address.host))
+        if isinstance(error, ConnectionResetError | BrokenPipeError) and self._is_met and not self._is_served:
+            return self._closed()
         problem = f"lost {self.address}: {reason(error)}"
         # Who has never answered may be something else; who has may come back.
         return ConnectionLost(problem if self._is_met else f"{problem}. {self._suspicion()}")

@@ -12,8 +12,15 @@ from penstock.wire.error_codes import ErrorCode
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Names of this machine."""
-_WRONG_NAME = 62
-"""OpenSSL's number for a certificate of another host."""
+_WRONG_NAME, _NOT_YET_VALID, _EXPIRED = 62, 9, 10
+"""OpenSSL's numbers for a certificate of another host, and for one that is out of date."""
+_CLIENT_CERTIFICATE_ALERTS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the client certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client certificate",
+}
+"""How OpenSSL names what a server has against the client's certificate, or the lack of one."""
 RETRIABLE = frozenset(
     {
         ErrorCode.LEADER_NOT_AVAILABLE,
@@ -133,6 +140,10 @@ class ConnectionLost(PlatformError):
     """A connection ended, or stayed silent, before an answer. Whether the request was done is not known."""
 
 
+class RequestRefused(ConnectionLost):
+    """The broker closed the connection instead of answering the first request: it wants credentials, most likely."""
+
+
 class AuthenticationFailed(PlatformError):
     """The cluster does not believe who we are, or we do not believe it."""
 
@@ -141,12 +152,23 @@ class Unsupported(PlatformError):
     """The broker does not speak a version that we speak."""
 
 
+def _alert_of(error: ssl.SSLError) -> str:
+    """OpenSSL's name of what went wrong; empty where it has none."""
+    return getattr(error, "reason", None) or ""
+
+
 def hint(error: OSError, host: str) -> str:
     """What to do about a first connection that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == _WRONG_NAME:
             return "Connect to one of the names that are in it"
-        return "If it is signed by an authority of your own, add that to --client-config: ssl.ca.location=FILE"
+        if error.verify_code == _EXPIRED:
+            return "Renew the certificate of the server, and check this machine's clock"
+        if error.verify_code == _NOT_YET_VALID:
+            return "Check this machine's clock"
+        return "If it is signed by an authority of your own, name that in --client-config: ssl.ca.location=FILE"
+    if isinstance(error, ssl.SSLError) and _alert_of(error) in _CLIENT_CERTIFICATE_ALERTS:
+        return "Name one in --client-config: ssl.certificate.location=FILE and ssl.key.location=FILE"
     if isinstance(error, ssl.SSLError):
         return "Check the port, and security.protocol in --client-config: is it a listener with TLS?"
     if isinstance(error, socket.gaierror):
@@ -162,6 +184,10 @@ def reason(error: OSError) -> str:
         return "the name cannot be resolved"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and _alert_of(error) in _CLIENT_CERTIFICATE_ALERTS:
+        return _CLIENT_CERTIFICATE_ALERTS[_alert_of(error)]
+    if isinstance(error, ssl.SSLEOFError):
+        return "TLS failed (connection closed by the other side)"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({(error.reason or 'unknown').replace('_', ' ').lower()})"
     if isinstance(error, TimeoutError):

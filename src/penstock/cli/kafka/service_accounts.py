@@ -90,7 +90,7 @@ def _alter(client: Client, request: AlterServiceAccountsRequest) -> None:
     def ask() -> None:
         response = client.call_controller(Api.ALTER_SERVICE_ACCOUNTS, request, AlterServiceAccountsResponse)
         for result in response.results:
-            check(result.error_code, f"service account {result.name!r}", result.error_message)
+            check(result.error_code, "", result.error_message)
 
     client.retry(ask)
 

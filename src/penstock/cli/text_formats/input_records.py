@@ -70,10 +70,10 @@ def template_splitter(template: str) -> Splitter:
     """Records by a format string."""
     tokens = parse_template(template, letters="kvsTph")
     if not any(isinstance(token, Field) for token in tokens):
-        raise InvalidRequest(f"{template!r} has no field; write something like '%k:%v\\n'")
+        raise InvalidRequest(f"'{template}' has no field; write something like '%k:%v\\n'")
     last = tokens[-1]
     if not isinstance(last, Literal):
-        raise InvalidRequest(f"{template!r} must end in what separates records, usually \\n")
+        raise InvalidRequest(f"'{template}' must end in what separates records, usually \\n")
     inner = tokens[:-1]
     for first, second in pairwise(inner):
         if isinstance(first, Field) and isinstance(second, Field):
@@ -108,7 +108,7 @@ def _parse_line(line: bytes, tokens: list[Literal | Field], template: str) -> In
 
 def _mismatch(line: bytes, template: str) -> InvalidRequest:
     shown = line[:60].decode("utf-8", "replace") + ("…" if len(line) > 60 else "")
-    return InvalidRequest(f"this input does not look like {template!r}: {shown!r}")
+    return InvalidRequest(f"this input does not look like '{template}': {shown!r}")
 
 
 def _from_fields(fields: Mapping[str, bytes]) -> InputRecord:
