@@ -167,18 +167,28 @@ class Runner(Generic[S, R]):
         decision could not be made durable, `Loading` before `open` is through, and `Conflict` if the state is no longer
         of the revision that `peek` returned.
         """
+        result = await self.post(key, decide, if_revision=if_revision)
+        if not isinstance(result, answer):
+            raise TypeError(f"a rule answered with {type(result).__name__} instead of {answer.__name__}")
+        return result
+
+    def post(
+        self,
+        key: Key,
+        decide: Callable[[S | None, Waiter, int], Decision[S, R]],
+        *,
+        if_revision: int | None = None,
+    ) -> asyncio.Future[Any]:
+        """The same, but when this returns, the rule precedes every rule that is submitted for the key later."""
         self.require_open()
         self._last_waiter += 1
         waiter = self._last_waiter
         cell = self._cell(key)
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         cell.waiting[waiter] = future
         cell.mailbox.append(_Command(lambda state, now_ms: decide(state, waiter, now_ms), waiter, if_revision))
         self._drain(cell)
-        result = await future
-        if not isinstance(result, answer):
-            raise TypeError(f"a rule answered with {type(result).__name__} instead of {answer.__name__}")
-        return result
+        return future
 
     async def settled(self, key: Key) -> None:
         """Wait until everything decided so far under a key is durable, so that the store may be read."""

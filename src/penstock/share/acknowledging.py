@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, together
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.failures import message_of
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -39,6 +40,27 @@ class AcknowledgeResult(NamedTuple):
     message: str | None = None
 
 
+class SubmittedAcknowledgements:
+    """Acknowledgements of a request that were passed to their partitions."""
+
+    def __init__(self) -> None:
+        self.refused: dict[TopicIdPartition, AcknowledgeResult] = {}
+        self.passed: dict[TopicIdPartition, asyncio.Future[Acknowledged]] = {}
+
+    async def results(self) -> dict[TopicIdPartition, AcknowledgeResult]:
+        """The result for each partition, once everything accepted is durable."""
+        results = self.refused
+        for number, (partition, passed) in enumerate(self.passed.items()):
+            await breathe(number, MADE_AT_ONCE)
+            try:
+                answer = await passed
+            except PlatformError as failure:
+                results[partition] = _failed(failure)
+            else:
+                results[partition] = AcknowledgeResult(answer.error, answer.message)
+        return results
+
+
 Acknowledgements = Mapping[TopicIdPartition, Sequence[WireBatch]]
 
 
@@ -52,34 +74,36 @@ class Acknowledging:
         self, key: SessionKey, acknowledgements: Acknowledgements, *, version: int, is_renewal: bool
     ) -> dict[TopicIdPartition, AcknowledgeResult]:
         """The result for each partition; returns once everything accepted is durable."""
-        results: dict[TopicIdPartition, AcknowledgeResult] = {}
-        good: list[tuple[TopicIdPartition, list[Acknowledgement]]] = []
-        pace = Pace(MADE_AT_ONCE)
+        return await (await self.begin(key, acknowledgements, version=version, is_renewal=is_renewal)).results()
+
+    async def begin(
+        self, key: SessionKey, acknowledgements: Acknowledgements, *, version: int, is_renewal: bool
+    ) -> SubmittedAcknowledgements:
+        """Pass them to their partitions. When this returns, whatever is submitted for any of these partitions later is
+        decided after its acknowledgements."""
+        begun, pace = SubmittedAcknowledgements(), Pace()
         for partition, batches in acknowledgements.items():
             await pace.step(1 + len(batches))
             error = self._validate(key, partition, batches, version, is_renewal)
             if error is not ErrorCode.NONE or not batches:
-                results[partition] = AcknowledgeResult(error)
+                begun.refused[partition] = AcknowledgeResult(error)
             else:
                 given = [Acknowledgement(one.first_offset, one.last_offset, one.acknowledge_types) for one in batches]
-                good.append((partition, given))
-        if len(good) == 1:
-            results[good[0][0]] = await self._one(key, *good[0])
-        else:
-            # Concurrently, so that they become durable in one transaction.
-            done = await together(good, lambda one: self._one(key, *one))
-            results.update(zip((partition for partition, _ in good), done, strict=True))
-        return results
+                self._pass(key, partition, given, begun)
+        return begun
 
-    async def _one(
-        self, key: SessionKey, partition: TopicIdPartition, given: Sequence[Acknowledgement]
-    ) -> AcknowledgeResult:
+    def _pass(
+        self,
+        key: SessionKey,
+        partition: TopicIdPartition,
+        given: Sequence[Acknowledgement],
+        begun: SubmittedAcknowledgements,
+    ) -> None:
         name = PartitionName(key.cluster_id, key.group_id, *partition)
         try:
-            answer: Acknowledged = await self._partitions.acknowledge(name, key.holder, given)
+            begun.passed[partition] = self._partitions.acknowledge(name, key.holder, given)
         except PlatformError as failure:
-            return AcknowledgeResult(acknowledge_failure(failure), message_of(failure))
-        return AcknowledgeResult(answer.error, answer.message)
+            begun.refused[partition] = _failed(failure)
 
     def _validate(
         self, key: SessionKey, partition: TopicIdPartition, batches: Sequence[WireBatch], version: int, is_renewal: bool
@@ -128,8 +152,11 @@ def session_key(context: RequestContext, group_id: str | None, member_id: str | 
     return SessionKey(context.cluster_id, group_id, member_id, context.principal)
 
 
-def acknowledge_failure(error: PlatformError) -> ErrorCode:
-    """The error when acknowledgements could not be made durable."""
-    if isinstance(error, Refused):
-        return error.code
-    return ErrorCode.NOT_LEADER_OR_FOLLOWER if isinstance(error, Fenced) else ErrorCode.COORDINATOR_NOT_AVAILABLE
+def _failed(problem: PlatformError) -> AcknowledgeResult:
+    """The outcome of acknowledgements that could not be made durable."""
+    if isinstance(problem, Refused):
+        error = problem.code
+    else:
+        fenced = isinstance(problem, Fenced)
+        error = ErrorCode.NOT_LEADER_OR_FOLLOWER if fenced else ErrorCode.COORDINATOR_NOT_AVAILABLE
+    return AcknowledgeResult(error, message_of(problem))

@@ -101,15 +101,12 @@ class ShareFetchHandler:
                 # There may be room soon; a client that got an error at once would retry at once.
                 await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
             return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
-        fetching = self._fetch_for(context, key, session, request)
-        if acknowledgements:
-            # Concurrently: records are acquired after the acknowledgements are decided, while these become durable.
-            saying = self._acknowledging.acknowledge(
-                key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack
-            )
-            results, wanted = await asyncio.gather(saying, fetching)
-        else:
-            results, wanted = {}, await fetching
+        # Records are acquired after the acknowledgements of all partitions are decided, while these become durable.
+        begun = await self._acknowledging.begin(
+            key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack
+        )
+        wanted = await self._fetch_for(context, key, session, request)
+        results = await begun.results()
         if request.share_session_epoch == FINAL_EPOCH:
             await self.close_session(key)
         return ShareFetchResponse(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock, SteadyClock
@@ -177,13 +178,15 @@ class SharePartitions:
 
     async def _submit(self, key: Key, rule: Rule, answer: type[T]) -> T:
         """Submit a rule, unless the group is being deleted by then."""
+        return await self._runner.submit(key, self._unless_going(key, rule), answer)
 
+    def _unless_going(self, key: Key, rule: Rule) -> Rule:
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
             if self._is_deleting(key):
                 raise Unavailable("the share group is being deleted")
             return rule(partition, waiter, now_ms)
 
-        return await self._runner.submit(key, decide, answer)
+        return decide
 
     def _is_deleting(self, key: Key) -> bool:
         return bool(self._deleting) and PartitionName.group_of(key) in self._deleting
@@ -211,16 +214,25 @@ class SharePartitions:
 
     # --- Acknowledging ---
 
-    async def acknowledge(self, name: PartitionName, member: str, given: Sequence[Acknowledgement]) -> Acknowledged:
-        """Accept, release, reject or renew. Returns once that is durable."""
+    def acknowledge(
+        self, name: PartitionName, member: str, given: Sequence[Acknowledgement]
+    ) -> asyncio.Future[Acknowledged]:
+        """Accept, release, reject or renew; the result comes once that is durable.
+
+        When this returns, whatever is submitted for the partition later is decided on the records so acknowledged.
+        """
         key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
-        answer = await self._submit(
-            key,
-            lambda partition, waiter, now_ms: transitions.acknowledge(partition, member, given, limits, waiter, now_ms),
-            Acknowledged,
-        )
-        self.wake(key)
+
+        def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
+            return transitions.acknowledge(partition, member, given, limits, waiter, now_ms)
+
+        answer: asyncio.Future[Acknowledged] = self._runner.post(key, self._unless_going(key, decide))
+        answer.add_done_callback(partial(self._on_acknowledged, key))
         return answer
+
+    def _on_acknowledged(self, key: Key, answer: asyncio.Future[Acknowledged]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self.wake(key)
 
     async def release(self, name: PartitionName, member: str) -> None:
         """A member is gone: release what it has acquired."""
