@@ -58,7 +58,7 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/contract/test_commit_paths.py": Allowed(1000, "the contract of three commit paths, PostgreSQL's included"),
     "tests/contract/test_wal.py": Allowed(600, "the contract of the write-ahead logs there are"),
     "tests/simulation/agents.py": Allowed(525, "an agent's parts, put together as in agent.py"),
-    "tests/simulation/test_sim_ablations.py": Allowed(850, "a table of safeguards, each with how it is switched off"),
+    "tests/simulation/test_sim_ablations.py": Allowed(875, "a table of safeguards, each with how it is switched off"),
     "tests/unit/audit/test_audit_changes.py": Allowed(600, "a row for each change there is"),
     "tests/unit/audit/test_audit_service.py": Allowed(600, _SUITE),
     "tests/unit/groups/test_group_handlers.py": Allowed(625, _SUITE),

@@ -145,6 +145,19 @@ async def test_a_stale_holder_changes_nothing(database) -> None:
     assert await new.load(HERE.key) == READ_BACK
 
 
+async def test_a_stale_holder_finds_out_when_its_slots_are_proven(database) -> None:
+    old = await opened(database, "old")
+    await old.prove()
+    old.check(HERE.key)
+    new = await opened(database, "new")
+    old.check(HERE.key)
+    await old.prove()
+    with pytest.raises(Fenced):
+        old.check(HERE.key)
+    await new.prove()
+    new.check(HERE.key)
+
+
 async def test_share_partitions_and_groups_do_not_fence_each_other(database) -> None:
     one = await opened(database)
     groups = GroupJournal(database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms())

@@ -339,6 +339,7 @@ class SimAgent:
             database=around.database, reader=self.reader, aborted=StoredAborted(around.database),
             configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms, writer=self.writer,
+            is_alone=self.commit_path.is_alone,
         )  # fmt: skip
         self.dead_letters = DeadLetters(
             partitions=self.share_partitions, topics=self.topics, configs=self.share_configs, reader=self.reader,

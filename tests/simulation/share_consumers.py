@@ -18,6 +18,12 @@ from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequ
 
 ACCEPT, RELEASE, REJECT = 1, 2, 3
 GROUP = 32
+_OUTCOMES = {
+    ErrorCode.NONE: Outcome.ACKNOWLEDGED,
+    # An agent that was replaced while it looked up a write whose answer was lost cannot tell whether that happened.
+    ErrorCode.NOT_LEADER_OR_FOLLOWER: Outcome.UNKNOWN,
+}
+"""Of acknowledgements, by their error. Any other one refuses them."""
 
 
 class ShareConsumer(Client):
@@ -58,14 +64,17 @@ class ShareConsumer(Client):
         request = ShareGroupHeartbeatRequest(group_id=self.group_id, member_id=self.name, member_epoch=-1)
         await client.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, request)
 
-    async def work(self, stop: asyncio.Event, *, rejects: float = 0.0) -> None:
+    async def work(
+        self, stop: asyncio.Event, *, accepts: float = 0.7, keeps: float = 0.2, rejects: float = 0.0,
+        pause_s: float = 0.05,
+    ) -> None:  # fmt: skip
         """Take and say until told to stop."""
         while not stop.is_set():
             try:
-                await self.round(accepts=0.7, keeps=0.2, rejects=rejects)
+                await self.round(accepts=accepts, keeps=keeps, rejects=rejects)
             except ConnectionLost:
                 self.forget()
-            await asyncio.sleep(self.world.workload.uniform(0, 0.05))
+            await asyncio.sleep(self.world.workload.uniform(0, pause_s))
 
     async def drain(self) -> bool | None:
         """Accept everything until nothing is left; True when that is so."""
@@ -132,7 +141,7 @@ class ShareConsumer(Client):
             for partition in topic.partitions:
                 for word in words:
                     word.answered_at = self.now()
-                    word.outcome = Outcome.REFUSED if partition.acknowledge_error_code else Outcome.ACKNOWLEDGED
+                    word.outcome = _OUTCOMES.get(partition.acknowledge_error_code, Outcome.REFUSED)
                 for taken in partition.acquired_records:
                     for offset in range(taken.first_offset, taken.last_offset + 1):
                         delivery = Delivery(

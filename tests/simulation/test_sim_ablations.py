@@ -37,6 +37,7 @@ from penstock.base.errors import Unavailable
 from penstock.clusters import store as clusters_store
 from penstock.clusters.removal import ClusterRemoval
 from penstock.coordination import leases
+from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.runner import Runner
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
@@ -661,6 +662,15 @@ def leases_guard_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "guard", unguarded)
 
 
+def agents_that_were_replaced_give_records_out(patch: pytest.MonkeyPatch) -> None:
+    """Acquisitions write nothing, so no lease guards them."""
+
+    async def unproven(self):
+        return
+
+    patch.setattr(GuardedWrites, "prove", unproven)
+
+
 # ---- fetch sessions --------------------------------------------------------------------------------------------
 
 
@@ -730,6 +740,7 @@ RESTARTS = test_sim_groups.test_members_keep_their_generation_over_restarts.scen
 LEASED_CLASSIC = test_sim_leases.test_leases_of_classic_groups.scenario
 LEASED_CONSUMERS = test_sim_leases.test_leases_of_consumer_groups.scenario
 LEASED_STREAMS = test_sim_leases.test_leases_of_streams_groups.scenario
+ACCEPTED_ELSEWHERE = test_sim_leases.test_records_accepted_at_another_agent_are_not_given_out.scenario
 LEASED_SHARE = test_sim_leases.test_leases_of_share_partitions.scenario
 SESSIONS = test_sim_sessions.test_sessions_say_what_full_fetches_say.scenario
 ADOPTED = test_sim_compaction.test_adopted_objects_lose_nothing.scenario
@@ -757,6 +768,7 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (leases_guard_nothing, LEASED_CONSUMERS),
     (leases_guard_nothing, LEASED_STREAMS),
     (leases_guard_nothing, LEASED_SHARE),
+    (agents_that_were_replaced_give_records_out, ACCEPTED_ELSEWHERE),
     (sessions_do_not_look_where_logs_begin, SESSIONS),
     (sessions_forget_nothing, SESSIONS),
     (what_a_session_was_told_is_told_of_other_positions, SESSIONS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from simulation.clients import Admin, Committer
+from simulation.clients import Admin, Client, Committer
 from simulation.faults import SOME
 from simulation.heartbeat_groups import PARTITIONS, all_in_use, check_group, leave_now_and_then
 from simulation.heartbeating import Member, Use
@@ -105,6 +105,42 @@ async def test_leases_of_share_partitions(world: World) -> None:
         stop.set()
     await world.heal()
     await check_share(world, members, partition)
+
+
+@simulate(seeds=60, reach=("the one before was still alive", "share partition: NOT_LEADER_OR_FOLLOWER"))
+async def test_records_accepted_at_another_agent_are_not_given_out(world: World) -> None:
+    """Members that have nothing to say look seldom, so that the agent before learns of no lost lease by a write of its
+    own, while another member is always at the newest agent, and accepts what it gets at once."""
+    topic_id = await open_shared(world, 1)
+    partition = PartitionKey(topic_id, 0)
+    quick, *slow = members = [ShareConsumer(world, "workers", number, "orders", partition) for number in range(3)]
+    await world.eventually(lambda: quick.configure(**CONFIG), "the group being configured")
+    for member in members:
+        await world.eventually(member.join, "a member joining")
+    stop, ended = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as everything:
+        replacing = everything.create_task(replace_now_and_then(world, ended, every_s=0.3, lingers_s=1.0))
+        everything.create_task(quick.work(stop, accepts=1.0, keeps=0.0))
+        everything.create_task(go_where_the_agent_is(quick, stop))
+        for member in slow:
+            everything.create_task(member.work(stop, accepts=1.0, keeps=0.0, pause_s=0.5))
+        await produce_plainly(world, "orders", partition, "plain", 20, pause_s=0.2)
+        ended.set()
+        await replacing
+        stop.set()
+    await world.heal()
+    await check_share(world, members, partition)
+
+
+async def go_where_the_agent_is(client: Client, stop: asyncio.Event) -> None:
+    """Leave each agent as soon as there is another one."""
+    world = client.world
+    known = world.places[0]
+    while not stop.is_set():
+        if world.places and world.places[0] is not known and world.places[0].up.is_set():
+            known = world.places[0]
+            client.give_up()
+        await asyncio.sleep(0.005)
 
 
 @simulate(seeds=15, reach=("the one before was still alive", "dead letters"))

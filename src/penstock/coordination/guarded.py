@@ -62,6 +62,17 @@ class GuardedWrites:
         """Raise `Fenced` if the slot of a key is not ours."""
         leases.check([slot_of(key)], self._epochs)
 
+    async def prove(self) -> None:
+        """Find out which slots others have taken: from then on `check` raises `Fenced` for their keys.
+
+        A decision that writes nothing is not guarded: another holder may have changed its state since. If the slots are
+        proven between a request and the decision, then not before the request came.
+        """
+        epochs = dict(self._epochs)
+        lost = await self._database.read(lambda: leases.lost(epochs, whose=self._whose))
+        if lost:
+            self.lose(leases.SlotsLost(lost))
+
     async def settle(self) -> None:
         """Return once the outcome of every write is final, so that states may be loaded.
 
@@ -83,8 +94,9 @@ class GuardedWrites:
         """One guarded transaction, one at a time. Returns the script's result, or None where the transaction happened
         and its result was lost.
 
-        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys, and
-        `OutcomeUnknown` when the outcome could not be looked up in time.
+        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys (the
+        transaction may have happened only if its answer was lost before), and `OutcomeUnknown` when the outcome could
+        not be looked up in time.
         """
         await self.settle()
         slots = sorted({slot_of(key) for key in keys})

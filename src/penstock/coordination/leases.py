@@ -109,6 +109,13 @@ def happened(
     return True
 
 
+def lost(epochs: Mapping[int, int], *, whose: int = SHARED_SLOTS) -> Script[list[int]]:
+    """Which of these slots are not ours any more. Extends nothing."""
+    rows = yield "SELECT slot, epoch FROM lease WHERE cluster_id = $1", (whose,)
+    found = {int(slot): int(epoch) for slot, epoch in rows}
+    return [slot for slot, epoch in epochs.items() if found.get(slot) != epoch]
+
+
 def check(slots: Iterable[int], epochs: Mapping[int, int]) -> None:
     """Raise `Fenced` when one of the slots was not taken."""
     _by_epoch(slots, epochs)

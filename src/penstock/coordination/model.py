@@ -94,7 +94,8 @@ class Journal(Protocol[S_co, R_contra]):
         Only a record that leaves the state unchanged may be refused, because of something that the store knows and the
         rules do not. Waiters of its decision get a retriable error, and the rest of the decision stands.
 
-        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot (and nothing was
-        written). A write with a lost answer is resolved by the journal before it returns; where it cannot be, the
-        journal raises `OutcomeUnknown`, and loads and writes nothing until it is.
+        Raises `Unavailable` when nothing was written, and `Fenced` when another agent holds a slot: then nothing was
+        written either, unless the answer was lost before the slot was, which the new holder's row does not tell. Any
+        other write with a lost answer is resolved by the journal before it returns; where it cannot be, the journal
+        raises `OutcomeUnknown`, and loads and writes nothing until it is.
         """

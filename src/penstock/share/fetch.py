@@ -26,7 +26,8 @@ from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.share.acknowledging import AcknowledgeResult, Acknowledging, acknowledgements_of, session_key
 from penstock.share.model import Acquire
-from penstock.share.service import NOTHING, AcquiredBatches, SharePartitions
+from penstock.share.reading import NOTHING, AcquiredBatches
+from penstock.share.service import SharePartitions
 from penstock.share.sessions import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
@@ -259,6 +260,13 @@ class ShareFetchHandler:
 
     async def _round(self, key: SessionKey, readable: Sequence[_PartitionFetch], request: ShareFetchRequest) -> bool:
         """Acquire from each partition in turn. Whether there is anything to respond."""
+        try:
+            await self._partitions.prove()
+        except PlatformError as failure:
+            for number, one in enumerate(readable):
+                await breathe(number, MADE_AT_ONCE)
+                _fail(one, failure)
+            return True
         room = request.max_records
         max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
         exact = request.share_acquire_mode == _EXACT
@@ -269,7 +277,7 @@ class ShareFetchHandler:
                 break
             asked = Acquire(key.holder, room, request.batch_size, exact)
             await self._acquire(one, asked, max_bytes)
-            room -= one.acquired.count
+            room -= one.acquired.offset_count
             has_results = has_results or bool(one.acquired.ranges) or one.error is not ErrorCode.NONE
         return has_results
 
@@ -284,7 +292,7 @@ class ShareFetchHandler:
         try:
             one.acquired = await self._partitions.acquire(one.name, one.log, asked, max_bytes, self._start_at)
         except PlatformError as failure:
-            one.error, one.message = _fetch_failure(failure), message_of(failure)
+            _fail(one, failure)
             if not isinstance(failure, Refused):
                 _log.warning("share group %s cannot read: %s", one.name.group_id, failure)
 
@@ -344,6 +352,10 @@ def _check_renewal(version: int, request: ShareFetchRequest) -> None:
     wrong = [f"{name} must be set to 0" for name, value in fields.items() if value]
     if wrong:
         raise Refused(ErrorCode.INVALID_REQUEST, f"{', '.join(wrong)}, if isRenewAck is true.")
+
+
+def _fail(one: _PartitionFetch, failure: PlatformError) -> None:
+    one.error, one.message = _fetch_failure(failure), message_of(failure)
 
 
 def _fetch_failure(error: PlatformError) -> ErrorCode:

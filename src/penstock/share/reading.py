@@ -10,7 +10,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from penstock.log.model import AbortedTransaction
-from penstock.share.model import AcquiredRange, Batch
+from penstock.share.model import Acquired, AcquiredRange, Batch
 from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD
 
 _HEAD = Struct(">qi9xHi")
@@ -27,6 +27,21 @@ class ScannedBatches(NamedTuple):
     positions: list[tuple[int, int, int]]
     """For each batch: index of the view, start, end."""
     views: Sequence[memoryview]
+
+
+class AcquiredBatches(NamedTuple):
+    """Acquired records, and the batches that contain them."""
+
+    ranges: tuple[AcquiredRange, ...] = ()
+    records: Sequence[memoryview] = ()
+
+    @property
+    def offset_count(self) -> int:
+        """How many offsets."""
+        return sum(taken.last - taken.first + 1 for taken in self.ranges)
+
+
+NOTHING = AcquiredBatches()
 
 
 def scan(views: Sequence[memoryview], offset: int, count: int) -> ScannedBatches:
@@ -70,7 +85,14 @@ def aborted_batches(found: ScannedBatches, aborted: Iterable[AbortedTransaction]
     return unseen
 
 
-def bytes_of(found: ScannedBatches, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
+def acquired_batches(acquired: Acquired, found: Sequence[ScannedBatches]) -> AcquiredBatches:
+    """What was acquired, with its bytes from what was `found` last."""
+    if not acquired.ranges:
+        return NOTHING
+    return AcquiredBatches(acquired.ranges, _bytes_of(found[0], acquired.ranges))
+
+
+def _bytes_of(found: ScannedBatches, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
     """The batches from the first to the last one with acquired records."""
     first, last = ranges[0].first, ranges[-1].last
     pieces: list[list[int]] = []

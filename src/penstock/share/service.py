@@ -44,7 +44,6 @@ from penstock.share.model import (
     Acknowledgement,
     Acquire,
     Acquired,
-    AcquiredRange,
     DeadLetterBatch,
     Decision,
     Fetched,
@@ -52,7 +51,14 @@ from penstock.share.model import (
     Record,
     SharePartition,
 )
-from penstock.share.reading import ScannedBatches, aborted_batches, bytes_of, scan
+from penstock.share.reading import (
+    NOTHING,
+    AcquiredBatches,
+    ScannedBatches,
+    aborted_batches,
+    acquired_batches,
+    scan,
+)
 from penstock.share.settings import ShareConfig, ShareConfigs
 from penstock.share.store import PartitionName, SharePartitionSummary
 
@@ -81,27 +87,6 @@ class DeadLetterWriter(Protocol):
 StartAt = Callable[[PartitionName], Awaitable[int | None]]
 """Returns where a group begins in a partition that it has not read yet, None to apply its reset policy. May raise the
 error for the member."""
-
-
-@dataclass(frozen=True, slots=True)
-class AcquiredBatches:
-    """Acquired records, and their bytes."""
-
-    ranges: tuple[AcquiredRange, ...] = ()
-    records: Sequence[memoryview] = ()
-
-    @property
-    def count(self) -> int:
-        """How many offsets."""
-        return sum(taken.last - taken.first + 1 for taken in self.ranges)
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes."""
-        return sum(map(len, self.records))
-
-
-NOTHING = AcquiredBatches()
 
 
 @dataclass(slots=True, eq=False)
@@ -140,9 +125,11 @@ class SharePartitions:
         clock: Clock,
         alarms: Alarms,
         writer: Writer | None = None,
+        is_alone: bool = True,
     ) -> None:
+        """`is_alone`: no other process can take the slots while this one lives."""
         self._database, self._reader, self._aborted, self._configs = database, reader, aborted, configs
-        self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
+        self._offset_for_timestamp, self._clock, self._is_alone = offset_for_timestamp, clock, is_alone
         self._journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms, writer=writer)
         self.dead_letter_writer: DeadLetterWriter | None = None
         """None: records that need dead letters stay archiving."""
@@ -293,11 +280,22 @@ class SharePartitions:
         found = self._reader.tail(log, offset, COLD_READ_BYTES, at_least_one=True)
         return COLD_READ_BYTES if found is None else sum(map(len, found))
 
+    async def prove(self) -> None:
+        """Find out which partitions other agents coordinate by now; their acquisitions raise `Fenced`.
+
+        To be called between a request for records and its acquisitions. These write nothing, so no guard refuses one
+        that is based on outdated state, where records are available that were accepted at another agent since.
+        """
+        if not self._is_alone:
+            await self._journal.prove()
+
     async def acquire(
         self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt
     ) -> AcquiredBatches:
         """Acquire records for a member."""
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
+        if not self._is_alone:
+            self._journal.check(key)
         for _ in range(_ATTEMPTS):
             found: list[ScannedBatches] = []
             answer = await self._submit(
@@ -309,7 +307,7 @@ class SharePartitions:
             )
             match answer:
                 case Acquired():
-                    return _acquired_batches(answer, found)
+                    return acquired_batches(answer, found)
                 case _NotInitialised():
                     await self._initialise(name, log, config, start_at)
                 case _Cold():
@@ -402,7 +400,7 @@ class SharePartitions:
 
         answer = await self._submit(name.key, decide, object)
         return (
-            _acquired_batches(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
+            acquired_batches(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
         )
 
     async def _initialise(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: StartAt) -> None:
@@ -511,9 +509,3 @@ class _WakingRules(transitions.ShareRules):
             # Watchers that look from now on are decided after this, and answered when this is durable.
             asyncio.get_running_loop().call_soon(self._wake, key)
         return decision
-
-
-def _acquired_batches(acquired: Acquired, found: Sequence[ScannedBatches]) -> AcquiredBatches:
-    if not acquired.ranges:
-        return NOTHING
-    return AcquiredBatches(acquired.ranges, bytes_of(found[0], acquired.ranges))

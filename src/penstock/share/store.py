@@ -208,6 +208,14 @@ class ShareJournal:
         found = await self._database.read(load_archiving)
         return [(key, partition) for key, partition in found if slot_of(key) in slots]
 
+    async def prove(self) -> None:
+        """Find out which slots others have taken. Raises `Unavailable`."""
+        await self._writes.prove()
+
+    def check(self, key: Key) -> None:
+        """Raise `Fenced` if the slot of a partition is known not to be ours."""
+        self._writes.check(key)
+
     async def load(self, key: Key) -> SharePartition | None:
         """Load one partition, if its slot is ours."""
         self._writes.check(key)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fixtures.compaction_world import LogWorld
@@ -15,10 +16,9 @@ from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.metadata.inline import InlineDatabase
-from penstock.share.acknowledging import Acknowledging
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import SessionKey, ShareSessions, TopicIdPartition
+from penstock.share.sessions import SessionKey, ShareSessions
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
@@ -26,11 +26,21 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import share_fetch
 
 ACCEPT, RELEASE = 1, 2
-MEMBER = "anna"
+ANNA, BERT = "anna", "bert"
 Said = tuple[int, int, int]
 """First and last offset, and acknowledge type."""
-Place = tuple[int, int, int]
+Delivery = tuple[int, int, int]
 """Partition, offset, delivery count."""
+
+
+class Fetched(NamedTuple):
+    """What a fetch was answered."""
+
+    acquired: list[Delivery]
+    acknowledgements: dict[int, ErrorCode]
+    """Of the partitions in the response."""
+    errors: dict[int, ErrorCode]
+    """Why nothing was acquired from partitions."""
 
 
 class NoOverrides:
@@ -63,43 +73,26 @@ async def nowhere(partition: Partition, timestamp: int, *, max_only: bool) -> tu
     raise AssertionError("nobody asks for a time")
 
 
-class World:
-    """A topic, and share groups that read it from the start."""
+class Agent:
+    """A coordinator of share groups that read from the start."""
 
-    def __init__(self, partitions: int, events: list[str] | None = None) -> None:
-        self.events: list[str] = [] if events is None else events
-        self.count = partitions
-
-    async def __aenter__(self) -> World:
-        database = InlineDatabase(faults=lambda: self.events.append("database"))
-        log = self.log = await LogWorld(database, MemoryWal(1 << 28), MemoryObjectStore()).open()
-        self.topic = await log.topic("jobs", partitions=self.count)
-        configs = ShareConfigs(NoOverrides(), SETTINGS.started_with({}))
+    def __init__(self, world: World, *, is_alone: bool) -> None:
+        log, configs = world.log, ShareConfigs(NoOverrides(), SETTINGS.started_with({}))
+        self._world = world
         self.partitions = SharePartitions(
-            database=database, reader=NotedReader(log.reader, self.events), aborted=NothingAborted(),  # type: ignore[arg-type]
+            database=world.database, reader=NotedReader(log.reader, world.events), aborted=NothingAborted(),  # type: ignore[arg-type]
             configs=configs, offset_for_timestamp=nowhere, holder=Holder(name="here"), clock=log.clock,
-            alarms=LoopAlarms(), writer=log.writer,
+            alarms=LoopAlarms(), writer=log.writer, is_alone=is_alone,
         )  # fmt: skip
-        await self.partitions.open()
-        self.handler = ShareFetchHandler(
+        self._handler = ShareFetchHandler(
             registry=log.registry, partitions=self.partitions, sessions=ShareSessions(9), configs=configs,
             groups=FromTheStart(),  # type: ignore[arg-type]
         )  # fmt: skip
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.partitions.close()
-
-    async def append(self, batches: int) -> None:
-        """Append batches of one record each to every partition."""
-        for partition in self.topic.partitions:
-            for _ in range(batches):
-                await self.log.append((partition, batch(1)))
 
     async def fetch(
-        self, epoch: int, said: Mapping[int, Sequence[Said]] = {}, *, max_records: int = 2
-    ) -> tuple[list[Place], dict[int, int]]:
-        """One fetch that does not wait: what was acquired, and the errors of acknowledgements by partition."""
+        self, epoch: int, said: Mapping[int, Sequence[Said]] = {}, *, max_records: int = 2, member: str = ANNA
+    ) -> Fetched:
+        """Fetch from all partitions without waiting."""
         wanted = [
             share_fetch.FetchPartition(
                 partition_index=index,
@@ -108,81 +101,182 @@ class World:
                     for first, last, kind in said.get(index, ())
                 ],
             )
-            for index in range(self.count)
+            for index in range(self._world.count)
         ]
         request = share_fetch.ShareFetchRequest(
-            group_id="workers", member_id=MEMBER, share_session_epoch=epoch, max_wait_ms=0, min_bytes=1,
+            group_id="workers", member_id=member, share_session_epoch=epoch, max_wait_ms=0, min_bytes=1,
             max_bytes=1 << 20, max_records=max_records, batch_size=max_records,
-            topics=[share_fetch.FetchTopic(topic_id=self.topic.topic_id, partitions=wanted)],
+            topics=[share_fetch.FetchTopic(topic_id=self._world.topic.topic_id, partitions=wanted)],
         )  # fmt: skip
-        response = await self.handler.share_fetch(RequestContext(api_version=1), request)
+        response = await self._handler.share_fetch(RequestContext(api_version=1), request)
         assert response.error_code == ErrorCode.NONE
         found = [one for topic in response.responses for one in topic.partitions]
-        assert [one.error_code for one in found] == [ErrorCode.NONE] * len(found)
         acquired = [
             (one.partition_index, offset, taken.delivery_count)
             for one in found for taken in one.acquired_records
             for offset in range(taken.first_offset, taken.last_offset + 1)
         ]  # fmt: skip
-        return sorted(acquired), {one.partition_index: one.acknowledge_error_code for one in found}
+        return Fetched(
+            sorted(acquired), {one.partition_index: ErrorCode(one.acknowledge_error_code) for one in found},
+            {one.partition_index: ErrorCode(one.error_code) for one in found if one.error_code},
+        )  # fmt: skip
 
-    async def let_go(self, index: int) -> None:
+    async def expire(self, index: int) -> None:
         """The locks of a partition expire."""
-        name = PartitionName(1, "workers", self.topic.topic_id, index)
-        await self.partitions.release(name, SessionKey(1, "workers", MEMBER).holder)
+        name = PartitionName(1, "workers", self._world.topic.topic_id, index)
+        await self.partitions.release(name, SessionKey(1, "workers", ANNA).holder)
 
 
-async def test_new_records_are_found_while_what_was_said_becomes_durable() -> None:
-    async with World(1) as world:
-        await world.append(4)
-        assert await world.fetch(0) == ([(0, 0, 1), (0, 1, 1)], {0: 0})
+class World:
+    """A topic with some records in each of its partitions, and agents."""
+
+    def __init__(self, partitions: int, *, records: int, is_alone: bool = True) -> None:
+        self.count, self._records, self._is_alone = partitions, records, is_alone
+        self.events: list[str] = []
+        """What happened: records were looked for, or the database was asked."""
+        self.faults: list[str | None] = []
+        """Of the next operations of the database."""
+        self._agents: list[Agent] = []
+
+    async def __aenter__(self) -> World:
+        self.database = InlineDatabase(faults=self._fault)
+        self.log = await LogWorld(self.database, MemoryWal(1 << 28), MemoryObjectStore()).open()
+        self.topic = await self.log.topic("jobs", partitions=self.count)
+        await self.append(self._records)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for agent in self._agents:
+            await agent.partitions.close()
+
+    def _fault(self) -> str | None:
+        self.events.append("database")
+        return self.faults.pop(0) if self.faults else None
+
+    async def agent(self) -> Agent:
+        """Start an agent, which takes over."""
+        agent = Agent(self, is_alone=self._is_alone)
+        await agent.partitions.open()
+        self._agents.append(agent)
+        return agent
+
+    async def append(self, records: int) -> None:
+        """Append batches of one record to every partition."""
+        for partition in self.topic.partitions:
+            for _ in range(records):
+                await self.log.append((partition, batch(1)))
+
+
+async def test_records_are_looked_for_while_acknowledgements_become_durable() -> None:
+    async with World(1, records=4) as world:
+        agent = await world.agent()
+        assert (await agent.fetch(0)).acquired == [(0, 0, 1), (0, 1, 1)]
         world.events.clear()
-        assert await world.fetch(1, {0: [(0, 1, ACCEPT)]}) == ([(0, 2, 1), (0, 3, 1)], {0: 0})
+        assert await agent.fetch(1, {0: [(0, 1, ACCEPT)]}) == ([(0, 2, 1), (0, 3, 1)], {0: ErrorCode.NONE}, {})
         assert world.events == ["records", "database"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-async def test_what_a_request_releases_it_may_acquire_again(count: int) -> None:
-    async with World(count) as world:
-        await world.append(1)
-        assert (await world.fetch(0, max_records=9))[0] == [(index, 0, 1) for index in range(count)]
-        said = {index: [(0, 0, RELEASE)] for index in range(count)}
-        acquired, errors = await world.fetch(1, said, max_records=9)
-        assert errors == dict.fromkeys(range(count), ErrorCode.NONE)
-        assert acquired == [(index, 0, 2) for index in range(count)]
+# --- Acknowledgements come first ---
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-async def test_what_a_request_acquires_it_does_not_acknowledge(count: int) -> None:
-    """The locks have expired when the acknowledgements come: these are refused, and the records are given out again."""
-    async with World(count) as world:
-        await world.append(1)
-        await world.fetch(0, max_records=9)
+@pytest.mark.parametrize("count", [1, 2, 5, 300])
+async def test_what_a_fetch_releases_it_may_acquire_again(count: int) -> None:
+    async with World(count, records=1) as world:
+        agent = await world.agent()
+        assert (await agent.fetch(0, max_records=count)).acquired == [(index, 0, 1) for index in range(count)]
+        released = {index: [(0, 0, RELEASE)] for index in range(count)}
+        again = await agent.fetch(1, released, max_records=count)
+        assert again.acknowledgements == dict.fromkeys(range(count), ErrorCode.NONE)
+        assert again.acquired == [(index, 0, 2) for index in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 300])
+async def test_what_a_fetch_acquires_it_does_not_acknowledge(count: int) -> None:
+    """When the acknowledgements come, the locks have expired. They are refused, and the same member gets the records
+    again: of this delivery it has said nothing yet."""
+    async with World(count, records=1) as world:
+        agent = await world.agent()
+        await agent.fetch(0, max_records=count)
         for index in range(count):
-            await world.let_go(index)
-        said = {index: [(0, 0, ACCEPT)] for index in range(count)}
-        acquired, errors = await world.fetch(1, said, max_records=9)
-        assert acquired == [(index, 0, 2) for index in range(count)]
-        assert errors == dict.fromkeys(range(count), ErrorCode.INVALID_RECORD_STATE)
-        _, errors = await world.fetch(2, said, max_records=9)
-        assert errors == dict.fromkeys(range(count), ErrorCode.NONE)
+            await agent.expire(index)
+        accepted = {index: [(0, 0, ACCEPT)] for index in range(count)}
+        again = await agent.fetch(1, accepted, max_records=count)
+        assert again.acquired == [(index, 0, 2) for index in range(count)]
+        assert again.acknowledgements == dict.fromkeys(range(count), ErrorCode.INVALID_RECORD_STATE)
+        assert (await agent.fetch(2, accepted)).acknowledgements == dict.fromkeys(range(count), ErrorCode.NONE)
+
+
+async def test_acknowledgements_of_several_partitions_are_one_transaction() -> None:
+    async with World(3, records=1) as world:
+        agent = await world.agent()
+        await agent.fetch(0, max_records=3)
+        world.events.clear()
+        await agent.fetch(1, {index: [(0, 0, ACCEPT)] for index in range(3)})
+        assert world.events.count("database") == 1
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_acknowledgements_that_are_not_written_are_answered_so(count: int) -> None:
-    async with World(count) as world:
-        await world.append(2)
-        await world.fetch(0, max_records=count)
-        await world.partitions.close()
-        key = SessionKey(1, "workers", MEMBER)
-        said = {
-            TopicIdPartition(world.topic.topic_id, index): [
-                share_fetch.AcknowledgementBatch(first_offset=0, last_offset=0, acknowledge_types=[ACCEPT])
-            ]
-            for index in range(count)
-        }
-        outcomes = await Acknowledging(world.log.registry, world.partitions).acknowledge(
-            key, said, version=1, is_renewal=False
-        )
-        assert {one.error for one in outcomes.values()} == {ErrorCode.COORDINATOR_NOT_AVAILABLE}
-        assert len(outcomes) == count
+async def test_acknowledgements_that_cannot_be_written_are_not_in_force(count: int) -> None:
+    async with World(count, records=1) as world:
+        agent = await world.agent()
+        await agent.fetch(0, max_records=count)
+        accepted = {index: [(0, 0, ACCEPT)] for index in range(count)}
+        world.faults = ["before"]
+        failed = await agent.fetch(1, accepted)
+        assert failed.acknowledgements == dict.fromkeys(range(count), ErrorCode.COORDINATOR_NOT_AVAILABLE)
+        assert (await agent.fetch(0, member=BERT)).acquired == []
+        assert (await agent.fetch(2, accepted)).acknowledgements == dict.fromkeys(range(count), ErrorCode.NONE)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_acknowledgements_whose_lost_answer_is_looked_up_are_in_force(count: int) -> None:
+    async with World(count, records=1) as world:
+        agent = await world.agent()
+        await agent.fetch(0, max_records=count)
+        world.faults = ["after"]
+        accepted = await agent.fetch(1, {index: [(0, 0, ACCEPT)] for index in range(count)})
+        assert accepted == ([], dict.fromkeys(range(count), ErrorCode.NONE), {})
+        assert (await (await world.agent()).fetch(0)).acquired == []
+
+
+async def test_acknowledgements_of_a_client_that_hangs_up_stand() -> None:
+    async with World(2, records=1) as world:
+        agent = await world.agent()
+        await agent.fetch(0)
+        fetch = asyncio.ensure_future(agent.fetch(1, {0: [(0, 0, ACCEPT)], 1: [(0, 0, ACCEPT)]}))
+        await asyncio.sleep(0)
+        fetch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+        await agent.expire(0)
+        await agent.expire(1)
+        assert (await agent.fetch(0, member=BERT)).acquired == []
+
+
+# --- Agents that were replaced ---
+
+
+async def test_an_agent_that_was_replaced_gives_nothing_out() -> None:
+    """It writes nothing when records are acquired, so no guarded write tells it that others have accepted these."""
+    async with World(2, records=0, is_alone=False) as world:
+        old = await world.agent()
+        assert (await old.fetch(0)).acquired == []
+        new = await world.agent()
+        await world.append(1)
+        assert (await new.fetch(0, member=BERT)).acquired == [(0, 0, 1), (1, 0, 1)]
+        accepted = await new.fetch(1, {0: [(0, 0, ACCEPT)], 1: [(0, 0, ACCEPT)]}, member=BERT)
+        assert accepted.acknowledgements == {0: ErrorCode.NONE, 1: ErrorCode.NONE}
+        late = await old.fetch(1)
+        assert late.acquired == []
+        assert late.errors == dict.fromkeys(range(2), ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        assert (await new.fetch(0)).acquired == []
+
+
+async def test_an_agent_that_cannot_tell_whether_it_was_replaced_gives_nothing_out() -> None:
+    async with World(1, records=1, is_alone=False) as world:
+        agent = await world.agent()
+        world.faults = ["before"]
+        unsure = await agent.fetch(0)
+        assert unsure.acquired == []
+        assert unsure.errors == {0: ErrorCode.KAFKA_STORAGE_ERROR}
+        assert (await agent.fetch(1)).acquired == [(0, 0, 1)]

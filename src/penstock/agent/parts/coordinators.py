@@ -107,7 +107,7 @@ async def open_groups(
     partitions = SharePartitions(
         database=stores.database, reader=log.reader, aborted=StoredAborted(stores.database), configs=configs,
         offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=HOLDER, clock=clock, alarms=LoopAlarms(),
-        writer=log.writer,
+        writer=log.writer, is_alone=log.commit_path.is_alone,
     )  # fmt: skip
     dead_letters = DeadLetters(
         partitions=partitions, topics=topics, configs=configs, reader=log.reader, writer=log.writer, clock=clock,
