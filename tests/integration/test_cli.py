@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -363,3 +364,18 @@ def test_a_bench_that_is_broken_off_cleans_up(session: Session) -> None:
         running.kill()
         running.communicate()
     assert its_topics() == []
+
+
+def test_a_bench_whose_server_is_gone_names_what_it_leaves(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    session = Session(server.bootstrap)
+    running = session.start("bench", "-d", "60s", "--timeout", "500ms")
+    try:
+        eventually(lambda: session.json("topic", "list"), what="its topic")
+        server.kill()
+        _, told = running.communicate(timeout=30)
+    finally:
+        running.kill()
+        running.communicate()
+    assert re.search(rb"The topic (\S+) is left\. To delete it: penstock topic delete \1\nerror: .*refused", told), told

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
+
+from penstock.cli.output import is_terminal
 
 
 class Failure(click.ClickException):
@@ -12,7 +15,9 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print it to standard error."""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
+        stream = sys.stderr if file is None else file
+        label = click.style("error:", fg="red", bold=True) if is_terminal(stream) else "error:"
+        click.echo(f"{label} {self.message}", file=stream)
 
 
 class Misuse(Failure):

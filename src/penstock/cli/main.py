@@ -6,6 +6,7 @@ does Ctrl-C, of which the process then dies: a shell that runs commands in a loo
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -76,6 +77,8 @@ def cli() -> None:
 def main() -> int:
     """Run one command line; return the exit code."""
     _open_what_is_closed()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # What the locale has no letter for is no reason to print nothing.
     code = 0
     try:
         code = _run()

@@ -68,6 +68,17 @@ DIRECTORY = Directory()
 ADDRESS = Parsed("HOST:PORT", parse_address)
 ADDRESSES = Parsed("HOST:PORT[,…]", parse_addresses)
 DURATION_MS = Parsed("DURATION", parse_duration_ms)
+
+
+def parse_timeout_ms(text: str) -> int:
+    """Read a duration in which something can be done."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms == 0:
+        raise InvalidRequest(f"{text!r} leaves no time to connect; write 500ms, 10s or 5m")
+    return duration_ms
+
+
+TIMEOUT_MS = Parsed("DURATION", parse_timeout_ms)
 SIZE = Parsed("SIZE", parse_size)
 
 
@@ -156,7 +167,7 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True, shell_complete=complete_clusters,
         help="The virtual cluster to work in, for platform administrators. For others their credentials decide.",
     )  # fmt: skip
-    @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
+    @click.option("--timeout", "timeout_ms", type=TIMEOUT_MS, default="30s", help="How long to try before giving up.")
     @functools.wraps(function)
     def with_client(
         *args: Any, bootstrap: Sequence[Address], client_config: Path | None, cluster: str | None, timeout_ms: int,

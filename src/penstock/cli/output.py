@@ -124,7 +124,9 @@ def emit(result: Result, output_format: str, stream: TextIO | None = None) -> No
     stream = sys.stdout if stream is None else stream
     match output_format:
         case "json":
-            stream.write(json.dumps(result.document, indent=2, ensure_ascii=False) + "\n")
+            # Escapes say the same to a machine, where the locale is one that has not all letters.
+            ascii_only = (stream.encoding or "utf-8").lower() != "utf-8"
+            stream.write(json.dumps(result.document, indent=2, ensure_ascii=ascii_only) + "\n")
         case "yaml":
             stream.write(yaml_text(result.document))
         case _:

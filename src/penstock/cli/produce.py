@@ -142,7 +142,7 @@ def _splitter(template: str | None, key_separator: str | None) -> Splitter:
         if key_separator is not None:
             escaped = key_separator.replace("%", "%%")
             return template_splitter(f"%k{escaped}%v\\n")
-        return template_splitter(template or "%v\\n")
+        return template_splitter("%v\\n" if template is None else template)
     except InvalidRequest as error:
         raise click.BadParameter(str(error), param_hint="--format") from error
 

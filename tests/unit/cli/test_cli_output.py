@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from penstock.cli.errors import Failure
 from penstock.cli.output import (
     WRAPPED_LEAST,
     Column,
@@ -162,3 +163,23 @@ def test_a_remark_is_below_its_row() -> None:
         "disk   ext4\n"
     )  # fmt: skip
     assert json.loads(rendered(REMARKS, "json"))[0]["change"].startswith("Turn on")
+
+
+@pytest.mark.parametrize(("environment", "begin"), [({}, "\x1b[31m"), ({"NO_COLOR": "1"}, "error: ")])
+def test_errors_have_colours_where_results_have_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], begin: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    Failure("no").show(stream)
+    assert stream.getvalue().startswith(begin)
+
+
+def test_json_is_whole_where_the_locale_has_not_all_letters() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    emit(Notice(document={"name": "€"}, sentence=""), "json", stream)
+    stream.seek(0)
+    assert json.loads(stream.read()) == {"name": "€"}

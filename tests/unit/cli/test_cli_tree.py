@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import signal
@@ -100,12 +101,14 @@ def test_version_in_every_format() -> None:
         (["topic", "add-partitions", "a"], "give one of --add and --total"),
         (["topic", "list", "-b", "host:x"], "no valid port"),
         (["topic", "list", "--timeout", "soon"], "is not a duration"),
+        (["topic", "list", "--timeout", "0s"], "leaves no time to connect"),
         (["consume", "a", "-f", "%z"], "%z is not a field"),
         (["consume", "a", "-s", "middle"], "is not a position"),
         (["produce", "a", "-f", "%k%v\\n"], "cannot be told apart"),
         (["produce", "a", "-f", "%v\\n", "-K", ":"], "give one of --format and --key-separator"),
         (["produce", "a", "--idempotent", "--acks", "1"], "--idempotent needs --acks all"),
         (["produce", "a", "-H", "=x"], "write name=value"),
+        (["produce", "a", "-f", ""], "has no field"),
         (["up", "--kafka", "nowhere"], "has no port"),
         (["up", "--set", "x"], "write key=value"),
         (["up", "--set", "a=1", "--set", "a=2"], "a is given twice"),
@@ -156,6 +159,15 @@ def penstock(*words: str, **options: object) -> subprocess.CompletedProcess[str]
 def test_wrong_usage_is_said_in_one_line(words: list[str], line: str) -> None:
     done = penstock(*words)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{line}\n")
+
+
+def test_a_locale_without_some_letters_prints_the_others() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", "topic", "list", "--help"], capture_output=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"HOST:PORT[,?]" in done.stdout
 
 
 def test_exit_codes_of_the_process() -> None:

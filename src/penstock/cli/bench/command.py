@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.base.errors import PlatformError
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import DURATION_MS, SIZE, WholeNumber, asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Section, is_terminal, number
@@ -115,7 +116,11 @@ def _topic(client: Client, plan: Plan, *, made: bool) -> Iterator[None]:
         client.close()  # Answers that are on their way are none to what follows.
         raise
     finally:
-        delete_topic(client, plan.topic)
+        try:
+            delete_topic(client, plan.topic)
+        except PlatformError:
+            click.echo(f"The topic {plan.topic} is left. To delete it: penstock topic delete {plan.topic}", err=True)
+            raise
 
 
 def _phases(client: Client, plan: Plan) -> list[dict[str, Json]]:

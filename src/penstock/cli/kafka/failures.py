@@ -56,6 +56,7 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.MESSAGE_TOO_LARGE: "a record is larger than max.message.bytes. Raise it: penstock topic alter",
     ErrorCode.INVALID_PARTITIONS: "this number of partitions is not possible",
     ErrorCode.INVALID_REPLICATION_FACTOR: "there are not enough brokers for that replication factor",
+    ErrorCode.INVALID_GROUP_ID: "is not a valid group id",
     ErrorCode.GROUP_ID_NOT_FOUND: "does not exist. See: penstock group list",
     ErrorCode.NON_EMPTY_GROUP: "has members. Stop its consumers first",
     ErrorCode.UNKNOWN_MEMBER_ID: "has members. Stop its consumers first",
