@@ -98,7 +98,7 @@ def batches_below(found: Sequence[memoryview], end_offset: int) -> list[memoryvi
     return kept
 
 
-def end_of(found: Sequence[memoryview]) -> int:
+def end_of(found: Sequence[bytes | memoryview]) -> int:
     """The offset after the last batch."""
     view, position, following = found[-1], 0, 0
     while position < len(view):

@@ -21,6 +21,7 @@ from penstock.base.portions import together
 from penstock.keys.model import LockReason
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
+from penstock.log.fetch_answers import Answer, within_limits
 from penstock.log.fetch_sessions import CachedPartition, FetchSession, FetchSessions, Named, TopicKey
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.model import AbortedTransaction as Aborted
@@ -61,22 +62,6 @@ MayRead = Callable[[str], bool]
 """Whether the caller may read the topic of that name."""
 _NOTHING: MayRead = frozenset[str]().__contains__
 """What a client may read that says to be a broker and may not act as one."""
-
-
-class Answer:
-    """What one partition has for a fetch."""
-
-    __slots__ = ("cold_bytes", "data", "is_stored", "partition", "size_bytes", "wanted")
-
-    def __init__(self, wanted: CachedPartition, partition: Partition | None, data: PartitionData) -> None:
-        self.wanted = wanted
-        self.partition = partition
-        self.data = data
-        self.size_bytes = 0
-        self.cold_bytes = 0
-        """How many bytes to read from storage; 0 when memory had everything."""
-        self.is_stored = False
-        """Whether its records are sent from where they are stored. The log continues after them."""
 
 
 class FetchHandler:
@@ -240,12 +225,13 @@ class Poll:
         self._wanted, self._full = wanted, full
         self._done: Done | None = done
         self._read_committed = request.isolation_level == READ_COMMITTED
-        self._max_bytes, self._min_bytes = min(request.max_bytes, handler.max_bytes), request.min_bytes
+        self._max_bytes = min(request.max_bytes, handler.max_bytes)
         if handler.quota is not None:
             room_bytes = handler.quota.fetch_room(context)
             if room_bytes is not None:
                 self._max_bytes = min(self._max_bytes, room_bytes)
-                self._min_bytes = min(self._min_bytes, self._max_bytes)
+        # More than a response may contain never comes, however long it is waited for.
+        self._min_bytes = min(request.min_bytes, self._max_bytes)
         self._waiting: list[Partition] = []
         self._needed_bytes = 0
         self._scheduled = False
@@ -266,10 +252,11 @@ class Poll:
         answers, size, urgent = await self._look_slowly(ends)
         if self._done is None:
             return
-        if self._is_enough(size, urgent):
+        missing_bytes = self._missing(answers, size, urgent)
+        if missing_bytes <= 0:
             await self._finish_slowly(answers)
             return
-        self._wait_for(self._min_bytes - size)
+        self._wait_for(missing_bytes)
         has_more = False
         for first in range(0, len(self._wanted), LOOKED_AT_ONCE):
             some = self._wanted[first : first + LOOKED_AT_ONCE]
@@ -283,15 +270,21 @@ class Poll:
             self.on_change()
 
     def _begin(self, answers: list[Answer], size: int, urgent: bool) -> Callable[[], None] | None:
-        if self._is_enough(size, urgent):
+        missing_bytes = self._missing(answers, size, urgent)
+        if missing_bytes <= 0:
             self._finish(answers)
             return None if self._done is None else self.cancel
-        self._wait_for(self._min_bytes - size)
+        self._wait_for(missing_bytes)
         self._watch(self._wanted)
         return self.cancel
 
-    def _is_enough(self, size: int, urgent: bool) -> bool:
-        return urgent or size >= self._min_bytes or self._request.max_wait_ms <= 0 or not self._wanted
+    def _missing(self, answers: Sequence[Answer], size: int, urgent: bool) -> int:
+        """How many more bytes to wait for; 0 or less to answer now."""
+        if urgent or size >= self._min_bytes or self._request.max_wait_ms <= 0 or not self._wanted:
+            return 0
+        if size:  # Else no partition has anything.
+            size = sum(answer.available_bytes(read_committed=self._read_committed) for answer in answers)
+        return self._min_bytes - size
 
     def _wait_for(self, size_bytes: int) -> None:
         """Answer after so many more bytes, or at the deadline."""
@@ -333,11 +326,10 @@ class Poll:
         if self._done is None or not self._waiting:
             return
         answers, size, urgent = self._look()
-        if urgent or size >= self._min_bytes:
+        self._needed_bytes = self._missing(answers, size, urgent)
+        if self._needed_bytes <= 0:
             self._stop_waiting()
             self._finish(answers)
-        else:
-            self._needed_bytes = self._min_bytes - size
 
     def on_change(self) -> None:
         """Answer now, with whatever there is."""
@@ -447,14 +439,20 @@ class Poll:
         self._respond(answers)
 
     async def _read_all_cold(self, answers: list[Answer]) -> None:
-        await together((answer for answer in answers if answer.cold_bytes), self._read_one)
+        cold = [answer for answer in answers if answer.cold_bytes]
 
-    async def _read_one(self, answer: Answer) -> None:
+        def has_some() -> bool:
+            return any(answer.size_bytes for answer in cold)
+
+        await together(cold, partial(self._read_one, has_some))
+        within_limits(answers, self._max_bytes)
+
+    async def _read_one(self, has_some: Callable[[], bool], answer: Answer) -> None:
         partition = answer.partition
         assert partition is not None
         try:
             offset, stable = answer.wanted.fetch_offset, partition.last_stable_offset
-            found = await self._handler.reader.read_batches(partition, offset, answer.cold_bytes)
+            found = await self._handler.reader.read_batches(partition, offset, answer.cold_bytes, gives_up=has_some)
             if self._read_committed and found:
                 # The last stable offset from before the read bounds it; the read may have got more.
                 found = batches_below(found, stable)
@@ -467,7 +465,7 @@ class Poll:
             answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
         else:
             data = answer.data
-            data.records = list(found) or _EMPTY
+            data.records, answer.size_bytes = list(found) or _EMPTY, sum(map(len, found))
             # Records may have been appended since the first look: the high watermark must not be below the records
             # returned.
             data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset

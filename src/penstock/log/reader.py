@@ -154,37 +154,52 @@ class Reader:
         self.cold_bytes += sum(map(len, pieces))
         return pieces
 
-    async def read_batches(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
+    async def read_batches(
+        self, partition: Partition, offset: int, max_bytes: int, *, gives_up: Callable[[], bool] = lambda: False
+    ) -> list[memoryview]:
         """Batches from the one that contains `offset`, wherever they are; at least one if there is one.
+
+        While there is no memory for them, it waits, or returns nothing if `gives_up`: who reads several times for one
+        response must not wait for memory with what was read before, because that would wait for itself.
 
         Raises `Unavailable` when the store fails, `CorruptData` when what it returns is not the log.
         """
-        for attempt in range(_ATTEMPTS):
+        attempt = 0
+        while True:
             found = self.tail(partition, offset, max_bytes, at_least_one=True)
             if found is not None:
                 return found
-            if offset >= partition.next_offset:
+            if offset >= partition.next_offset or not await self._have_memory(gives_up):
                 return []
             try:
                 async with self._slots:
-                    await self._have_memory()
+                    if not self._has_memory():
+                        continue  # A slot is not held while waiting: who holds memory may need it to go on.
                     found = await self._read_cold(partition, offset, min(max_bytes, COLD_READ_BYTES))
             except InvalidRequest as problem:
                 # What was found has been compacted away meanwhile: the next look-up finds where it went.
-                if attempt + 1 == _ATTEMPTS:
+                attempt += 1
+                if attempt == _ATTEMPTS:
                     raise Unavailable(f"offset {offset} keeps moving: {problem}") from problem
                 continue
             self.cold_reads += 1
             self.cold_bytes += sum(map(len, found))
             return found
-        return []
 
-    async def _have_memory(self) -> None:
-        """Wait until earlier responses have been sent. There is no notification: their views are just released."""
-        while self._arena.pinned_bytes > self._pinned_max_bytes:
+    def _has_memory(self) -> bool:
+        """Whether responses that have not been sent leave enough memory."""
+        if self._arena.pinned_bytes > self._pinned_max_bytes:
             self._arena.trim()
-            if self._arena.pinned_bytes > self._pinned_max_bytes:
-                await asyncio.sleep(_PINNED_WAIT_S)
+        return self._arena.pinned_bytes <= self._pinned_max_bytes
+
+    async def _have_memory(self, gives_up: Callable[[], bool]) -> bool:
+        """Wait until earlier responses have been sent; False if the caller gives up. There is no notification: their
+        views are just released."""
+        while not self._has_memory():
+            if gives_up():
+                return False
+            await asyncio.sleep(_PINNED_WAIT_S)
+        return True
 
     async def _read_cold(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
         span = _span_at(partition, offset)

@@ -246,17 +246,22 @@ class ShareFetchHandler:
         await wakeup.wait(min(deadline, loop.time() + _AGAIN_S))
         return False
 
-    async def _ready(self, readable: Iterable[_PartitionFetch], request: ShareFetchRequest) -> bool:
+    async def _ready(self, readable: Sequence[_PartitionFetch], request: ShareFetchRequest) -> bool:
         """Whether a round may yield `min_bytes`."""
-        needed = min(request.min_bytes, self._max_bytes)
+        each_bytes = self._bytes_of_each(readable, request)
+        needed = min(request.min_bytes, each_bytes * len(readable))
         for number, one in enumerate(readable):
             await breathe(number, MADE_AT_ONCE)
             assert one.log is not None
-            found = self._partitions.ready_bytes(one.name, one.log)
+            found = self._partitions.ready_bytes(one.name, one.log, each_bytes)
             needed -= found
             if found and needed <= 0:
                 return True
         return False
+
+    def _bytes_of_each(self, readable: Sequence[_PartitionFetch], request: ShareFetchRequest) -> int:
+        """How many bytes of the response each partition may fill."""
+        return max(1, min(request.max_bytes, self._max_bytes) // len(readable))
 
     async def _round(self, key: SessionKey, readable: Sequence[_PartitionFetch], request: ShareFetchRequest) -> bool:
         """Acquire from each partition in turn. Whether there is anything to respond."""
@@ -268,29 +273,33 @@ class ShareFetchHandler:
                 _fail(one, failure)
             return True
         room = request.max_records
-        max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
+        each_bytes, left_bytes = self._bytes_of_each(readable, request), min(request.max_bytes, self._max_bytes)
         exact = request.share_acquire_mode == _EXACT
         has_results = False
         for number, one in enumerate(readable):
             await breathe(number)
-            if room <= 0:
+            if room <= 0 or left_bytes <= 0:
                 break
             asked = Acquire(key.holder, room, request.batch_size, exact)
-            await self._acquire(one, asked, max_bytes)
+            await self._acquire(one, asked, min(each_bytes, left_bytes), has_some=has_results)
             room -= one.acquired.offset_count
+            # A batch is acquired whole, however large it is.
+            left_bytes -= one.acquired.size_bytes
             has_results = has_results or bool(one.acquired.ranges) or one.error is not ErrorCode.NONE
         return has_results
 
     async def _start_at(self, name: PartitionName) -> int | None:
         return await self._groups.first_offset((name.cluster_id, name.group_id), name.topic_id, name.partition_index)
 
-    async def _acquire(self, one: _PartitionFetch, asked: Acquire, max_bytes: int) -> None:
+    async def _acquire(self, one: _PartitionFetch, asked: Acquire, max_bytes: int, *, has_some: bool) -> None:
         assert one.log is not None
         if one.log.topic.deleted:
             one.error = ErrorCode.UNKNOWN_TOPIC_ID
             return
         try:
-            one.acquired = await self._partitions.acquire(one.name, one.log, asked, max_bytes, self._start_at)
+            one.acquired = await self._partitions.acquire(
+                one.name, one.log, asked, max_bytes, self._start_at, gives_up=lambda: has_some
+            )
         except PlatformError as failure:
             _fail(one, failure)
             if not isinstance(failure, Refused):

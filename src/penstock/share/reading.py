@@ -40,6 +40,11 @@ class AcquiredBatches(NamedTuple):
         """How many offsets."""
         return sum(taken.last - taken.first + 1 for taken in self.ranges)
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes."""
+        return sum(map(len, self.records))
+
 
 NOTHING = AcquiredBatches()
 

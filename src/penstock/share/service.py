@@ -88,6 +88,9 @@ StartAt = Callable[[PartitionName], Awaitable[int | None]]
 """Returns where a group begins in a partition that it has not read yet, None to apply its reset policy. May raise the
 error for the member."""
 
+Read = Callable[[], Awaitable[list[memoryview]]]
+"""Reads the next records from storage."""
+
 
 @dataclass(slots=True, eq=False)
 class _Initialisation:
@@ -265,11 +268,12 @@ class SharePartitions:
 
     # --- Acquiring ---
 
-    def ready_bytes(self, name: PartitionName, log: Partition) -> int:
-        """About how many bytes can be acquired; at least 1 if unknown, 0 if there is nothing."""
-        known, partition = self._runner.current(name.key)
-        if not known or partition is None:
-            return 1
+    def ready_bytes(self, name: PartitionName, log: Partition, max_bytes: int) -> int:
+        """About how many bytes can be acquired: `max_bytes` if there are more, or if that is not known before it is
+        tried; 0 if there is nothing."""
+        _, partition = self._runner.current(name.key)
+        if partition is None:
+            return max_bytes
         config = self._configs.of(name.cluster_id, name.group_id)
         if not transitions.has_room(partition, config.limits):
             return 0
@@ -277,8 +281,9 @@ class SharePartitions:
         end = log.last_stable_offset if config.read_committed else log.next_offset
         if offset >= end:
             return 0
-        found = self._reader.tail(log, offset, COLD_READ_BYTES, at_least_one=True)
-        return COLD_READ_BYTES if found is None else sum(map(len, found))
+        found = self._reader.tail(log, offset, max_bytes, at_least_one=True)
+        size_bytes = sum(map(len, found or ()))
+        return size_bytes if found and end_of(found) >= end else max(size_bytes, max_bytes)
 
     async def prove(self) -> None:
         """Find out which partitions other agents coordinate by now; their acquisitions raise `Fenced`.
@@ -290,9 +295,10 @@ class SharePartitions:
             await self._journal.prove()
 
     async def acquire(
-        self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt
-    ) -> AcquiredBatches:
-        """Acquire records for a member."""
+        self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt, *,
+        gives_up: Callable[[], bool] = lambda: False,
+    ) -> AcquiredBatches:  # fmt: skip
+        """Acquire records for a member. `gives_up`: as of `Reader.read_batches`."""
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
         if not self._is_alone:
             self._journal.check(key)
@@ -311,7 +317,8 @@ class SharePartitions:
                 case _NotInitialised():
                     await self._initialise(name, log, config, start_at)
                 case _Cold():
-                    taken = await self._acquire_cold(name, log, asked, answer, config)
+                    read = partial(self._reader.read_batches, log, answer.offset, COLD_READ_BYTES, gives_up=gives_up)
+                    taken = await self._acquire_cold(name, log, asked, answer, config, read)
                     if taken is not None:
                         return taken
         return NOTHING
@@ -365,7 +372,7 @@ class SharePartitions:
         return Fetched(offset, log.log_start, scanned.batches, aborted)
 
     async def _acquire_cold(
-        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
+        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig, read: Read
     ) -> AcquiredBatches | None:
         """Read, then acquire from what was read; None if the partition has changed meanwhile."""
         lock = self._readers.setdefault(name.key, asyncio.Lock())
@@ -375,15 +382,15 @@ class SharePartitions:
                 return None
         async with lock:
             try:
-                return await self._acquire_read(name, log, asked, cold, config)
+                return await self._acquire_read(name, log, asked, cold, config, read)
             finally:
                 self._readers.pop(name.key, None)
 
     async def _acquire_read(
-        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
+        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig, read: Read
     ) -> AcquiredBatches | None:
         offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
-        views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
+        views = await read()
         older: Sequence[AbortedTransaction] = ()
         if config.read_committed and views:
             # Memory first: what is dropped from memory meanwhile has been stored by then.

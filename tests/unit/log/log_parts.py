@@ -76,12 +76,13 @@ class ShelvedSegments:
 class ShelvedLog:
     """One partition's log, laid out by hand over segments, WAL objects and memory."""
 
-    def __init__(self, partition: Partition, *, cold_bytes: int = 1 << 20) -> None:
+    def __init__(self, partition: Partition, *, cold_bytes: int = 1 << 20, pinned_max_bytes: int = 64 << 20) -> None:
         self.partition = partition
         self.segments, self.objects, self.wal = ShelvedSegments(), MemoryObjectStore(), MemoryWal(1 << 30)
         self.reader = Reader(
-            segments=self.segments, wal=self.wal, objects=self.objects, executor=None, arena=Arena(cold_bytes)
-        )
+            segments=self.segments, wal=self.wal, objects=self.objects, executor=None, arena=Arena(cold_bytes),
+            pinned_max_bytes=pinned_max_bytes,
+        )  # fmt: skip
         self.batches: list[bytes] = []
         """What is stored, with offsets."""
 

@@ -3,115 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
-from fixtures.clocks import ManualClock
-from log_parts import ShelvedLog, batch, new_topic
+from fetch_world import ONE, World, asking, size_of
+from log_parts import batch
 
-from penstock.base.context import RequestContext
 from penstock.base.errors import CorruptData, Unavailable
-from penstock.base.randomness import SeededRandomness
-from penstock.log.commits import Commit, CommitEntry, apply_entry
 from penstock.log.fetch import FetchHandler
-from penstock.log.fetch_sessions import MIN_EVICTION_MS, FetchSessions
-from penstock.log.model import Partition
-from penstock.log.registry import Registry
-from penstock.storage.wal import WalLocation
+from penstock.log.fetch_sessions import MIN_EVICTION_MS
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
 
 NONE, RANGE = ErrorCode.NONE, ErrorCode.OFFSET_OUT_OF_RANGE
-ONE = batch(b"v" * 100)
-
-
-class World:
-    """A fetch handler over two topics: `orders` with three partitions, and `other` with one."""
-
-    def __init__(self, *, slots: int = 2) -> None:
-        self.clock = ManualClock()
-        self.orders, self.other = new_topic(partitions=3), new_topic("other", first_id=10)
-        self.registry = Registry()
-        self.registry.add(self.orders)
-        self.registry.add(self.other)
-        self.log = ShelvedLog(self.orders.partitions[0])
-        self.sessions = FetchSessions(slots=slots, clock=self.clock, randomness=SeededRandomness("fetch"))
-        self.handler = FetchHandler(registry=self.registry, reader=self.log.reader, sessions=self.sessions)
-        self._seq = 0
-
-    def append(self, partition: Partition, *batches: bytes) -> None:
-        """What a commit does: bytes become visible, then whoever waits is told."""
-        self._seq += 1
-        log = ShelvedLog(partition)
-        base = partition.next_offset
-        data = b"".join(log.placed(one) for one in batches)
-        partition.next_offset = base
-        entry = CommitEntry(partition.partition_id, 0, len(data), sum(map(count_of, batches)), len(batches), 5)
-        location = WalLocation("memory/none", 0, len(data))
-        commit = Commit(self._seq, b"", location, 0, 1, (entry,), (base,))
-        apply_entry(partition, commit, 0, memoryview(bytearray(data)))
-        for waiter in list(partition.waiters):
-            waiter.on_append(len(data))
-
-    def start(self, request: FetchRequest, *, version: int = 12) -> Poll:
-        """Begin a fetch."""
-        poll = Poll()
-        poll.cancel = self.handler.handle(
-            RequestContext(api_version=version), request, lambda response, waited_s: poll.answers.append(response)
-        )
-        return poll
-
-
-def count_of(data: bytes) -> int:
-    return int.from_bytes(data[57:61], "big")
-
-
-@dataclass
-class Poll:
-    """A fetch that was begun."""
-
-    answers: list[Any] = field(default_factory=list)
-    cancel: Any = None
-
-    @property
-    def answer(self) -> Any:
-        (found,) = self.answers
-        return found
-
-    @property
-    def partitions(self) -> list[Any]:
-        return [partition for topic in self.answer.responses for partition in topic.partitions]
-
-    async def wait(self) -> Any:
-        for _ in range(100):
-            if self.answers:
-                return self.answer
-            await asyncio.sleep(0)
-        raise AssertionError("no answer")
-
-
-def asking(
-    *wanted: tuple[int, int], topic: str | bytes = "orders", max_wait_ms: int = 0, min_bytes: int = 1,
-    max_bytes: int = 1 << 20, partition_max_bytes: int = 1 << 20, session_id: int = 0, session_epoch: int = -1,
-    isolation_level: int = 0, forgotten: tuple[int, ...] = (), **fields: int,
-) -> FetchRequest:  # fmt: skip
-    """A fetch of partitions, given by index and offset."""
-    partitions = [
-        FetchPartition(partition=index, fetch_offset=offset, partition_max_bytes=partition_max_bytes, **fields)
-        for index, offset in wanted
-    ]
-    by_id = isinstance(topic, bytes)
-    topics = [FetchTopic(partitions=partitions, **({"topic_id": topic} if by_id else {"topic": topic}))]
-    return FetchRequest(
-        max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, session_id=session_id,
-        session_epoch=session_epoch, isolation_level=isolation_level, topics=topics if wanted else [],
-        forgotten_topics_data=[ForgottenTopic(topic="orders", partitions=list(forgotten))] if forgotten else [],
-    )  # fmt: skip
-
-
-def size_of(partition: Any) -> int:
-    return sum(map(len, partition.records or ()))
 
 
 # ---- answers -------------------------------------------------------------------------------------------------
@@ -260,6 +162,31 @@ async def test_min_bytes_are_waited_for() -> None:
     assert size_of(poll.partitions[0]) == 3 * len(ONE)
 
 
+@pytest.mark.parametrize(
+    ("min_bytes", "max_bytes", "partition_max_bytes", "is_enough"),
+    [
+        (10_000, 2 * len(ONE), 10_000, True),  # No response has more.
+        (2 * len(ONE) + 50, 2 * len(ONE) + 50, 10_000, True),  # A third batch does not fit.
+        (2 * len(ONE) + 50, 10_000, 2 * len(ONE) + 50, True),
+        (2 * len(ONE) + 51, 10_000, 2 * len(ONE) + 50, False),  # As in Kafka, what one partition may have is the bound.
+        (3 * len(ONE), 10_000, 10_000, True),
+        (3 * len(ONE) + 1, 10_000, 10_000, False),
+    ],
+)
+async def test_what_is_held_back_by_limits_counts_towards_min_bytes(
+    min_bytes: int, max_bytes: int, partition_max_bytes: int, is_enough: bool
+) -> None:
+    world = World()
+    world.append(world.orders.partitions[0], ONE, ONE, ONE)
+    poll = world.start(
+        asking(
+            (0, 0), min_bytes=min_bytes, max_bytes=max_bytes, partition_max_bytes=partition_max_bytes,
+            max_wait_ms=60_000,
+        )
+    )  # fmt: skip
+    assert bool(poll.answers) is is_enough
+
+
 async def test_a_long_poll_ends_with_what_there_is() -> None:
     world = World()
     world.append(world.orders.partitions[0], ONE)
@@ -352,6 +279,44 @@ async def test_marks_are_not_below_what_was_appended_during_a_cold_read() -> Non
     (data,) = poll.partitions
     assert size_of(data) == 2 * len(ONE)
     assert data.high_watermark == data.last_stable_offset == partition.next_offset == 2
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "partition_max_bytes", "sizes"),
+    [
+        (10_000, len(ONE), (1, 1, 1)),
+        (10_000, len(ONE) - 1, (1, 0, 0)),
+        (10_000, 0, (1, 0, 0)),
+        (2 * len(ONE) + 50, len(ONE), (1, 1, 0)),
+        (0, 10_000, (1, 0, 0)),
+    ],
+)
+async def test_limits_of_cold_batches(max_bytes: int, partition_max_bytes: int, sizes: tuple[int, ...]) -> None:
+    world = World()
+    for partition in world.orders.partitions:
+        world.shelve(partition, ONE, ONE)
+    poll = world.start(asking((0, 0), (1, 0), (2, 0), max_bytes=max_bytes, partition_max_bytes=partition_max_bytes))
+    await poll.wait()
+    assert tuple(size_of(data) // len(ONE) for data in poll.partitions) == sizes
+
+
+async def test_a_fetch_does_not_wait_for_memory_that_it_has_itself() -> None:
+    """What it has no memory for is left to the next one."""
+    world, large = World(partitions=20, cold_bytes=64 * 1024, pinned_max_bytes=500_000), batch(b"v" * 100_000)
+    for partition in world.orders.partitions:
+        world.shelve(partition, large)
+    left, fetches = dict.fromkeys(range(20), 0), 0
+    while left:
+        poll = world.start(asking(*left.items(), max_bytes=8 << 20, partition_max_bytes=1 << 20))
+        async with asyncio.timeout(5):
+            while not poll.answers:
+                await asyncio.sleep(0.01)
+        served = [data.partition_index for data in poll.partitions if size_of(data)]
+        assert served
+        for number in served:
+            del left[number]
+        fetches += 1
+    assert fetches < 10
 
 
 async def test_giving_up_a_cold_read() -> None:

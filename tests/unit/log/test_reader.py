@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import pytest
 from log_parts import ShelvedLog, batch, new_topic
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.log.reader import give_offsets
+from penstock.log.reader import MAX_COLD_READS, give_offsets
 from penstock.wire.records import parse_header
 
 
@@ -128,6 +129,25 @@ async def test_a_span_that_is_nowhere_any_more_is_crossed() -> None:
     kept = log.add_commit(of_size(10), in_memory=True)
     lost.location = None
     assert joined(await log.reader.read_batches(log.partition, 0, 1000)) == bytes(kept.view or b"")
+
+
+# ---- memory --------------------------------------------------------------------------------------------------
+
+
+async def test_who_gives_up_waits_neither_for_memory_nor_behind_those_who_wait_for_it() -> None:
+    log = ShelvedLog(new_topic().partitions[0], cold_bytes=64 * 1024, pinned_max_bytes=0)
+    log.add_commit(of_size(100_000), in_memory=False)
+    held = await log.reader.read_batches(log.partition, 0, 1)
+    waiting = [asyncio.ensure_future(log.reader.read_batches(log.partition, 0, 1)) for _ in range(MAX_COLD_READS)]
+    await asyncio.sleep(0)
+    given_up = log.reader.read_batches(log.partition, 0, 1, gives_up=lambda: True)
+    assert await asyncio.wait_for(given_up, 5) == []
+    assert not any(one.done() for one in waiting)
+    held.clear()
+    done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert done, "there is memory again"
+    for one in pending:
+        one.cancel()
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ShareFetch with piggybacked acknowledgements."""
+"""ShareFetch: piggybacked acknowledgements, and what it waits for."""
 
 from __future__ import annotations
 
@@ -48,9 +48,14 @@ class NoOverrides:
         return {}
 
 
-class FromTheStart:
-    async def first_offset(self, group: object, topic_id: bytes, index: int) -> int:
-        return 0
+class StartingAt:
+    """Groups that begin at an offset; None: by their reset policy, which is the end of the log."""
+
+    def __init__(self, offset: int | None) -> None:
+        self._offset = offset
+
+    async def first_offset(self, group: object, topic_id: bytes, index: int) -> int | None:
+        return self._offset
 
 
 class NothingAborted:
@@ -74,9 +79,9 @@ async def nowhere(partition: Partition, timestamp: int, *, max_only: bool) -> tu
 
 
 class Agent:
-    """A coordinator of share groups that read from the start."""
+    """A coordinator of share groups."""
 
-    def __init__(self, world: World, *, is_alone: bool) -> None:
+    def __init__(self, world: World, *, is_alone: bool, starts_at: int | None = 0) -> None:
         log, configs = world.log, ShareConfigs(NoOverrides(), SETTINGS.started_with({}))
         self._world = world
         self.partitions = SharePartitions(
@@ -86,12 +91,13 @@ class Agent:
         )  # fmt: skip
         self._handler = ShareFetchHandler(
             registry=log.registry, partitions=self.partitions, sessions=ShareSessions(9), configs=configs,
-            groups=FromTheStart(),  # type: ignore[arg-type]
+            groups=StartingAt(starts_at),  # type: ignore[arg-type]
         )  # fmt: skip
 
     async def fetch(
-        self, epoch: int, said: Mapping[int, Sequence[Said]] = {}, *, max_records: int = 2, member: str = ANNA
-    ) -> Fetched:
+        self, epoch: int, said: Mapping[int, Sequence[Said]] = {}, *, max_records: int = 2, member: str = ANNA,
+        max_bytes: int = 1 << 20,
+    ) -> Fetched:  # fmt: skip
         """Fetch from all partitions without waiting."""
         wanted = [
             share_fetch.FetchPartition(
@@ -105,7 +111,7 @@ class Agent:
         ]
         request = share_fetch.ShareFetchRequest(
             group_id="workers", member_id=member, share_session_epoch=epoch, max_wait_ms=0, min_bytes=1,
-            max_bytes=1 << 20, max_records=max_records, batch_size=max_records,
+            max_bytes=max_bytes, max_records=max_records, batch_size=max_records,
             topics=[share_fetch.FetchTopic(topic_id=self._world.topic.topic_id, partitions=wanted)],
         )  # fmt: skip
         response = await self._handler.share_fetch(RequestContext(api_version=1), request)
@@ -120,6 +126,16 @@ class Agent:
             sorted(acquired), {one.partition_index: ErrorCode(one.acknowledge_error_code) for one in found},
             {one.partition_index: ErrorCode(one.error_code) for one in found if one.error_code},
         )  # fmt: skip
+
+    async def wait_for(self, *, min_bytes: int, max_bytes: int) -> share_fetch.ShareFetchResponse:
+        """The first fetch of a session, which waits for so many bytes of the first partition for a minute."""
+        wanted = share_fetch.FetchPartition(partition_index=0)
+        request = share_fetch.ShareFetchRequest(
+            group_id="workers", member_id=ANNA, share_session_epoch=0, max_wait_ms=60_000, min_bytes=min_bytes,
+            max_bytes=max_bytes, max_records=100, batch_size=100,
+            topics=[share_fetch.FetchTopic(topic_id=self._world.topic.topic_id, partitions=[wanted])],
+        )  # fmt: skip
+        return await asyncio.wait_for(self._handler.share_fetch(RequestContext(api_version=1), request), 10)
 
     async def expire(self, index: int) -> None:
         """The locks of a partition expire."""
@@ -153,9 +169,9 @@ class World:
         self.events.append("database")
         return self.faults.pop(0) if self.faults else None
 
-    async def agent(self) -> Agent:
+    async def agent(self, *, starts_at: int | None = 0) -> Agent:
         """Start an agent, which takes over."""
-        agent = Agent(self, is_alone=self._is_alone)
+        agent = Agent(self, is_alone=self._is_alone, starts_at=starts_at)
         await agent.partitions.open()
         self._agents.append(agent)
         return agent
@@ -280,3 +296,36 @@ async def test_an_agent_that_cannot_tell_whether_it_was_replaced_gives_nothing_o
         assert unsure.acquired == []
         assert unsure.errors == {0: ErrorCode.KAFKA_STORAGE_ERROR}
         assert (await agent.fetch(1)).acquired == [(0, 0, 1)]
+
+
+# --- Waiting ---
+
+
+@pytest.mark.parametrize("min_bytes", [10_000_000, 1_050])
+async def test_records_that_fill_the_response_are_not_waited_with(min_bytes: int) -> None:
+    """Whatever the minimum is: more than a response may contain never comes, and batches do not fill it exactly."""
+    async with World(1, records=20) as world:
+        response = await (await world.agent()).wait_for(min_bytes=min_bytes, max_bytes=1_050)
+        (found,) = response.responses[0].partitions
+        assert 0 < sum(map(len, found.records)) <= 1_050
+
+
+async def test_a_group_that_begins_at_the_end_does_so_with_its_first_fetch_however_much_that_waits_for() -> None:
+    async with World(1, records=1) as world:
+        agent = await world.agent(starts_at=None)
+        fetching = asyncio.ensure_future(agent.wait_for(min_bytes=100, max_bytes=100_000))
+        while not world.topic.partitions[0].waiters:
+            await asyncio.sleep(0)
+        await world.append(2)
+        (found,) = (await fetching).responses[0].partitions
+        assert [one.first_offset for one in found.acquired_records] == [1]
+
+
+async def test_what_is_acquired_of_many_partitions_is_bounded_like_other_responses() -> None:
+    """Each gives whole batches, but not once there is enough. They take turns."""
+    async with World(10, records=1) as world:
+        agent = await world.agent()
+        first = await agent.fetch(0, max_records=50, max_bytes=250)
+        assert len(first.acquired) == 3
+        second = await agent.fetch(1, max_records=50, max_bytes=10_000)
+        assert sorted(first.acquired + second.acquired) == [(index, 0, 1) for index in range(10)]
