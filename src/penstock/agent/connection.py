@@ -6,7 +6,8 @@ receive buffer, so that an idle connection owns none; a large frame gets memory 
 its bytes arrive.
 
 Requests of a connection are answered in the order they came. Produce requests are all under way at once, so that
-pipelining survives the disk; any other request waits for those before it and holds those behind it, as in Kafka.
+pipelining survives the disk; any other request holds those behind it, as in Kafka. It waits for those before it, too,
+where its answer may depend on them: the dispatcher knows.
 A client that is over a quota is muted: it is told how long, and until then nothing is read from it and nothing that was
 read ahead is begun, while what it is owed is sent. One timer ends that.
 
@@ -49,8 +50,8 @@ READ_AHEAD_BYTES = 16 * 1024
 SOFTWARE_MAX = 128
 """Characters of a client's program's name that are kept."""
 _PRODUCE = 0
-_HELD, _MUTED = 1, 2
-"""Why requests have to wait."""
+_HELD, _MUTED, _BEHIND = 1, 2, 4
+"""Why requests have to wait: for one under way, for a throttle time, for the answers to all before them."""
 _log = logging.getLogger(__name__)
 
 RequestHandler = Callable[["Connection", "bytes | memoryview"], None]
@@ -365,6 +366,15 @@ class Connection:
         self.task = None
         self._go_on()
 
+    def must_follow(self, frame: bytes | memoryview) -> bool:
+        """Whether requests before this one are not answered yet: it, and those behind it, are begun once they are."""
+        if self._slots:
+            self._queue.appendleft(frame)
+            self._queue_bytes += len(frame)
+            self._shared.queued_bytes += len(frame)
+            self._busy |= _BEHIND
+        return bool(self._slots)
+
     def release_soon(self) -> None:
         """The same, but nothing is begun before the caller has returned."""
         self._shared.loop.call_soon(self.release)
@@ -463,6 +473,9 @@ class Connection:
                 moved = True
         if moved and not self._writing:
             shared.send_soon(self)
+        if not slots and self._busy & _BEHIND:
+            self._busy &= ~_BEHIND
+            shared.loop.call_soon(self._go_on)
 
     @property
     def frame_bytes(self) -> int:

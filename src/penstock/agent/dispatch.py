@@ -46,6 +46,17 @@ from penstock.wire.messages.produce import ProduceRequest
 from penstock.wire.primitives import Malformed, Message
 
 _PRODUCE = int(ApiKey.PRODUCE)
+_BESIDE_BATCHES = frozenset(
+    map(
+        int,
+        (
+            ApiKey.PRODUCE, ApiKey.ADD_PARTITIONS_TO_TXN, ApiKey.ADD_OFFSETS_TO_TXN, ApiKey.TXN_OFFSET_COMMIT,
+            ApiKey.END_TXN,
+        ),
+    )
+)  # fmt: skip
+"""Requests that are begun while batches that came before them are being written: those of transactions are put in order
+with batches by the flush that they share. Any other one may depend on what is in the log."""
 _log = logging.getLogger(__name__)
 
 
@@ -126,6 +137,8 @@ class Dispatcher:
                 raise Malformed(f"{_name(key)} v{version} is not served (client id {header.client_id!r})")
             slot, refusal = connection.open_slot(key), api_versions.unsupported(self.table)
             self._reply(connection, slot, key, 0, header.correlation_id, refusal)
+            return
+        if key not in _BESIDE_BATCHES and connection.must_follow(frame):
             return
         self.requests[key] += 1
         if len(frame) > long_requests.SHORT_REQUEST_BYTES and self.offload is not None:

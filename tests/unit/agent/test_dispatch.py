@@ -199,6 +199,42 @@ async def test_nothing_is_answered_without_acknowledgement(wired: Wired) -> None
     assert answer.responses[0].partition_responses[0].base_offset == 3
 
 
+class FullLog:
+    """A log that has no room until it is told to."""
+
+    def __init__(self) -> None:
+        self.room = asyncio.Event()
+
+    @property
+    def is_short(self) -> bool:
+        return not self.room.is_set()
+
+    async def wait(self) -> None:
+        await self.room.wait()
+
+
+@pytest.mark.parametrize("acks", [0, -1])
+async def test_a_request_behind_batches_finds_them_in_the_log(wired: Wired, acks: int) -> None:
+    """As Kafka promises: requests of a connection are processed in the order in which they were sent."""
+    client = wired.connect()
+    await make_topic(wired, client)
+    wired.agent.log.writer._room = full = FullLog()
+    module = import_module("penstock.wire.messages.list_offsets")
+    latest = module.ListOffsetsPartition(partition_index=0, timestamp=-1)
+    topic = module.ListOffsetsTopic(name="orders", partitions=[latest])
+    produced = await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=acks))
+    asked = await wired.send(client, ApiKey.LIST_OFFSETS, 7, module.ListOffsetsRequest(replica_id=-1, topics=[topic]))
+    following = await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1))
+    await turns(10)
+    full.room.set()
+    if acks:
+        await wired.receive(client, ApiKey.PRODUCE, 9, produced)
+    answer = await wired.receive(client, ApiKey.LIST_OFFSETS, 7, asked)
+    assert answer.topics[0].partitions[0].offset == 1
+    answer = await wired.receive(client, ApiKey.PRODUCE, 9, following)
+    assert answer.responses[0].partition_responses[0].base_offset == 1
+
+
 @pytest.mark.parametrize("what", ["topic", "batch"])
 async def test_a_failure_without_acknowledgement_ends_the_connection(wired: Wired, what: str) -> None:
     client = wired.connect()
