@@ -418,14 +418,25 @@ async def test_a_restart_finds_everything(world: World) -> None:
 
 
 @shared_only
-async def test_who_was_taken_over_from_writes_no_more(world: World) -> None:
-    agent = await world.agent()
+async def test_who_was_taken_over_from_writes_no_more(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    agent, told = await world.agent(), list[str]()
+    agent.writer.on_fenced = lambda: told.append(str(agent.writer.fenced))
     await append(agent.writer, (agent.partitions[1], idempotent(0)))
+    await agent.path.check_epoch()
     world.epoch = await world.database.transaction(lambda: take_over(1))
-    for sent in (batch(), idempotent(1), idempotent(0)):
-        (answer,) = await append(agent.writer, (agent.partitions[1], sent))
-        assert answer.error in (ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.NONE)
-        assert (answer.error is ErrorCode.NONE) == (sent.base_sequence == 0)
+    with pytest.raises(Fenced):
+        await agent.path.check_epoch()
+    in_flight = asyncio.ensure_future(append(agent.writer, (agent.partitions[1], batch())))
+    await asyncio.sleep(0)
+    # What waits behind that flush is refused with it, and whatever is sent later at once.
+    waiting = asyncio.ensure_future(append(agent.writer, *((agent.partitions[n], batch()) for n in PARTITIONS)))
+    sent_later = [await append(agent.writer, (agent.partitions[1], sent)) for sent in (idempotent(1), idempotent(0))]
+    for answers in (await in_flight, await waiting, *sent_later):
+        assert {answer.error for answer in answers} == {ErrorCode.NOT_LEADER_OR_FOLLOWER}
+    await agent.writer.drain()
+    assert agent.writer.pending_bytes == 0
+    assert len(told) == 1
+    assert caplog.text.count(told[0]) == 1
     with pytest.raises(Fenced):
         await agent.path.commit(memoryview(b"x" * 100), (), ())
     assert len(await world.log(1)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import threading
@@ -268,6 +269,51 @@ def test_a_database_that_is_older_than_the_data_is_noticed(
     assert server.stop() == 0
     asyncio.run(postgres.empty_database())
     assert "the metadata is empty, but the data directory has data" in refused(server.data_dir, postgres_dsn)
+
+
+@pytest.mark.parametrize("is_idle", [True, False], ids=["idle", "busy"])
+def test_who_is_taken_over_from_ends_and_says_why(
+    server: Server, tmp_path: Path, postgres_dsn: str, is_idle: bool
+) -> None:
+    """Somebody starts a copy of the data directory on the same database. Idle, it would go on to show outdated data."""
+    create(server, "t", 1)
+    with Load(server, "t", threads=1) as load:
+        load.await_more(100)
+    successor = Server(tmp_path / "copy", durability="disk", environment={"PENSTOCK_METADATA": postgres_dsn})
+    shutil.copytree(server.data_dir, successor.data_dir)
+    size = server.log_size()
+    sender = producer(server)
+    successor.start()
+    try:
+        if not is_idle:
+            sender.produce("t", b"refused")
+        eventually(lambda: not server.running, within_s=20, what="the end of the process")
+        assert server.exit_code() == 1
+        said = server.log_tail(since=size, limit=10**6)
+        assert said.count("another process has started on the same database") == 1
+        assert "Traceback" not in said
+        sender.purge()
+        check_everything_is_there(successor, "t", load)
+        assert successor.stop() == 0
+    finally:
+        successor.kill()
+
+
+def test_who_was_taken_over_from_may_start_again(
+    server: Server, running_postgres: Callable[[], PostgresServer]
+) -> None:
+    """Then it is the newest. Its producers have tried again meanwhile."""
+    postgres = running_postgres()
+    create(server, "t", 4)
+    with Load(server, "t") as load:
+        load.await_more(500)
+        asyncio.run(postgres.run("UPDATE shard SET epoch = epoch + 1"))
+        eventually(lambda: not server.running, within_s=20, what="the end of the process")
+        assert server.exit_code() == 1
+        server.start()
+        load.await_more(500)
+    check_everything_is_there(server, "t", load)
+    assert server.stop() == 0
 
 
 def refused(data_dir: Path, dsn: str | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.postgres import PostgresServer
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import Secured, authenticate
 from fixtures.tenants import Tenant, api_key, log_in
@@ -22,15 +24,23 @@ from penstock.wire.messages.delete_api_keys import DeleteApiKeysRequest
 from penstock.wire.messages.delete_virtual_cluster import DeleteVirtualClusterRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
 
+KEEP_EPOCH = (
+    "CREATE FUNCTION keep_epoch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.epoch := OLD.epoch; RETURN NEW; END'",
+    "CREATE TRIGGER keep_epoch BEFORE UPDATE ON shard FOR EACH ROW EXECUTE FUNCTION keep_epoch()",
+)
 SETTINGS = {"super.users": "User:alice", "connection.failed.authentication.delay.ms": "0"}
 
 
 @pytest.fixture
-def agents(tmp_path: Path, postgres_dsn: str) -> Iterator[tuple[Secured, Secured]]:
+def agents(
+    tmp_path: Path, postgres_dsn: str, running_postgres: Callable[[], PostgresServer]
+) -> Iterator[tuple[Secured, Secured]]:
     environment = {"PENSTOCK_METADATA": postgres_dsn}
     here = Secured(tmp_path / "here", SETTINGS, token_key="k" * 32, environment=environment)
     here.server.start()
-    # Its start begins a new epoch, so it is the one that could write records; the other still serves and decides.
+    # A start begins a new epoch of the log, and whoever has an older one ends. Agents that share a log will share that.
+    for statement in KEEP_EPOCH:
+        asyncio.run(running_postgres().run(statement))
     there = Secured(tmp_path / "there", SETTINGS, token_key="k" * 32, environment=environment, like=here)
     there.server.start()
     yield here, there

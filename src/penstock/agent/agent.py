@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from penstock.agent.change_poller import poll_changes
+from penstock.agent.change_poller import poll_changes, watch_epoch
 from penstock.agent.parts.access import open_access
 from penstock.agent.parts.backend import Backend
 from penstock.agent.parts.coordinators import open_groups, transactions_of
@@ -36,6 +36,7 @@ from penstock.base.randomness import Randomness, SystemRandomness
 from penstock.clusters.model import Cluster, ClusterState
 from penstock.clusters.removal import ClusterRemoval
 from penstock.log.producer_ids import ProducerIds
+from penstock.log.record_first import RecordFirstCommitPath
 
 if TYPE_CHECKING:
     from penstock.agent.parts import audit as audit_part
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from penstock.audit.service import AuditLog
 else:  # Of features that have to be asked for.
     audit_part, sasl_part = later("penstock.agent.parts.audit"), later("penstock.agent.parts.sasl")
+
+
+NOT_YET = "starting or stopping"
 
 
 class Agent:
@@ -58,11 +62,23 @@ class Agent:
         )
         self.ports: Mapping[str, int] = {}
         """The ports of all listeners, by name."""
-        self.ready = False
+        self.why_not_ready: str | None = NOT_YET
+        """Why requests are not served, for whoever asks `/readyz`; None while they are."""
         self.sasl: SaslServer | None = None
         """Where clients authenticate, once it listens; None if nobody has to."""
         self.on_broken: Callable[[], None] = lambda: None
-        """Called when a bug has stopped the writer: stop the agent, and start another."""
+        """Called when nothing will be written any more, because of a bug or because another process has taken over the
+        log: stop the agent."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are served."""
+        return self.why_not_ready is None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has stopped by itself."""
+        return self.log.writer.broken or self.log.writer.fenced is not None
 
     @property
     def kafka_port(self) -> int:
@@ -79,7 +95,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Stop cleanly: nothing acknowledged is lost, and clients are told by the end of their connections."""
-        self.ready = False
+        self.why_not_ready = self.why_not_ready or NOT_YET
         await self.runtime.closing.aclose()
 
     async def _start(self) -> None:
@@ -123,11 +139,12 @@ class Agent:
         self.maintenance.idle_memory.drops.append(self.server.shared.drop_memory)
         background.add(removal_of(backend, self.server))
         clusters.on_change = self._on_cluster
-        if not log.commit_path.is_alone:
+        log.writer.on_broken, log.writer.on_fenced = self._on_broken, self._on_fenced
+        if not isinstance(log.commit_path, RecordFirstCommitPath):
             self._poll_changes()
-        log.writer.on_broken = self._on_writer_broken
+            watch_epoch(runtime.closing, log.commit_path.check_epoch, log.writer.fence)
         self.ports = listen(runtime, self.server, self.brokers, clusters)
-        self.ready = True
+        self.why_not_ready = None
 
     def _poll_changes(self) -> None:
         """Apply what other agents change."""
@@ -165,6 +182,10 @@ class Agent:
         if sasl is not None:
             await self.access.identities.drop_revoked(lambda: sasl.credentials_in_use(self.server.connections))
 
-    def _on_writer_broken(self) -> None:
-        self.ready = False
+    def _on_broken(self) -> None:
+        self.why_not_ready = "a bug has interrupted a flush; the log says which"
+        self.on_broken()
+
+    def _on_fenced(self) -> None:
+        self.why_not_ready = str(self.log.writer.fenced)
         self.on_broken()

@@ -2,17 +2,19 @@
 
 Agents that share a database keep these in memory. One query per second reads their version numbers; only what has
 changed is read again, and nothing is written. Users, API keys and tokens are looked up at each authentication; polling
-only closes connections that a removed key or token has authenticated. A single agent does not poll.
+only closes connections that a removed key or token has authenticated. An agent whose database is its own does not poll.
+
+The epoch of the log is polled as well: whose log another process has taken over stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 
-from penstock.base.errors import PlatformError
+from penstock.base.errors import Fenced, PlatformError
 from penstock.metadata.database import Database, Script
 from penstock.metadata.statements import parameters
 
@@ -71,7 +73,32 @@ class ChangePoller:
 
 def poll_changes(closing: AsyncExitStack, database: Database, refreshes: Mapping[str, Refresh]) -> None:
     """Apply what other agents change, until the agent stops."""
-    task = asyncio.get_running_loop().create_task(ChangePoller(database, refreshes).watch())
+    _run(closing, ChangePoller(database, refreshes).watch())
+
+
+def watch_epoch(
+    closing: AsyncExitStack, check: Callable[[], Awaitable[None]], on_fenced: Callable[[Fenced], None]
+) -> None:  # fmt: skip
+    """Notice that another process has taken over the log even while nothing is appended: what this one shows to
+    consumers is outdated from then on. While the database does not answer, nothing is known of that."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            try:
+                await check()
+            except Fenced as problem:
+                on_fenced(problem)
+                return
+            except PlatformError:
+                continue  # The poller has said so.
+
+    _run(closing, watch())
+
+
+def _run(closing: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+    """Run until the agent stops."""
+    task = asyncio.get_running_loop().create_task(work)
 
     async def stop() -> None:
         task.cancel()

@@ -110,16 +110,17 @@ class _LoopbackHostOnly:
             await PlainTextResponse(refusal, status_code=421)(scope, receive, send)
 
 
-def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
-    """`/healthz`, `/readyz`, `/metrics`."""
+def application(why_not_ready: Callable[[], str | None], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
+    """`/healthz`, `/readyz`, `/metrics`. `why_not_ready`: None while requests are served."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if ready():
+        reason = why_not_ready()
+        if reason is None:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("starting or stopping\n", status_code=503)
+        return PlainTextResponse(f"{reason}\n", status_code=503)
 
     async def show_metrics(_: Request) -> Response:
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

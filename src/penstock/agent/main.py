@@ -96,7 +96,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     try:
         # What it stands on takes a while to import. Clients of Kafka need not wait for it, nor be held up meanwhile.
         http = await asyncio.to_thread(import_module, "penstock.agent.http")
-        app = http.application(lambda: agent.ready, partial(_metrics, agent))
+        app = http.application(lambda: agent.why_not_ready, partial(_metrics, agent))
         async with http.serving(app, options.http_host, options.http_port) as http_port:
             settle_memory()
             await _announce(agent, options, http_port)
@@ -107,7 +107,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     finally:
         await agent.stop()
         gc.freeze()  # What is left goes with the process: at its end Python would look through all of it.
-    return 1 if agent.log.writer.broken else 0
+    return 1 if agent.has_failed else 0
 
 
 async def _metrics(agent: Agent) -> bytes:

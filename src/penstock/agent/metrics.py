@@ -77,6 +77,10 @@ _GAUGES: tuple[Reading, ...] = (
         "dead_letter_partitions", "Partitions with records that wait to be written to a dead letter queue.",
         lambda agent: agent.coordinators.dead_letters.waiting,
     ),
+    (
+        "fenced", "1 if another process on the same database has taken over the log: this one ends.",
+        lambda agent: agent.log.writer.fenced is not None,
+    ),
     ("partitions", "Partitions.", lambda agent: sum(len(topic.partitions) for topic in agent.registry.topics())),
 )  # fmt: skip
 

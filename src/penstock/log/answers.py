@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from penstock.base.errors import Fenced, PlatformError
 from penstock.log.commits import ExclusionReason
 from penstock.log.model import NO_TIMESTAMP, Partition, SequenceBatch
 from penstock.log.producers import ProducerRefusal
@@ -85,6 +86,13 @@ OFFSETS_EXHAUSTED = Appended(ErrorCode.POLICY_VIOLATION, message="The partition 
 def refused(refusal: ProducerRefusal, partition: Partition) -> Appended:
     """The answer to a batch that idempotence or a transaction refuses."""
     return Appended(_ERRORS[refusal], log_start=partition.log_start)
+
+
+def unwritten(problem: PlatformError) -> Appended:
+    """The answer to a batch of a flush that failed. Producers try again: where they are if the store fails, and with
+    whoever is the leader by then if another process has taken over the log."""
+    fenced = isinstance(problem, Fenced)
+    return Appended(ErrorCode.NOT_LEADER_OR_FOLLOWER if fenced else ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
 
 
 def repeated(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:

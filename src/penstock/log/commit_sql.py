@@ -131,6 +131,13 @@ def lock_shard(shard_id: int, epoch: int) -> Script[int]:
     return int(rows[0][0])
 
 
+def check_epoch(shard_id: int, epoch: int) -> Script[None]:
+    """Raise `Fenced` if this is not the newest epoch of the shard any more."""
+    rows = yield "SELECT epoch FROM shard WHERE shard_id = $1", (shard_id,)
+    if not rows or rows[0][0] != epoch:
+        raise _fenced(shard_id)
+
+
 class CommitSql:
     """The scripts, in SQL that both databases understand."""
 
@@ -278,7 +285,10 @@ def _owners(rows: Iterable[Sequence[Any]]) -> dict[int, IdOwner]:
 
 
 def _fenced(shard_id: int) -> Fenced:
-    return Fenced(f"another process has taken over the log of shard {shard_id}; this one must not write any more")
+    return Fenced(
+        f"another process has started on the same database and taken over the log (shard {shard_id}): this one stops,"
+        " only one may run"
+    )
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from penstock.log.commit_sql import (
     ProducerKey,
     ProducerUpdate,
     TransactionMembership,
+    check_epoch,
     lock_shard,
     producer_update,
     settle,
@@ -156,6 +157,10 @@ class SharedCommitPath:
         """Read the sequence number of the last commit, and apply what is missing up to it."""
         rows = await self._database.statement("SELECT commit_seq FROM shard WHERE shard_id = $1", (self._shard_id,))
         await self.follower.catch_up(int(rows[0][0]))
+
+    async def check_epoch(self) -> None:
+        """Raise `Fenced` if another process has taken over the log."""
+        await self._database.read(partial(check_epoch, self._shard_id, self._epoch))
 
     async def change(self, change: CommitChange) -> None:
         """Make a change in the order of commits. If its answer is lost it is retried, as it is idempotent."""

@@ -8,7 +8,8 @@ written as it is and then stays as the tail that consumers read.
 
 The phases of a flush are: decide (which batches are appended, which are duplicates, which are refused), write and
 commit, and only then evolve the partitions, wake waiters and answer. A flush that fails changes nothing. One that was
-based on outdated state is put back into the buffers, and decided again.
+based on outdated state is put back into the buffers, and decided again. Once another process has taken over the log
+(`fence`), everything is refused with the error after which clients look for the leader.
 """
 
 from __future__ import annotations
@@ -22,10 +23,18 @@ from typing import Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
-from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.errors import Fenced, PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import LockReason
-from penstock.log.answers import OFFSETS_EXHAUSTED, TOO_MANY_PRODUCERS, Appended, PendingAppend, refused, repeated
+from penstock.log.answers import (
+    OFFSETS_EXHAUSTED,
+    TOO_MANY_PRODUCERS,
+    Appended,
+    PendingAppend,
+    refused,
+    repeated,
+    unwritten,
+)
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitChange, CommitPath, Outdated
 from penstock.log.commits import (
@@ -137,6 +146,10 @@ class Writer:
         self.on_broken: Callable[[], None] = lambda: None
         """Called when a bug has interrupted a flush."""
         self.broken = False
+        self.on_fenced: Callable[[], None] = lambda: None
+        """Called once, when another process has taken over the log."""
+        self.fenced: Fenced | None = None
+        """Why nothing will be written any more, if that has happened."""
         self._abandoned = False
         self.stats, self.stages = WriterStats(), Stages()
         self._failed_in_a_row = 0
@@ -246,6 +259,22 @@ class Writer:
         self.broken = self._scheduled = True
         self.on_broken()
 
+    def fence(self, problem: Fenced) -> None:
+        """Another process has taken over the log: refuse what waits, and whatever is submitted from now on."""
+        if self.fenced is None and not self.has_stopped:
+            _log.critical("%s", problem)
+            self.fenced = problem
+            self.on_fenced()
+            self._schedule()
+
+    def _refuse_what_waits(self, problem: Fenced) -> None:
+        participants, self._participants = self._participants, deque()
+        for participant in participants:
+            participant.failed(problem)
+        while self._queue:
+            self._stage()  # All of it is answered there: no partition can be written to.
+        self.on_drained()
+
     def _start(self) -> None:
         if self.has_stopped:
             return
@@ -262,6 +291,9 @@ class Writer:
 
     def _flush_what_waits(self) -> None:
         while self._queue or self._participants:
+            if self.fenced is not None:
+                self._refuse_what_waits(self.fenced)
+                return
             if self._has_no_room():
                 self._begin(Flush(0, []))
                 return
@@ -348,7 +380,7 @@ class Writer:
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._flush_ended()
-            if inline or flush.participants or not (self._queue or self._participants):
+            if inline or flush.participants or self.fenced or not (self._queue or self._participants):
                 return
             inline = True
             if self._has_no_room():
@@ -513,6 +545,8 @@ class Writer:
 
     def _closed_for(self, partition: Partition) -> Appended | None:
         """The answer to every batch of a partition that cannot be written to."""
+        if self.fenced is not None:
+            return unwritten(self.fenced)
         if partition.topic.deleted:
             return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         if self._locked and partition.topic.cluster_id in self._locked:
@@ -742,9 +776,11 @@ class Writer:
         """Nothing was written: answer with a retriable error."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
-        if self._log_throttle.is_due(is_new=self._failed_in_a_row == 1):
+        if isinstance(problem, Fenced):
+            self.fence(problem)
+        elif self._log_throttle.is_due(is_new=self._failed_in_a_row == 1):
             _log.error("a flush failed, its producers get a retriable error: %s", problem)
-        refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
+        refused = unwritten(problem)
         for share in flush.shares:
             self.pending_bytes -= share.byte_length
             self._await_again(share)

@@ -14,11 +14,13 @@ from wired_world import Wired, make_topic, producing
 
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api
+from penstock.agent.main import _metrics
 from penstock.agent.unserved import NOT_SERVED
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.settings import STANDARD_AUTHORIZER
 from penstock.base.acls import Acl, AclFilter, Operation, Permission, ResourceType
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.errors import Fenced
 from penstock.base.options import UpOptions
 from penstock.identity.model import Identity
 from penstock.wire import codec
@@ -390,6 +392,30 @@ async def test_who_hangs_up_while_waiting_leaves_nothing_behind(wired: Wired) ->
     client.close()
     await turns(5)
     assert not topic.partitions[0].waiters
+
+
+async def test_an_agent_whose_log_was_taken_over_refuses_with_what_clients_retry(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it has stopped, as it is told to."""
+    agent, told = wired.agent, list[str | None]()
+    agent.on_broken = lambda: told.append(agent.why_not_ready)
+    client = wired.connect()
+    await make_topic(wired, client)
+    initialising = InitProducerIdRequest(transactional_id="t", transaction_timeout_ms=60_000)
+    assert (await wired.ask(client, ApiKey.INIT_PRODUCER_ID, 4, initialising)).error_code == 0
+    assert (agent.ready, agent.has_failed, told) == (True, False, [])
+    for _ in range(2):
+        agent.log.writer.fence(Fenced("somebody else has it"))
+    assert (agent.ready, agent.has_failed, told) == (False, True, ["somebody else has it"])
+    for _ in range(2):
+        answer = await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1))
+        (share,) = answer.responses[0].partition_responses
+        assert (share.error_code, share.error_message) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, "somebody else has it")
+    refused = await wired.ask(client, ApiKey.INIT_PRODUCER_ID, 4, initialising)
+    assert refused.error_code == ErrorCode.NOT_COORDINATOR
+    assert agent.log.writer.pending_bytes == 0
+    assert (b"penstock_fenced 1.0" in await _metrics(agent), caplog.text.count("somebody else")) == (True, 1)
 
 
 async def test_a_transaction_ends_though_its_producer_hangs_up(wired: Wired) -> None:

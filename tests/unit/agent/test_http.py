@@ -23,8 +23,8 @@ async def metrics() -> bytes:
     return PAGE
 
 
-def served(*, is_ready: bool = True) -> Starlette:
-    return application(lambda: is_ready, metrics)
+def served(*, why_not_ready: str | None = None) -> Starlette:
+    return application(lambda: why_not_ready, metrics)
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -116,9 +116,9 @@ async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
             one.close()
 
 
-async def answers(sent: bytes, *, is_ready: bool = True) -> bytes:
+async def answers(sent: bytes, *, why_not_ready: str | None = None) -> bytes:
     """All that comes back until the connection ends, which it has to."""
-    async with serving(served(is_ready=is_ready), "127.0.0.1", 0) as port:
+    async with serving(served(why_not_ready=why_not_ready), "127.0.0.1", 0) as port:
         reader, writer = await connect(port)
         writer.write(sent)
         found = await asyncio.wait_for(reader.read(), 5)
@@ -131,19 +131,18 @@ def request(first: str, *fields: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("path", "is_ready", "status", "body"),
+    ("path", "why_not_ready", "status", "body"),
     [
-        ("/healthz", False, "200 OK", b"ok\n"),
-        ("/readyz", True, "200 OK", b"ready\n"),
-        ("/readyz?verbose", False, "503 Service Unavailable", b"starting or stopping\n"),
-        ("/metrics", True, "200 OK", PAGE),
-        ("/", True, "404 Not Found", b"Not Found"),
+        ("/healthz", "stopping", "200 OK", b"ok\n"),
+        ("/readyz", None, "200 OK", b"ready\n"),
+        ("/readyz?verbose", "stopping", "503 Service Unavailable", b"stopping\n"),
+        ("/metrics", None, "200 OK", PAGE),
+        ("/", None, "404 Not Found", b"Not Found"),
     ],
 )
-async def test_documents(path: str, is_ready: bool, status: str, body: bytes) -> None:
-    head, _, found = (
-        await answers(request(f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"), is_ready=is_ready)
-    ).partition(b"\r\n\r\n")
+async def test_documents(path: str, why_not_ready: str | None, status: str, body: bytes) -> None:
+    sent = request(f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close")
+    head, _, found = (await answers(sent, why_not_ready=why_not_ready)).partition(b"\r\n\r\n")
     first, *fields = head.decode().lower().split("\r\n")
     assert first == f"http/1.1 {status}".lower()
     assert found == body
