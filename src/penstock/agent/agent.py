@@ -30,7 +30,7 @@ from penstock.agent.tuning import Tuning
 from penstock.audit.switch import is_audited
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.durations import Collections
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
 from penstock.clusters.model import Cluster, ClusterState
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from penstock.agent.sasl import SaslServer
     from penstock.audit.service import AuditLog
 else:  # Of features that have to be asked for.
-    audit_part, sasl_part = later("penstock.agent.parts.audit"), later("penstock.agent.parts.sasl")
+    audit_part, sasl_part = lazy_import("penstock.agent.parts.audit"), lazy_import("penstock.agent.parts.sasl")
 
 
 NOT_YET = "starting or stopping"

@@ -14,14 +14,14 @@ from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass, field, replace
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.wire.api_keys import ApiKey
 
 if TYPE_CHECKING:
     from penstock.audit.service import AuditLog
     from penstock.authorization.guards import table as guard_table
 else:
-    guard_table = later("penstock.authorization.guards.table")
+    guard_table = lazy_import("penstock.authorization.guards.table")
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
 Begin = Callable[[RequestContext, Any, Callable[[Any], None]], None]

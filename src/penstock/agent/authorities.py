@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import InvalidRequest
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.identity.failures import Denied
 
 if TYPE_CHECKING:
     from cryptography import exceptions, x509
     from cryptography.hazmat.primitives import serialization
 else:
-    exceptions, x509 = later("cryptography.exceptions"), later("cryptography.x509")
-    serialization = later("cryptography.hazmat.primitives.serialization")
+    exceptions, x509 = lazy_import("cryptography.exceptions"), lazy_import("cryptography.x509")
+    serialization = lazy_import("cryptography.hazmat.primitives.serialization")
 
 MAX_REMEMBERED = 20_480
 """Of how many clients it is remembered who vouches for them: as many as OpenSSL remembers sessions of."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from penstock.agent.listeners import listeners_of
 from penstock.agent.settings import SETTINGS
 from penstock.base.errors import InvalidRequest
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES, MemoryBounds, machine_bytes
 from penstock.base.options import UpOptions
 from penstock.base.settings import BrokerSettings
@@ -19,7 +19,7 @@ from penstock.keys.local_file import check_key_file
 if TYPE_CHECKING:
     from penstock.identity import tokens
 else:
-    tokens = later("penstock.identity.tokens")
+    tokens = lazy_import("penstock.identity.tokens")
 
 MEMORY = "memory.max.bytes"
 ON_THE_PAGE = "prometheus"

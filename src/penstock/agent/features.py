@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from penstock.base.context import RequestContext
-from penstock.base.portions import breathe, each
+from penstock.base.cooperative import map_each, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.update_features import (
     FeatureUpdateKey,
@@ -32,7 +32,7 @@ class FeatureHandlers:
         that is in force already is accepted; any other is refused by 95, because levels come with releases."""
         features = self._features()
         for number, update in enumerate(request.feature_updates):
-            await breathe(number)
+            await yield_if_due(number)
             complaint = _complaint(update, context.api_version, features)
             if complaint is not None:
                 return UpdateFeaturesResponse(
@@ -40,7 +40,7 @@ class FeatureHandlers:
                     error_message="The update failed for all features since the following feature had an error: "
                     f"Invalid update version {update.max_version_level} for feature {update.feature}. {complaint}",
                 )
-        results = await each(
+        results = await map_each(
             request.feature_updates,
             lambda update: UpdatableFeatureResult(feature=update.feature, error_message=None),
         )

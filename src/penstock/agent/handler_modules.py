@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 
 if TYPE_CHECKING:
     from penstock.authorization import handlers as acls
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
     from penstock.transactions import handlers as transactions
     from penstock.transactions import offset_handlers as transaction_offsets
 else:
-    accounts = later("penstock.identity.account_handlers")
-    acls = later("penstock.authorization.handlers")
-    client_metrics_configs = later("penstock.telemetry.configs")
-    cluster = later("penstock.log.admin.cluster")
-    cluster_keys = later("penstock.keys.handlers")
-    configs = later("penstock.log.admin.configs")
-    consumer_groups = later("penstock.groups.consumer.handlers")
-    group_configs = later("penstock.groups.config_kind")
-    group_offsets = later("penstock.groups.offset_handlers")
-    groups = later("penstock.groups.handlers")
-    identities = later("penstock.identity.handlers")
-    internal_topics = later("penstock.groups.streams.internal_topics")
-    offsets = later("penstock.log.offsets_api")
-    producers = later("penstock.log.admin.producers")
-    quotas = later("penstock.quotas.handlers")
-    replicas = later("penstock.log.admin.replicas")
-    share = later("penstock.share.handlers")
-    share_fetch = later("penstock.share.fetch")
-    share_groups = later("penstock.groups.share.handlers")
-    share_sessions = later("penstock.share.sessions")
-    streams_groups = later("penstock.groups.streams.handlers")
-    telemetry = later("penstock.telemetry.handlers")
-    tokens = later("penstock.identity.token_handlers")
-    topics = later("penstock.log.admin.topics")
-    transaction_offsets = later("penstock.transactions.offset_handlers")
-    transactions = later("penstock.transactions.handlers")
-    virtual_clusters = later("penstock.clusters.handlers")
+    accounts = lazy_import("penstock.identity.account_handlers")
+    acls = lazy_import("penstock.authorization.handlers")
+    client_metrics_configs = lazy_import("penstock.telemetry.configs")
+    cluster = lazy_import("penstock.log.admin.cluster")
+    cluster_keys = lazy_import("penstock.keys.handlers")
+    configs = lazy_import("penstock.log.admin.configs")
+    consumer_groups = lazy_import("penstock.groups.consumer.handlers")
+    group_configs = lazy_import("penstock.groups.config_kind")
+    group_offsets = lazy_import("penstock.groups.offset_handlers")
+    groups = lazy_import("penstock.groups.handlers")
+    identities = lazy_import("penstock.identity.handlers")
+    internal_topics = lazy_import("penstock.groups.streams.internal_topics")
+    offsets = lazy_import("penstock.log.offsets_api")
+    producers = lazy_import("penstock.log.admin.producers")
+    quotas = lazy_import("penstock.quotas.handlers")
+    replicas = lazy_import("penstock.log.admin.replicas")
+    share = lazy_import("penstock.share.handlers")
+    share_fetch = lazy_import("penstock.share.fetch")
+    share_groups = lazy_import("penstock.groups.share.handlers")
+    share_sessions = lazy_import("penstock.share.sessions")
+    streams_groups = lazy_import("penstock.groups.streams.handlers")
+    telemetry = lazy_import("penstock.telemetry.handlers")
+    tokens = lazy_import("penstock.identity.token_handlers")
+    topics = lazy_import("penstock.log.admin.topics")
+    transaction_offsets = lazy_import("penstock.transactions.offset_handlers")
+    transactions = lazy_import("penstock.transactions.handlers")
+    virtual_clusters = lazy_import("penstock.clusters.handlers")
 
 __all__ = [
     "accounts",

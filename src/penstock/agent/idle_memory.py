@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 
 if TYPE_CHECKING:
     import ctypes
 else:
-    ctypes = later("ctypes")
+    ctypes = lazy_import("ctypes")
 
 IDLE_S = 15.0
 

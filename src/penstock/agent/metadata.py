@@ -20,7 +20,7 @@ from penstock.base.clock import Clock
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest, Unavailable
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import EmbeddedCommitPath
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from penstock.metadata.postgres import PostgresDatabase
     from penstock.storage.directory import DataDirectory
 else:  # Of several agents.
-    commit_sql, follow = later("penstock.log.commit_sql"), later("penstock.log.follow")
-    shared_commit_path = later("penstock.log.shared_commit_path")
+    commit_sql, follow = lazy_import("penstock.log.commit_sql"), lazy_import("penstock.log.follow")
+    shared_commit_path = lazy_import("penstock.log.shared_commit_path")
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 
-from penstock.base.later import not_yet_imported
+from penstock.base.lazy import pending_imports
 from penstock.wire import codec
 
 WAIT_S = 1.0
@@ -38,4 +38,4 @@ async def warm_up(apis: Iterable[int]) -> None:
 
 
 def _wanted() -> Iterator[str]:
-    return (name for name in not_yet_imported() if not name.startswith(IF_CONFIGURED))
+    return (name for name in pending_imports() if not name.startswith(IF_CONFIGURED))

@@ -1,6 +1,6 @@
 """The web, beside the loop: small documents are got, metrics are posted; bounded in time, without redirections.
 
-Imported by those who are told to go there (`base/later.py`).
+Imported by those who are told to go there (`base/lazy.py`).
 """
 
 from __future__ import annotations

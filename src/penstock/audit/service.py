@@ -47,10 +47,10 @@ from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, free_lists, yield_if_due
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.log_throttle import LogThrottle
-from penstock.base.portions import MADE_AT_ONCE, breathe, forget
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.base.shielded import ShieldedTasks
 from penstock.identity.attempts import Attempt
@@ -210,7 +210,7 @@ class AuditLog:
             await self._record_handler_denial(context, api_key, response, denied)
         if asked:
             await self._on_change(caller, api_key, asked, response, denied)
-            await forget(asked)
+            await free_lists(asked)
 
     async def _record_handler_denial(
         self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]
@@ -220,7 +220,7 @@ class AuditLog:
             if ResourceType.CLUSTER in denied:
                 return
             for number, code in enumerate(error_codes_of(api_key, response)):
-                await breathe(number, MADE_AT_ONCE)
+                await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
                 if code == DENIED:
                     break
             else:
@@ -242,7 +242,7 @@ class AuditLog:
         try:
             for number, one in enumerate(requested_changes(api_key, request)):
                 asked.append(one)
-                await breathe(number)
+                await yield_if_due(number)
         except Exception:  # noqa: BLE001  # as above
             self._on_internal_error()
             return []
@@ -269,9 +269,9 @@ class AuditLog:
             now_ms, answers, reader = self._clock.now_ms(), dict[Hashable, ChangeResult](), CHANGES[api_key]
             for number, answer in enumerate(() if response is None else reader.results(response)):
                 answers[answer.key] = answer
-                await breathe(number)
+                await yield_if_due(number)
             for number, one in enumerate(asked):
-                await breathe(number, RECORDED_AT_ONCE)
+                await yield_if_due(number, RECORDED_AT_ONCE)
                 outcome = outcome_of(one, answers.get(one.key), denied)
                 if outcome is None:
                     continue
@@ -281,7 +281,7 @@ class AuditLog:
                 self._record(Changed(now_ms, caller, api_key, resource, error, details))
             told = list(answers.values())
             answers.clear()
-            await forget(told)
+            await free_lists(told)
         except Exception:  # noqa: BLE001  # as above
             self._on_internal_error()
 

@@ -8,8 +8,8 @@ from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.authorization.validation import has_filter_element, invalid_filter_reason
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import map_each, map_nested, sort_items, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.failures import change_failure
 from penstock.wire.messages.create_acls import (
@@ -54,9 +54,9 @@ class AclHandlers:
                 error_code=ErrorCode.SECURITY_DISABLED, error_message="No Authorizer is configured on the broker"
             )
         resources: dict[tuple[ResourceType, str, PatternType], DescribeAclsResource] = {}
-        found = await in_order(await self._acls.matching(context.cluster_id, asked), _in_order)
+        found = await sort_items(await self._acls.matching(context.cluster_id, asked), _in_order)
         for number, acl in enumerate(found):
-            await breathe(number)
+            await yield_if_due(number)
             pattern = (acl.resource_type, acl.resource_name, acl.pattern_type)
             if pattern not in resources:
                 resources[pattern] = DescribeAclsResource(
@@ -76,7 +76,7 @@ class AclHandlers:
                 results=[AclCreationResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
                 * len(request.creations)
             )
-        acls = await each(request.creations, _acl)
+        acls = await map_each(request.creations, _acl)
         if self._acls is None:
             disabled = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return CreateAclsResponse(results=[disabled] * len(acls))
@@ -91,7 +91,7 @@ class AclHandlers:
             failed = AclCreationResult(error_code=code, error_message=message)
             return CreateAclsResponse(results=[failed] * len(acls))
         return CreateAclsResponse(
-            results=await each(
+            results=await map_each(
                 complaints,
                 lambda complaint: (
                     AclCreationResult()
@@ -108,11 +108,11 @@ class AclHandlers:
                 filter_results=[DeleteAclsFilterResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
                 * len(request.filters)
             )
-        filters = await each(request.filters, _filter_of)
+        filters = await map_each(request.filters, _filter_of)
         if self._acls is None:
             disabled = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return DeleteAclsResponse(filter_results=[disabled] * len(filters))
-        complaints = await each(filters, invalid_filter_reason)
+        complaints = await map_each(filters, invalid_filter_reason)
         try:
             # An UNKNOWN element matches no ACL.
             picked = await self._acls.delete(context.cluster_id, filters)
@@ -120,7 +120,7 @@ class AclHandlers:
             code, message = change_failure(problem, invalid=ErrorCode.POLICY_VIOLATION)
             failed = DeleteAclsFilterResult(error_code=code, error_message=message)
             return DeleteAclsResponse(filter_results=[failed] * len(filters))
-        results = await nested(
+        results = await map_nested(
             list(zip(picked, complaints, strict=True)),
             lambda one: one[0],
             _deleted,

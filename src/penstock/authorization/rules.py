@@ -23,8 +23,8 @@ from ipaddress import IPv6Address, ip_address
 from itertools import chain
 
 from penstock.base.acls import ANYONE, WILDCARD, Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+from penstock.base.cooperative import sort_items, yield_if_due
 from penstock.base.dataclasses import dataclass
-from penstock.base.portions import breathe, in_order
 
 _IMPLIED_BY = {
     Operation.DESCRIBE: frozenset(
@@ -282,7 +282,7 @@ async def decide_for_any(
     allowed: list[Acl] = []
     denied: dict[PatternType, dict[str, Acl]] = {PatternType.LITERAL: {}, PatternType.PREFIXED: {}}
     for number, by_principal in enumerate(index.patterns(resource_type)):
-        await breathe(number)
+        await yield_if_due(number)
         for acl in _of(by_principal, principal, host, mask):
             if acl.permission is Permission.ALLOW:
                 allowed.append(acl)
@@ -293,7 +293,7 @@ async def decide_for_any(
         return Verdict(False, everything)
     prefixes = await _shortest(denied[PatternType.PREFIXED])
     for number, acl in enumerate(allowed):
-        await breathe(number)
+        await yield_if_due(number)
         name, is_literal = acl.resource_name, acl.pattern_type is PatternType.LITERAL
         if (is_literal and name == WILDCARD) or not ((is_literal and name in literally) or _begins(name, prefixes)):
             return Verdict(True, acl)
@@ -303,8 +303,8 @@ async def decide_for_any(
 async def _shortest(prefixes: Iterable[str]) -> list[str]:
     """These prefixes in order, without those that begin with another one."""
     shortest = list[str]()
-    for number, prefix in enumerate(await in_order(list(prefixes), str)):
-        await breathe(number)
+    for number, prefix in enumerate(await sort_items(list(prefixes), str)):
+        await yield_if_due(number)
         if not shortest or not prefix.startswith(shortest[-1]):
             shortest.append(prefix)
     return shortest

@@ -15,8 +15,8 @@ from penstock.authorization import store
 from penstock.authorization.rules import AclIndex
 from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import Acl, AclFilter
+from penstock.base.cooperative import distinct, yield_if_due
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.base.portions import breathe, distinct
 from penstock.base.shielded import ShieldedTasks
 from penstock.metadata.database import Database, Script
 
@@ -71,7 +71,7 @@ class AclService:
             return index.matching(asked)
         found: list[Acl] = []
         for number, acl in enumerate(list(index)):
-            await breathe(number, COMPARED_AT_ONCE)
+            await yield_if_due(number, COMPARED_AT_ONCE)
             if asked.matches(acl):
                 found.append(acl)
         return found
@@ -90,7 +90,7 @@ class AclService:
             present = self.index(cluster_id)
             complaints, fresh = list[str | None](), dict[Acl, None]()
             for number, acl in enumerate(acls):
-                await breathe(number)
+                await yield_if_due(number)
                 complaint = invalid_acl_reason(acl)
                 complaints.append(complaint)
                 if complaint is None and acl not in present:
@@ -102,7 +102,7 @@ class AclService:
             if added and await self._change(lambda: store.create(cluster_id, added)):
                 index = self._clusters.setdefault(cluster_id, AclIndex())
                 for number, acl in enumerate(added):
-                    await breathe(number)
+                    await yield_if_due(number)
                     index.add(acl)
                 self._changed(cluster_id)
         return complaints
@@ -148,7 +148,7 @@ class AclService:
         if removed and await self._change(lambda: store.delete(cluster_id, removed)):
             index = self.index(cluster_id)
             for number, acl in enumerate(removed):
-                await breathe(number, CHANGED_AT_ONCE)
+                await yield_if_due(number, CHANGED_AT_ONCE)
                 index.remove(acl)
             self._changed(cluster_id)
 
@@ -175,7 +175,7 @@ class AclService:
         version, acls = await self._database.read(store.load)
         clusters: dict[int, AclIndex] = {}
         for number, (cluster_id, acl) in enumerate(acls):
-            await breathe(number)
+            await yield_if_due(number)
             if cluster_id not in clusters:
                 clusters[cluster_id] = AclIndex()
             clusters[cluster_id].add(acl)

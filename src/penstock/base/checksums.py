@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 
 if TYPE_CHECKING:
     import crc32c as library
 else:
-    library = later("crc32c")
+    library = lazy_import("crc32c")
 
 
 def crc32c(data: bytes | bytearray | memoryview, before: int = 0) -> int:

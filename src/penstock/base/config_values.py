@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 
 if TYPE_CHECKING:
     import difflib
 else:  # Slow to import, and rarely needed.
-    difflib = later("difflib")
+    difflib = lazy_import("difflib")
 
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import yield_if_due
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.base.portions import breathe
 from penstock.clusters.failures import AlreadyExists, Forbidden, NotFound
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
@@ -165,10 +165,10 @@ class VirtualClusterHandlers:
         """AlterEnvironments, key 10010, v0: creates and deletes environments one by one."""
         response = AlterEnvironmentsResponse()
         for number, name in enumerate(request.creations):
-            await breathe(number)
+            await yield_if_due(number)
             response.results.append(await self._environment(context, name, is_new=True))
         for number, name in enumerate(request.deletions):
-            await breathe(number)
+            await yield_if_due(number)
             response.results.append(await self._environment(context, name, is_new=False))
         return response
 

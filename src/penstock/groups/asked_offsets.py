@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from penstock.base.cooperative import TurnBudget
 from penstock.base.dataclasses import dataclass, field
-from penstock.base.portions import Pace
 from penstock.groups.model import Offset, TopicPartition
 from penstock.groups.service import Topics
 from penstock.wire.error_codes import ErrorCode
@@ -41,15 +41,15 @@ class AskedOffsets:
         self, asked: Sequence[AskedTopic], topic_of: Callable[..., T], partition_of: Callable[..., object]
     ) -> list[T]:
         """The response in the shape of the request, built from the API's messages for topics and partitions."""
-        answers, pace = list[T](), Pace()
+        answers, budget = list[T](), TurnBudget()
         for t, topic in enumerate(asked):
-            await pace.step()
+            await budget.spend()
             if not topic.partitions:
                 continue
             results = []
             partitions: Sequence[AskedPartition] = topic.partitions
             for p, partition in enumerate(partitions):
-                await pace.step()
+                await budget.spend()
                 error = self.errors[t, p]
                 if self.outcome is not ErrorCode.NONE and error in _ASKED_ABOUT:
                     error = self.outcome
@@ -63,14 +63,14 @@ async def sort_out(
     expires_ms: int | None = None,
 ) -> AskedOffsets:  # fmt: skip
     """Resolve topics and validate each partition."""
-    found, pace = AskedOffsets(), Pace()
+    found, budget = AskedOffsets(), TurnBudget()
     for t, topic in enumerate(asked):
-        await pace.step()
+        await budget.spend()
         topic_id = _topic_id(topics, cluster_id, topic, by_id=by_id)
         count = None if topic_id is None else topics.partition_count(cluster_id, topic_id) or 0
         partitions: Sequence[AskedPartition] = topic.partitions
         for p, partition in enumerate(partitions):
-            await pace.step()
+            await budget.spend()
             found.errors[t, p] = error = _error(count, partition, metadata_max_size, by_id=by_id)
             found.is_for_group = found.is_for_group or error in _ASKED_ABOUT
             if error is ErrorCode.NONE and topic_id is not None:

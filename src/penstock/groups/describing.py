@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from penstock.base.portions import MADE_AT_ONCE, Pace, Room, breathe
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, ResponseBudget, TurnBudget, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Message, parts_of
 
@@ -22,12 +22,12 @@ async def described_in_room(
     """The description of each, in order; `put_off` makes the answer for those that no longer fit, which clients have to
     request again. Yields to the event loop.
     """
-    found, room = list[Described](), Room()
+    found, budget = list[Described](), ResponseBudget()
     for number, one in enumerate(asked):
-        await breathe(number)
-        if room.is_left:
+        await yield_if_due(number)
+        if budget.is_left:
             described = await describe(one)
-            room.fill(await _parts_of(described))
+            budget.spend(await _parts_of(described))
         else:
             described = put_off(one)
         found.append(described)
@@ -37,26 +37,26 @@ async def described_in_room(
 async def each_member(members: Iterable[Asked], describe: Callable[[Asked], Described]) -> list[Described]:
     """The description of each member. Yields according to the size of descriptions: one may have a thousand
     partitions."""
-    found, pace = list[Described](), Pace(MADE_AT_ONCE)
+    found, budget = list[Described](), TurnBudget(CHEAP_ITEMS_PER_TURN)
     for member in members:
         described = describe(member)
         found.append(described)
-        await pace.step(parts_of(described, MADE_AT_ONCE))
+        await budget.spend(parts_of(described, CHEAP_ITEMS_PER_TURN))
     return found
 
 
 async def grant_all(groups: Iterable[Any]) -> None:
     """Set all operations as authorized for each described group; where ACLs apply, guards narrow them."""
     for number, described in enumerate(groups):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         if described.error_code == ErrorCode.NONE:
             described.authorized_operations = ALL_GROUP_OPERATIONS
 
 
 async def _parts_of(described: Message) -> int:
     """The size of a description; yields while counting a large one."""
-    parts = parts_of(described, MADE_AT_ONCE)
-    if parts <= MADE_AT_ONCE:
+    parts = parts_of(described, CHEAP_ITEMS_PER_TURN)
+    if parts <= CHEAP_ITEMS_PER_TURN:
         return parts
     parts = 1
     for name in described.fields():
@@ -65,7 +65,7 @@ async def _parts_of(described: Message) -> int:
             parts += await _parts_of(value)
         elif isinstance(value, list) and value and isinstance(value[0], Message):
             for number, one in enumerate(value):
-                await breathe(number)
+                await yield_if_due(number)
                 parts += await _parts_of(one)
         elif isinstance(value, list):
             parts += len(value)

@@ -11,8 +11,8 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, build_dict, distinct, map_each, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, breathe, distinct, each, keyed
 from penstock.coordination.model import Loading
 from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of
@@ -82,7 +82,7 @@ class GroupHandlers:
         keys = request.coordinator_keys if batched else [request.key]
         found = []
         for number, key in enumerate(keys):
-            await breathe(number)
+            await yield_if_due(number)
             found.append(self._find(context, request.key_type, key))
         if batched:
             return FindCoordinatorResponse(coordinators=found)
@@ -181,7 +181,7 @@ class GroupHandlers:
             generation=request.generation_id,
             protocol_type=request.protocol_type,
             protocol_name=request.protocol_name,
-            assignments=await keyed(request.assignments, lambda given: (given.member_id, bytes(given.assignment))),
+            assignments=await build_dict(request.assignments, lambda given: (given.member_id, bytes(given.assignment))),
         )
         try:
             result = await self._groups.sync((context.cluster_id, request.group_id), asked)
@@ -217,7 +217,7 @@ class GroupHandlers:
         leavers = (
             [Leaver(member_id=request.member_id)]
             if single
-            else await each(
+            else await map_each(
                 request.members,
                 lambda member: Leaver(member_id=member.member_id, instance_id=member.group_instance_id),
             )
@@ -234,7 +234,7 @@ class GroupHandlers:
         if single:
             return LeaveGroupResponse(error_code=errors[0])
         return LeaveGroupResponse(
-            members=await each(
+            members=await map_each(
                 list(zip(leavers, errors, strict=True)),
                 lambda one: MemberResponse(
                     member_id=one[0].member_id, group_instance_id=one[0].instance_id, error_code=one[1]
@@ -275,7 +275,7 @@ class GroupHandlers:
             return ListGroupsResponse(error_code=code_of(error))
         response = ListGroupsResponse()
         for number, group in enumerate(groups):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             if (not states or group.state.lower() in states) and (not types or group.kind in types):
                 response.groups.append(
                     ListedGroup(
@@ -290,7 +290,7 @@ class GroupHandlers:
         results, group_ids = [], dict.fromkeys(request.groups_names)
         await self._groups.await_deletion((context.cluster_id, group_id) for group_id in group_ids)
         for number, group_id in enumerate(group_ids):
-            await breathe(number)
+            await yield_if_due(number)
             try:
                 error = await self._groups.delete((context.cluster_id, group_id))
             except PlatformError as failure:
@@ -306,7 +306,7 @@ async def _described(group_id: str, group: Group) -> DescribedGroup:
         group_state=group.state.value,
         protocol_type=group.protocol_type or "",
         protocol_data=(group.protocol_name or "") if stable else "",
-        members=await each(
+        members=await map_each(
             list(group.members.values()),
             lambda member: DescribedGroupMember(
                 member_id=member.member_id,

@@ -8,8 +8,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import (
+    CHEAP_ITEMS_PER_TURN,
+    ResponseBudget,
+    TurnBudget,
+    free_lists,
+    map_each,
+    map_nested,
+    map_nested_with_outer,
+    yield_if_due,
+)
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, Room, breathe, each, forget, nested, nested_with
 from penstock.coordination.model import Key
 from penstock.groups.asked_offsets import sort_out
 from penstock.groups.failures import ASK_AGAIN, code_of, reading_code_of
@@ -99,25 +108,25 @@ class OffsetHandlers:
             return OffsetFetchResponse(groups=await self._fetch_all(context, request))
         topics = None
         if request.topics is not None:
-            topics = await each(
+            topics = await map_each(
                 request.topics,
                 lambda topic: OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes),
             )
         asked = OffsetFetchRequestGroup(group_id=request.group_id, topics=topics)
         group = await self._fetch(context, asked, request.require_stable)
         response = await _single_group(group, context.api_version)
-        await forget(group.topics, topics or [])
+        await free_lists(group.topics, topics or [])
         return response
 
     async def _fetch_all(self, context: RequestContext, request: OffsetFetchRequest) -> list[OffsetFetchResponseGroup]:
-        groups, room = [], Room()
+        groups, budget = [], ResponseBudget()
         for number, group in enumerate(request.groups):
-            await breathe(number)
-            if not room.is_left:
+            await yield_if_due(number)
+            if not budget.is_left:
                 groups.append(OffsetFetchResponseGroup(group_id=group.group_id, error_code=ASK_AGAIN))
                 continue
             fetched = await self._fetch(context, group, request.require_stable)
-            room.fill(1 + sum(await each(fetched.topics, _parts_in)))
+            budget.spend(1 + sum(await map_each(fetched.topics, _parts_in)))
             groups.append(fetched)
         return groups
 
@@ -139,12 +148,12 @@ class OffsetHandlers:
         except PlatformError as error:
             response.error_code = code = reading_code_of(error)
             for number, topic in enumerate(request.topics or ()):
-                await breathe(number)
+                await yield_if_due(number)
                 response.topics.append(await _fetched(topic, None, {}, frozenset(), code))
             return response
         asked = await self._all_topics(context, offsets) if request.topics is None else request.topics
         for number, topic in enumerate(asked):
-            await breathe(number)
+            await yield_if_due(number)
             topic_id, error_code = self._fetched_topic(context, topic)
             response.topics.append(await _fetched(topic, topic_id, offsets, pending, error_code))
         return response
@@ -165,7 +174,7 @@ class OffsetHandlers:
         """The existing topics in which a group has offsets."""
         partitions: dict[bytes, list[int]] = {}
         for number, (topic_id, partition) in enumerate(offsets):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             partitions.setdefault(topic_id, []).append(partition)
         names = {topic_id: self._topics.topic_name(context.cluster_id, topic_id) for topic_id in partitions}
         return [
@@ -179,12 +188,16 @@ class OffsetHandlers:
         if not request.group_id:
             return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         cluster_id = context.cluster_id
-        known, wanted, pace = dict[str, bytes | None](), dict[str, tuple[TopicPartition, ...]](), Pace(MADE_AT_ONCE)
+        known, wanted, budget = (
+            dict[str, bytes | None](),
+            dict[str, tuple[TopicPartition, ...]](),
+            TurnBudget(CHEAP_ITEMS_PER_TURN),
+        )
         for topic in request.topics:
             topic_id = known[topic.name] = self._topics.topic_id(cluster_id, topic.name)
             if topic_id is not None:
                 wanted[topic.name] = tuple((topic_id, partition.partition_index) for partition in topic.partitions)
-            await pace.step(1 + len(topic.partitions))
+            await budget.spend(1 + len(topic.partitions))
         try:
             result = await self._groups.delete_offsets((cluster_id, request.group_id), DeleteOffsets(topics=wanted))
         except PlatformError as error:
@@ -199,7 +212,7 @@ class OffsetHandlers:
                 return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             return ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic in result.subscribed else ErrorCode.NONE
 
-        topics = await nested_with(
+        topics = await map_nested_with_outer(
             request.topics,
             lambda topic: topic.partitions,
             lambda topic, one: OffsetDeleteResponsePartition(
@@ -220,7 +233,7 @@ async def _fetched(
     """The offsets of one topic; -1 where there is none."""
     response = OffsetFetchResponseTopics(name=topic.name, topic_id=topic.topic_id)
     for number, partition in enumerate(topic.partition_indexes):
-        await breathe(number)
+        await yield_if_due(number)
         offset = None if topic_id is None else offsets.get((topic_id, partition))
         is_unstable = topic_id is not None and (topic_id, partition) in pending
         if is_unstable:
@@ -245,7 +258,7 @@ def _parts_in(topic: OffsetFetchResponseTopics) -> int:
 
 async def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:
     """The response of v1-7, which has no list of groups; v1 has only errors of partitions."""
-    topics = await nested(
+    topics = await map_nested(
         group.topics,
         lambda topic: topic.partitions,
         lambda one: OffsetFetchResponsePartition(

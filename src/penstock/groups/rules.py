@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.coordination.model import Key, Waiter
 from penstock.groups import kept_offsets, transitions
 from penstock.groups.consumer.model import ConsumerGroup
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from penstock.groups.streams import offsets as streams_offsets
     from penstock.groups.streams import transitions as streams
 else:  # Imported lazily: not every deployment has such groups.
-    classic_members = later("penstock.groups.consumer.classic_members")
-    consumer = later("penstock.groups.consumer.transitions")
-    share = later("penstock.groups.share.membership")
-    streams = later("penstock.groups.streams.transitions")
-    streams_offsets = later("penstock.groups.streams.offsets")
+    classic_members = lazy_import("penstock.groups.consumer.classic_members")
+    consumer = lazy_import("penstock.groups.consumer.transitions")
+    share = lazy_import("penstock.groups.share.membership")
+    streams = lazy_import("penstock.groups.streams.transitions")
+    streams_offsets = lazy_import("penstock.groups.streams.offsets")
 
 TermsOf = Callable[[Key, int], Terms]
 """The settings and topics that rules use for a group, at a given time."""

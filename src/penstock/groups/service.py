@@ -13,10 +13,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, gather_in_batches, sort_items, yield_if_due
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError
-from penstock.base.later import later
-from penstock.base.portions import MADE_AT_ONCE, breathe, in_order, together
+from penstock.base.lazy import lazy_import
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.settings import LiveSettings
 from penstock.base.shielded import ShieldedTasks
@@ -55,8 +55,8 @@ from penstock.wire.error_codes import ErrorCode
 if TYPE_CHECKING:
     from penstock.groups.consumer import regexes, transitions
 else:
-    regexes = later("penstock.groups.consumer.regexes")
-    transitions = later("penstock.groups.consumer.transitions")
+    regexes = lazy_import("penstock.groups.consumer.regexes")
+    transitions = lazy_import("penstock.groups.consumer.transitions")
 
 T = TypeVar("T")
 G = TypeVar("G", bound=AnyGroup)
@@ -400,7 +400,7 @@ class GroupService:
         self._runner.require_open()
         listed: dict[str, ListedGroup] = {}
         for number, stored in enumerate(await self._database.read(lambda: store.list_groups(cluster_id))):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             listed[stored.group_id] = ListedGroup(
                 group_id=stored.group_id,
                 kind=stored.kind,
@@ -408,7 +408,7 @@ class GroupService:
                 state=(GroupState.STABLE if stored.has_members else GroupState.EMPTY).value,
             )
         for number, ((owner, group_id), group) in enumerate(self._runner.states()):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             if owner != cluster_id:
                 continue
             listed.pop(group_id, None)
@@ -419,11 +419,11 @@ class GroupService:
                     protocol_type=group.protocol_type or "",
                     state=group.shown_state,
                 )
-        return await in_order(list(listed.values()), attrgetter("group_id"))
+        return await sort_items(list(listed.values()), attrgetter("group_id"))
 
     async def await_deletion(self, keys: Iterable[Key]) -> None:
         """Wait for work in progress of groups that are to be deleted, many concurrently."""
-        await together(keys, self.before_deletion, _ENDED_AT_ONCE)
+        await gather_in_batches(keys, self.before_deletion, _ENDED_AT_ONCE)
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group, after `await_deletion`."""

@@ -7,8 +7,8 @@ other TLS. ApiVersions lists them for our own command line only.
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import map_each, yield_if_due
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.base.portions import breathe, each
 from penstock.identity.accounts import ApiKey, ServiceAccount
 from penstock.identity.model import PLATFORM_ADMINS_ONLY, MayChange, user
 from penstock.identity.service import Identities
@@ -46,7 +46,7 @@ class AccountHandlers:
         found = await self._identities.service_accounts(context.cluster_id, names)
         response = DescribeServiceAccountsResponse(error_message=None)
         for number, (account, keys) in enumerate(found):
-            await breathe(number)
+            await yield_if_due(number)
             if names is None or account.name in names:
                 response.accounts.append(_described(account, keys))
         return response
@@ -57,11 +57,11 @@ class AccountHandlers:
         """AlterServiceAccounts, key 10001, v0: creates and deletes accounts one by one. Keys go with their account."""
         response = AlterServiceAccountsResponse()
         for number, creation in enumerate(request.creations):
-            await breathe(number)
+            await yield_if_due(number)
             error = await self._create(context, creation.name, creation.description)
             response.results.append(_result(creation.name, error))
         for number, name in enumerate(request.deletions):
-            await breathe(number)
+            await yield_if_due(number)
             response.results.append(_result(name, await self._delete(context, name)))
         return response
 
@@ -121,13 +121,13 @@ class AccountHandlers:
             gone = await self._identities.delete_keys(context.cluster_id, allowed, asked_by=context.connection_id)
         except PlatformError as error:
             code, message = change_failure(error)
-            response.results = await each(
+            response.results = await map_each(
                 request.key_ids,
                 lambda key_id: DeleteApiKeysResult(key_id=key_id, error_code=code, error_message=message),
             )
             return response
         for number, key_id in enumerate(request.key_ids):
-            await breathe(number)
+            await yield_if_due(number)
             result = DeleteApiKeysResult(key_id=key_id, error_message=None)
             if key_id in forbidden:
                 result.error_code, result.error_message = FORBIDDEN

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import count_keys, map_each, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe, counted, each
 from penstock.identity import scram
 from penstock.identity.model import PLATFORM_ADMINS_ONLY, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
@@ -58,13 +58,13 @@ class IdentityHandlers:
         self, context: RequestContext, request: DescribeUserScramCredentialsRequest
     ) -> DescribeUserScramCredentialsResponse:
         """DescribeUserScramCredentials, key 50, v0: KIP-554. Mechanisms and iterations, never the keys."""
-        asked = await counted(user.name for user in request.users or ())
+        asked = await count_keys(user.name for user in request.users or ())
         users = await self._identities.mechanisms(context.cluster_id, asked if request.users else None)
         if not request.users:
-            asked = await counted(users)
+            asked = await count_keys(users)
         response = DescribeUserScramCredentialsResponse()
         for number, (name, times) in enumerate(asked.items()):
-            await breathe(number)
+            await yield_if_due(number)
             result = DescribeUserScramCredentialsResult(user=name)
             if times > 1:
                 result.error_code = ErrorCode.DUPLICATE_RESOURCE
@@ -91,12 +91,12 @@ class IdentityHandlers:
             *request.deletions,
             *request.upsertions,
         ]
-        counts = await counted(alteration.name for alteration in alterations)
+        counts = await count_keys(alteration.name for alteration in alterations)
         existing = await self._identities.mechanisms(context.cluster_id, counts)
         api_errors: dict[str, ApiError | None] = {}
         changes = []
         for number, alteration in enumerate(alterations):
-            await breathe(number)
+            await yield_if_due(number)
             name = alteration.name
             api_error: ApiError | None = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, PLATFORM_ADMINS_ONLY
             if self._may_change(context, user(name)):
@@ -114,7 +114,7 @@ class IdentityHandlers:
         except PlatformError as error:
             failure = change_failure(error, invalid=ErrorCode.POLICY_VIOLATION)
             api_errors = {name: api_error or failure for name, api_error in api_errors.items()}
-        return AlterUserScramCredentialsResponse(results=await each(list(api_errors.items()), _altered))
+        return AlterUserScramCredentialsResponse(results=await map_each(list(api_errors.items()), _altered))
 
 
 def _altered(one: tuple[str, ApiError | None]) -> AlterUserScramCredentialsResult:

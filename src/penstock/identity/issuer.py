@@ -20,7 +20,7 @@ from typing import Any
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
-from penstock.base.later import will_be_imported
+from penstock.base.lazy import expect_imports
 from penstock.base.options import OAuthOptions
 from penstock.identity.cluster_selection import ClusterNamed, clusters_of_token, select_cluster
 from penstock.identity.failures import InvalidCredentials
@@ -58,7 +58,7 @@ class Issuer:
         self._options, self._clock, self._cluster_named = options, clock, cluster_named
         self._keys = IssuerKeys(options, fetch=fetch, clock=clock)
         # Not with this module: an agent without an issuer needs none of it.
-        will_be_imported("joserfc.errors", "joserfc.jwk", "joserfc.jwt")
+        expect_imports("joserfc.errors", "joserfc.jwk", "joserfc.jwt")
 
     @property
     def decides_clusters(self) -> bool:

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from penstock.base.clock import Clock
+from penstock.base.cooperative import yield_if_due
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness
 from penstock.base.shielded import ShieldedTasks
 from penstock.identity import accounts, scram, store, token_store
@@ -68,7 +68,7 @@ class Identities:
 
         users: dict[str, list[tuple[Mechanism, int]]] = {}
         for number, (name, mechanism, iterations) in enumerate(await self._database.read(script)):
-            await breathe(number)
+            await yield_if_due(number)
             users.setdefault(name, []).append((mechanism, iterations))
         return users
 
@@ -127,7 +127,7 @@ class Identities:
         found, keys = await self._database.read(script)
         owned: dict[str, list[ApiKey]] = {}
         for number, key in enumerate(keys):
-            await breathe(number)
+            await yield_if_due(number)
             owned.setdefault(key.owner, []).append(key)
         return [(account, owned.get(account.name, [])) for account in found]
 

@@ -8,8 +8,8 @@ from itertools import islice
 
 from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, RequestContext
+from penstock.base.cooperative import distinct, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe, distinct
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.identity import token_store
 from penstock.identity.model import USER, MayChange
@@ -169,7 +169,7 @@ class TokenHandlers:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
         response, changed = DescribeDelegationTokenResponse(), dict[str, bytes]()
         for number, token in enumerate(tokens):
-            await breathe(number)
+            await yield_if_due(number)
             if (wanted is None or not wanted.keys().isdisjoint(token.parties)) and self._is_shown(context, token):
                 secret = rules.secret(token.token_id)
                 response.tokens.append(_described(token, secret))

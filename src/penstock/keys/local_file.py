@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.randomness import Randomness
 from penstock.keys.model import SECRET_BYTES, KeyDestroyed
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cryptography import exceptions
     from cryptography.hazmat.primitives.ciphers import aead
 else:
-    exceptions = later("cryptography.exceptions")
-    aead = later("cryptography.hazmat.primitives.ciphers.aead")
+    exceptions = lazy_import("cryptography.exceptions")
+    aead = lazy_import("cryptography.hazmat.primitives.ciphers.aead")
 
 T = TypeVar("T")
 OnThread = Callable[[Callable[[], None]], Awaitable[None]]

@@ -15,9 +15,9 @@ from functools import partial
 from penstock.authorization.authorizer import CLUSTER_ACTION, READ_TOPIC, Authorizer
 from penstock.base.acls import CLUSTER_NAME
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import gather_in_batches
 from penstock.base.durations import Durations
 from penstock.base.errors import PlatformError
-from penstock.base.portions import together
 from penstock.keys.model import LockReason
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
@@ -444,7 +444,7 @@ class Poll:
         def has_some() -> bool:
             return any(answer.size_bytes for answer in cold)
 
-        await together(cold, partial(self._read_one, has_some))
+        await gather_in_batches(cold, partial(self._read_one, has_some))
         within_limits(answers, self._max_bytes)
 
     async def _read_one(self, has_some: Callable[[], bool], answer: Answer) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, build_dict, count_keys, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, counted, keyed
 from penstock.log.admin.failures import admin_failure, read_failure
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.registry import Registry
@@ -75,16 +75,16 @@ class LogOffsetHandlers:
     async def list_offsets(self, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
         """ListOffsets, key 2, v1-11. v2: isolation level. v4: leader epochs. v6: flexible. v7-9, v11: more special
         timestamps. v10: the client's time-out, which has no effect here."""
-        seen = await counted(
+        seen = await count_keys(
             (topic.name, part.partition_index) for topic in request.topics for part in topic.partitions
         )
         committed = request.isolation_level == READ_COMMITTED
-        response, pace = ListOffsetsResponse(), Pace()
+        response, budget = ListOffsetsResponse(), TurnBudget()
         for topic in request.topics:
-            await pace.step()
+            await budget.spend()
             results = []
             for wanted in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 index = wanted.partition_index
                 result = ListOffsetsPartitionResponse(partition_index=index)
                 partition = self._partition(context, topic.name, index)
@@ -140,12 +140,12 @@ class LogOffsetHandlers:
     ) -> OffsetForLeaderEpochResponse:
         """OffsetForLeaderEpoch, key 23, v2-4. v3: replica id. v4: flexible. The only epoch ends at the log end
         offset."""
-        response, pace = OffsetForLeaderEpochResponse(), Pace()
+        response, budget = OffsetForLeaderEpochResponse(), TurnBudget()
         for topic in request.topics:
-            await pace.step()
+            await budget.spend()
             results = []
             for wanted in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 results.append(self._epoch_end(context, topic.topic, wanted))
             response.topics.append(OffsetForLeaderTopicResult(topic=topic.topic, partitions=results))
         return response
@@ -166,17 +166,17 @@ class LogOffsetHandlers:
 
     async def delete_records(self, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
         """DeleteRecords, key 21, v0-2. v2: flexible. Topics that are only compacted cannot be trimmed."""
-        response, pace = DeleteRecordsResponse(), Pace()
+        response, budget = DeleteRecordsResponse(), TurnBudget()
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
         # Of a topic or a partition that is named twice the last one counts.
-        topics = await keyed(request.topics, lambda topic: (topic.name, topic))
+        topics = await build_dict(request.topics, lambda topic: (topic.name, topic))
         for topic in topics.values():
-            await pace.step()
+            await budget.spend()
             results = []
-            partitions = await keyed(topic.partitions, lambda wanted: (wanted.partition_index, wanted))
+            partitions = await build_dict(topic.partitions, lambda wanted: (wanted.partition_index, wanted))
             for wanted in partitions.values():
-                await pace.step()
+                await budget.spend()
                 result = DeleteRecordsPartitionResult(partition_index=wanted.partition_index, low_watermark=NONE)
                 partition = self._partition(context, topic.name, wanted.partition_index)
                 if partition is None:
@@ -207,11 +207,11 @@ class LogOffsetHandlers:
             code, _ = admin_failure(error)
             retriable = code is ErrorCode.NOT_CONTROLLER
             for number, (_, result) in enumerate(trimmed):
-                await breathe(number, MADE_AT_ONCE)
+                await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
                 result.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER if retriable else code
             return
         for number, (partition, result) in enumerate(trimmed):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             result.low_watermark = partition.log_start
 
     def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:

@@ -17,7 +17,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from penstock.base.errors import CorruptData
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.keys.model import DataKey
 from penstock.log.model import Partition
 from penstock.storage.wal import Buffer
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cryptography import exceptions
     from cryptography.hazmat.primitives.ciphers import aead
 else:
-    exceptions = later("cryptography.exceptions")
-    aead = later("cryptography.hazmat.primitives.ciphers.aead")
+    exceptions = lazy_import("cryptography.exceptions")
+    aead = lazy_import("cryptography.hazmat.primitives.ciphers.aead")
 
 CHUNK_BYTES = 64 * 1024
 TAG_BYTES = 16

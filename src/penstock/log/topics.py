@@ -16,9 +16,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.config_values import ConfigResource
+from penstock.base.cooperative import yield_if_due
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
-from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.base.settings import BrokerSettings, LiveSettings
 from penstock.base.shielded import ShieldedTasks
@@ -244,7 +244,7 @@ class Topics:
         twins: dict[str, str] = {}
         added = 0
         for position, new in enumerate(wanted):
-            await breathe(position, NEW_AT_ONCE)
+            await yield_if_due(position, NEW_AT_ONCE)
             try:
                 self.check_new(cluster_id, new)
                 twin = twins.setdefault(topic_names.metric_name(new.name), new.name)
@@ -274,7 +274,7 @@ class Topics:
         firsts = await self._durably(lambda: topic_store.create(cluster_id, self._shard_id, rows))
         answers: list[Topic | Refused] = []
         for number, (row, first) in enumerate(zip(rows, firsts, strict=True)):
-            await breathe(number, NEW_AT_ONCE)
+            await yield_if_due(number, NEW_AT_ONCE)
             if first is None:
                 answers.append(_exists(row.name))
                 continue
@@ -285,7 +285,7 @@ class Topics:
             self.registry.add(topic)
             answers.append(topic)
         for number, answer in enumerate(answers):
-            await breathe(number, NEW_AT_ONCE)
+            await yield_if_due(number, NEW_AT_ONCE)
             if isinstance(answer, Topic):
                 await self._tell_created(answer)
         return answers
@@ -340,11 +340,11 @@ class Topics:
             pairs = [(partition.partition_id, offset) for partition, offset in forward.items()]
             await self._durably(lambda: topic_store.trim(cluster_id, pairs), locking=True)
             for number, (partition, offset) in enumerate(forward.items()):
-                await breathe(number)
+                await yield_if_due(number)
                 partition.log_start = max(partition.log_start, offset)
                 partition.wake()
             for number, partition in enumerate(forward):
-                await breathe(number)
+                await yield_if_due(number)
                 for listener in self._listeners:
                     await listener.on_trimmed(partition)
 
@@ -360,19 +360,19 @@ class Topics:
             if not present:
                 return
             for number, topic in enumerate(present):
-                await breathe(number, NEW_AT_ONCE)
+                await yield_if_due(number, NEW_AT_ONCE)
                 await self.before_deletion(topic)
             keys = [(topic.topic_id, topic.name) for topic in present]
             now_ms = self._clock.now_ms()
             await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms), locking=True)
             for number, topic in enumerate(present):
-                await breathe(number, NEW_AT_ONCE)
+                await yield_if_due(number, NEW_AT_ONCE)
                 topic.deleted = True
                 self.registry.remove(topic)
                 for partition in topic.partitions:
                     partition.wake()
             for number, topic in enumerate(present):
-                await breathe(number, NEW_AT_ONCE)
+                await yield_if_due(number, NEW_AT_ONCE)
                 for listener in self._listeners:
                     await listener.on_topic_deleted(topic)
 
@@ -439,7 +439,7 @@ class Topics:
             settings = self._settings_with(cluster_id)
             self.settings.replace(cluster_id, settings)
             for number, topic in enumerate(self.registry.all(cluster_id)):
-                await breathe(number)
+                await yield_if_due(number)
                 topic.config = self._resolve(topic.overrides, settings)
 
     async def alter_other(

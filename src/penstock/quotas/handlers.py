@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, map_each, sort_items, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, breathe, each, in_order
 from penstock.log.admin.failures import admin_failure
 from penstock.log.refusals import Refused
 from penstock.quotas import transitions
@@ -54,10 +54,10 @@ class QuotaHandlers:
         found: list[tuple[Entity, Limits]] = []
         # A table is immutable; a change replaces it.
         for number, (who, limits) in enumerate(self._quotas.table(context.cluster_id).items()):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             if wanted.matches(who):
                 found.append((who, limits))
-        entries = await each(await in_order(found, lambda one: _order(one[0])), _entry)
+        entries = await map_each(await sort_items(found, lambda one: _order(one[0])), _entry)
         return DescribeClientQuotasResponse(entries=entries)
 
     async def alter_client_quotas(
@@ -68,16 +68,16 @@ class QuotaHandlers:
         if len(request.entries) > transitions.MAX_RECORDS:
             excessive = Refused(ErrorCode.POLICY_VIOLATION, EXCESSIVE)
             return AlterClientQuotasResponse(
-                entries=await each(request.entries, lambda entry: _answer(entry, excessive))
+                entries=await map_each(request.entries, lambda entry: _answer(entry, excessive))
             )
-        changes = await each(request.entries, _change)
+        changes = await map_each(request.entries, _change)
         refusals: Sequence[PlatformError | None]
         try:
             refusals = await self._quotas.alter(context.cluster_id, changes, validate_only=request.validate_only)
         except PlatformError as error:
             refusals = [error] * len(changes)
         return AlterClientQuotasResponse(
-            entries=await each(list(zip(request.entries, refusals, strict=True)), lambda one: _answer(*one))
+            entries=await map_each(list(zip(request.entries, refusals, strict=True)), lambda one: _answer(*one))
         )
 
 

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from penstock.base.cooperative import yield_if_due
 from penstock.base.errors import OutcomeUnknown
-from penstock.base.portions import breathe
 from penstock.base.shielded import ShieldedTasks
 from penstock.log.refusals import Refused
 from penstock.metadata.database import TransactionRunner
@@ -83,7 +83,7 @@ class Quotas:
             table = self.table(cluster_id)
             altering = transitions.Altering(table)
             for number, change in enumerate(changes):
-                await breathe(number)
+                await yield_if_due(number)
                 altering.add(change)
             decision = altering.decision()
             if decision.records and not validate_only:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, yield_if_due
 from penstock.base.errors import Fenced, PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.failures import message_of
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -51,7 +51,7 @@ class SubmittedAcknowledgements:
         """The result for each partition, once everything accepted is durable."""
         results = self.refused
         for number, (partition, passed) in enumerate(self.passed.items()):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             try:
                 answer = await passed
             except PlatformError as failure:
@@ -81,9 +81,9 @@ class Acknowledging:
     ) -> SubmittedAcknowledgements:
         """Pass them to their partitions. When this returns, whatever is submitted for any of these partitions later is
         decided after its acknowledgements."""
-        begun, pace = SubmittedAcknowledgements(), Pace()
+        begun, budget = SubmittedAcknowledgements(), TurnBudget()
         for partition, batches in acknowledgements.items():
-            await pace.step(1 + len(batches))
+            await budget.spend(1 + len(batches))
             error = self._validate(key, partition, batches, version, is_renewal)
             if error is not ErrorCode.NONE or not batches:
                 begun.refused[partition] = AcknowledgeResult(error)
@@ -132,11 +132,11 @@ class Acknowledging:
 
 async def acknowledgements_of(topics: Iterable[Any]) -> Acknowledgements:
     """The acknowledgements of a request of either kind, by partition."""
-    acknowledgements, pace = dict[TopicIdPartition, Sequence[WireBatch]](), Pace(MADE_AT_ONCE)
+    acknowledgements, budget = dict[TopicIdPartition, Sequence[WireBatch]](), TurnBudget(CHEAP_ITEMS_PER_TURN)
     for topic in topics:
-        await pace.step()
+        await budget.spend()
         for partition in topic.partitions:
-            await pace.step()
+            await budget.spend()
             if partition.acknowledgement_batches:
                 place = TopicIdPartition(topic.topic_id, partition.partition_index)
                 acknowledgements[place] = partition.acknowledgement_batches

@@ -14,9 +14,9 @@ from functools import partial
 
 from penstock.authorization.authorizer import READ_TOPIC, Authorizer
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, yield_if_due
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced, PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.failures import message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.admin.failures import read_failure
@@ -136,14 +136,14 @@ class ShareFetchHandler:
         self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, acknowledges: bool
     ) -> ShareSession | None:
         """The session of a request; None when it ends with the request."""
-        epoch, pace = request.share_session_epoch, Pace(MADE_AT_ONCE)
+        epoch, budget = request.share_session_epoch, TurnBudget(CHEAP_ITEMS_PER_TURN)
         named, forgotten = list[TopicIdPartition](), list[TopicIdPartition]()
         for topic in request.topics:
-            named += await pace.each(topic.partitions, partial(_topic_id_partition, topic.topic_id))
-            await pace.step()
+            named += await budget.map_each(topic.partitions, partial(_topic_id_partition, topic.topic_id))
+            await budget.spend()
         for gone in request.forgotten_topics_data:
-            forgotten += await pace.each(gone.partitions, partial(TopicIdPartition, gone.topic_id))
-            await pace.step()
+            forgotten += await budget.map_each(gone.partitions, partial(TopicIdPartition, gone.topic_id))
+            await budget.spend()
         if epoch == FINAL_EPOCH:
             self._sessions.require(key)
             return None
@@ -165,7 +165,7 @@ class ShareFetchHandler:
         """
         wanted = []
         for number, partition in enumerate(list(session.partitions)):
-            await breathe(number)
+            await yield_if_due(number)
             one = _PartitionFetch(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
             topic = self._registry.by_id(key.cluster_id, partition.topic_id)
             if topic is None:
@@ -251,7 +251,7 @@ class ShareFetchHandler:
         each_bytes = self._bytes_of_each(readable, request)
         needed = min(request.min_bytes, each_bytes * len(readable))
         for number, one in enumerate(readable):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             assert one.log is not None
             found = self._partitions.ready_bytes(one.name, one.log, each_bytes)
             needed -= found
@@ -269,7 +269,7 @@ class ShareFetchHandler:
             await self._partitions.prove()
         except PlatformError as failure:
             for number, one in enumerate(readable):
-                await breathe(number, MADE_AT_ONCE)
+                await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
                 _fail(one, failure)
             return True
         room = request.max_records
@@ -277,7 +277,7 @@ class ShareFetchHandler:
         exact = request.share_acquire_mode == _EXACT
         has_results = False
         for number, one in enumerate(readable):
-            await breathe(number)
+            await yield_if_due(number)
             if room <= 0 or left_bytes <= 0:
                 break
             asked = Acquire(key.holder, room, request.batch_size, exact)
@@ -386,7 +386,7 @@ async def _responses(
     remaining = dict(results)
     topics: dict[bytes, ShareFetchableTopicResponse] = {}
     for number, one in enumerate(wanted):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         outcome = remaining.pop(one.partition, None)
         has_results = one.acquired.ranges or one.error is not ErrorCode.NONE or outcome is not None
         if session is not None and epoch != INITIAL_EPOCH:
@@ -396,7 +396,7 @@ async def _responses(
         if has_results or epoch == INITIAL_EPOCH:
             _add_response(topics, one.partition, _data(one), outcome)
     for number, (partition, outcome) in enumerate(remaining.items()):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         _add_response(
             topics, partition, PartitionData(partition_index=partition.partition_index, records=_EMPTY), outcome
         )

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, map_nested_with_outer, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, nested_with
 from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.service import ShareGroups
@@ -124,16 +124,19 @@ class ShareHandlers:
                     wanted[name] = range(known.partition_count)
         else:
             wanted = {topic.topic_name: topic.partitions for topic in asked.topics}
-        described, pace = describe.DescribeShareGroupOffsetsResponseGroup(group_id=asked.group_id), Pace(MADE_AT_ONCE)
+        described, budget = (
+            describe.DescribeShareGroupOffsetsResponseGroup(group_id=asked.group_id),
+            TurnBudget(CHEAP_ITEMS_PER_TURN),
+        )
         for name, indexes in wanted.items():
             topic = self._registry.by_name(cluster_id, name)
-            partitions = await pace.each(indexes, partial(_described_offset, topic, summaries))
+            partitions = await budget.map_each(indexes, partial(_described_offset, topic, summaries))
             described.topics.append(
                 describe.DescribeShareGroupOffsetsResponseTopic(
                     topic_name=name, topic_id=_id_of(topic), partitions=partitions
                 )
             )
-            await pace.step()
+            await budget.spend()
         return described
 
     async def alter_offsets(
@@ -141,12 +144,16 @@ class ShareHandlers:
     ) -> alter.AlterShareGroupOffsetsResponse:
         """AlterShareGroupOffsets, key 91, v0: for groups without members."""
         cluster_id, group_id = context.cluster_id, request.group_id
-        topics, offsets, pace = dict[str, Topic | None](), dict[PartitionName, int](), Pace(MADE_AT_ONCE)
+        topics, offsets, budget = (
+            dict[str, Topic | None](),
+            dict[PartitionName, int](),
+            TurnBudget(CHEAP_ITEMS_PER_TURN),
+        )
         for asked in request.topics:
             topic = topics[asked.topic_name] = self._registry.by_name(cluster_id, asked.topic_name)
-            await pace.step()
+            await budget.spend()
             for partition in asked.partitions if topic is not None else ():
-                await pace.step()
+                await budget.spend()
                 if topic is not None and 0 <= partition.partition_index < len(topic.partitions):
                     name = PartitionName(cluster_id, group_id, topic.topic_id, partition.partition_index)
                     offsets[name] = partition.start_offset
@@ -160,7 +167,7 @@ class ShareHandlers:
         except PlatformError as failure:
             return alter.AlterShareGroupOffsetsResponse(error_code=code_of(failure), error_message=message_of(failure))
         return alter.AlterShareGroupOffsetsResponse(
-            responses=await nested_with(
+            responses=await map_nested_with_outer(
                 request.topics,
                 lambda asked: asked.partitions,
                 lambda asked, one: _altered(topics[asked.topic_name], one.partition_index),
@@ -185,7 +192,7 @@ class ShareHandlers:
             known = {} if group is None else group.topics
             responses, found = [], []
             for number, asked in enumerate(request.topics):
-                await breathe(number)
+                await yield_if_due(number)
                 topic = self._registry.by_name(cluster_id, asked.topic_name)
                 if topic is not None and topic.topic_id in known:
                     found.append(topic)
@@ -227,7 +234,7 @@ class ShareHandlers:
 async def _acknowledged(results: Mapping[TopicIdPartition, AcknowledgeResult]) -> list[ShareAcknowledgeTopicResponse]:
     topics: dict[bytes, ShareAcknowledgeTopicResponse] = {}
     for number, (partition, outcome) in enumerate(results.items()):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         topic = topics.setdefault(partition.topic_id, ShareAcknowledgeTopicResponse(topic_id=partition.topic_id))
         topic.partitions.append(
             PartitionData(

@@ -25,9 +25,9 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock, SteadyClock
+from penstock.base.cooperative import gather_in_batches
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
-from penstock.base.portions import together
 from penstock.coordination.leases import Holder
 from penstock.coordination.model import Key, Reply, Timer, Waiter
 from penstock.coordination.runner import Runner
@@ -445,7 +445,7 @@ class SharePartitions:
 
     async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
         """Set the offsets of a group without members, after `settle_group`."""
-        await together(offsets.items(), lambda one: self._reset(*one))
+        await gather_in_batches(offsets.items(), lambda one: self._reset(*one))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
         await self._submit(
@@ -456,7 +456,7 @@ class SharePartitions:
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
         """Delete the state of partitions."""
-        await together(names, self._forget)
+        await gather_in_batches(names, self._forget)
 
     async def _forget(self, name: PartitionName) -> None:
         await self._submit(name.key, lambda partition, waiter, _: transitions.forget(partition, waiter), Acknowledged)

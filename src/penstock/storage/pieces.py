@@ -16,12 +16,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 
 if TYPE_CHECKING:
     from penstock.storage import page_cache
 else:  # Of those who have files that were asked for.
-    page_cache = later("penstock.storage.page_cache")
+    page_cache = lazy_import("penstock.storage.page_cache")
 
 PIECE_MIN_BYTES = 64 * 1024
 """Shorter ranges are read into memory: a piece costs some system calls of its own."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType, Unreadable, table, unknown
 from penstock.base.errors import InvalidRequest
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.settings import BrokerSettings
 from penstock.log.admin.config_entries import Entry, own_or
 from penstock.log.admin.config_kinds import ConfigKind
@@ -22,7 +22,7 @@ from penstock.wire.error_codes import ErrorCode
 if TYPE_CHECKING:
     import re2  # type: ignore[import-untyped]
 else:
-    re2 = later("re2")
+    re2 = lazy_import("re2")
 
 _PATTERN_MAX_BYTES = 1 << 18
 """Bounds the memory of a compiled pattern."""

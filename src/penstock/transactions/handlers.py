@@ -6,8 +6,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import (
+    CHEAP_ITEMS_PER_TURN,
+    TurnBudget,
+    distinct,
+    map_each,
+    map_nested_with_outer,
+    sort_items,
+    yield_if_due,
+)
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, distinct, each, in_order, nested_with
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
 from penstock.groups.describing import described_in_room
@@ -135,7 +143,7 @@ class TransactionHandlers:
             return AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results)
         response = AddPartitionsToTxnResponse()
         for number, asked in enumerate(request.transactions):
-            await breathe(number)
+            await yield_if_due(number)
             response.results_by_transaction.append(
                 AddPartitionsToTxnResult(
                     transactional_id=asked.transactional_id, topic_results=await self._add(context, asked)
@@ -146,11 +154,11 @@ class TransactionHandlers:
     async def _add(
         self, context: RequestContext, asked: AddPartitionsToTxnTransaction
     ) -> list[AddPartitionsToTxnTopicResult]:
-        found, pace = dict[tuple[str, int], Partition | None](), Pace()
+        found, budget = dict[tuple[str, int], Partition | None](), TurnBudget()
         for topic in asked.topics:
-            await pace.step()
+            await budget.spend()
             for index in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 found[topic.name, index] = self._partition(context, topic.name, index)
         if None in found.values():
             unknown, others = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.OPERATION_NOT_ATTEMPTED
@@ -287,15 +295,15 @@ class TransactionHandlers:
 
         asked: dict[str, Cell] = {}
         for number, cell in enumerate(list(self._service.all(context.cluster_id))):
-            await breathe(number, MADE_AT_ONCE)
+            await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             if is_asked(cell):
                 asked[cell.txn.key[1]] = cell
-        names = await in_order(list(asked), str)
+        names = await sort_items(list(asked), str)
         if pattern:
             names = [name async for name in regexes.matching(pattern, names)]
         return ListTransactionsResponse(
-            unknown_state_filters=await in_order([state for state in states if state not in _STATE_NAMES], str),
-            transaction_states=await each(
+            unknown_state_filters=await sort_items([state for state in states if state not in _STATE_NAMES], str),
+            transaction_states=await map_each(
                 names,
                 lambda name: listing.TransactionState(
                     transactional_id=name, producer_id=asked[name].txn.producer_id,
@@ -308,17 +316,17 @@ class TransactionHandlers:
         """WriteTxnMarkers, key 27, v1-2: used by administrators to abort a hanging transaction in a partition."""
         response = WriteTxnMarkersResponse()
         for number, asked in enumerate(request.markers):
-            await breathe(number)
+            await yield_if_due(number)
             if asked.topics:
                 response.markers.append(await self._write_marker(context, asked))
         return response
 
     async def _write_marker(self, context: RequestContext, asked: WritableTxnMarker) -> WritableTxnMarkerResult:
-        found, pace = dict[tuple[str, int], Partition | None](), Pace()
+        found, budget = dict[tuple[str, int], Partition | None](), TurnBudget()
         for topic in asked.topics:
-            await pace.step()
+            await budget.spend()
             for index in topic.partition_indexes:
-                await pace.step()
+                await budget.spend()
                 found[topic.name, index] = self._partition(context, topic.name, index)
         partitions = [partition for partition in found.values() if partition is not None]
         refusals, error = dict[Partition, ErrorCode](), ErrorCode.NONE
@@ -337,7 +345,7 @@ class TransactionHandlers:
                 return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             return error or refusals.get(partition, ErrorCode.NONE)
 
-        topics = await nested_with(
+        topics = await map_nested_with_outer(
             asked.topics,
             lambda topic: topic.partition_indexes,
             lambda topic, index: WritableTxnMarkerPartitionResult(
@@ -381,7 +389,7 @@ def _known(error: ErrorCode, context: RequestContext, api: str) -> ErrorCode:
 async def _per_partition(
     topics: Iterable[AddPartitionsToTxnTopic], error_of: Callable[[str, int], ErrorCode]
 ) -> list[AddPartitionsToTxnTopicResult]:
-    return await nested_with(
+    return await map_nested_with_outer(
         topics,
         lambda topic: topic.partitions,
         lambda topic, index: AddPartitionsToTxnPartitionResult(

@@ -26,8 +26,8 @@ from functools import partial
 from itertools import islice
 
 from penstock.base.clock import Clock
+from penstock.base.cooperative import gather_in_batches
 from penstock.base.errors import Fenced, PlatformError, Unavailable
-from penstock.base.portions import together
 from penstock.coordination.model import Key, Loading
 from penstock.groups.model import OffsetsPending, TransactionOwner
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
@@ -445,7 +445,7 @@ class TransactionService:
         partitions, known = frozenset(topic.partitions), self._cells.items()
         unstored = (key for key, cell in known if cell.txn.state is not TransactionState.ONGOING and cell.open)
         keys = [key for key in unstored if not partitions.isdisjoint(self._cells[key].open)]
-        await together(keys, lambda key: self._submit(key, cells.keep_open), CONCURRENT_CHANGES)
+        await gather_in_batches(keys, lambda key: self._submit(key, cells.keep_open), CONCURRENT_CHANGES)
 
     async def expire(self, retention_ms: int) -> int:
         """Delete ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
@@ -453,7 +453,7 @@ class TransactionService:
             return 0
         now_ms = self._clock.now_ms()
         old = [key for key, cell in self._cells.items() if self.is_unused(cell, now_ms, retention_ms)]
-        await together(old, lambda key: _unless_fenced(self._delete(key, retention_ms)), CONCURRENT_CHANGES)
+        await gather_in_batches(old, lambda key: _unless_fenced(self._delete(key, retention_ms)), CONCURRENT_CHANGES)
         return len(old)
 
     async def remove(self, cluster_id: int, at_most: int) -> bool:
@@ -463,8 +463,8 @@ class TransactionService:
         be deleted.
         """
         keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
-        await together(keys, lambda key: self._submit(key, cells.abort))
-        await together(keys, lambda key: self._delete(key, ANY_AGE))
+        await gather_in_batches(keys, lambda key: self._submit(key, cells.abort))
+        await gather_in_batches(keys, lambda key: self._delete(key, ANY_AGE))
         if keys and all(key in self._cells for key in keys):
             raise Unavailable(f"transactional id {keys[0][1]} is in use")
         return not keys

@@ -16,7 +16,7 @@ from mmap import mmap
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.wire.primitives import Malformed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from penstock.wire.primitives import Buffer
 else:
-    cramjam = later("cramjam")
+    cramjam = lazy_import("cramjam")
 
 MAX_DECOMPRESSED_BYTES = 100 * 1024 * 1024
 

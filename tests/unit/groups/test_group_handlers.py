@@ -508,7 +508,7 @@ async def test_finding_the_coordinator() -> None:
 
 async def test_an_answer_has_room_for_so_many_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request may name a group that has many a hundred thousand times. Clients ask again for what is missing."""
-    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 10)
+    monkeypatch.setattr("penstock.base.cooperative.MAX_RESPONSE_PARTS", 10)
     process = await World().start()
     for group in ("a", "b"):
         await process.ask("offset_commit", commit(group=group, topics=("orders", "payments")), version=8)
@@ -520,14 +520,14 @@ async def test_an_answer_has_room_for_so_many_offsets(monkeypatch: pytest.Monkey
 
 
 async def test_a_group_with_more_than_there_is_room_for_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 1)
+    monkeypatch.setattr("penstock.base.cooperative.MAX_RESPONSE_PARTS", 1)
     process = await World().start()
     await process.ask("offset_commit", commit(topics=("orders", "payments")), version=8)
     assert len(await committed(process)) == 2
 
 
 async def test_an_answer_has_room_for_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 5)
+    monkeypatch.setattr("penstock.base.cooperative.MAX_RESPONSE_PARTS", 5)
     process = await World().start()
     await stable(process, 3)
     answer = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g", "g", "other", "g"]), version=5)
@@ -537,7 +537,7 @@ async def test_an_answer_has_room_for_so_many_members(monkeypatch: pytest.Monkey
 
 
 async def test_what_members_say_at_length_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 50)
+    monkeypatch.setattr("penstock.base.cooperative.MAX_RESPONSE_PARTS", 50)
     process = await World().start()
     await stable(process, 1, metadata=subscription("orders") + bytes(10_000))
     answer = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g", "g"]), version=5)

@@ -197,7 +197,7 @@ async def test_producers_of_a_partition_are_described() -> None:
 
 async def test_an_answer_has_room_for_so_many_producers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request may name the same partition a hundred thousand times. Clients ask again for what is missing."""
-    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 8)
+    monkeypatch.setattr("penstock.base.cooperative.MAX_RESPONSE_PARTS", 8)
     world = World()
     topic = await world.topic("orders")
     for producer_id in range(3):

@@ -11,8 +11,8 @@ from fixtures.log_world import append, batch, topic_of
 from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
+from penstock.base.cooperative import gather_in_batches
 from penstock.base.errors import PlatformError, Unavailable
-from penstock.base.portions import together
 from penstock.base.randomness import SeededRandomness
 from penstock.coordination.model import Key, Loading
 from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
@@ -357,7 +357,7 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
         return [cell.is_ongoing for key in keys if (cell := world.service.cell(key)) is not None]
 
     await world.service.open()
-    await together(keys, begun)
+    await gather_in_batches(keys, begun)
     world.database.delay_s = note_flush
     world.writer._room = full
     for _ in range(2):
@@ -373,7 +373,7 @@ async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_ro
     assert await world.service.expire(late_ms) == len(keys)
     assert ongoing() == []
     assert len(flushes) <= 8
-    await together(keys, begun)
+    await gather_in_batches(keys, begun)
     flushes.clear()
     while not await world.service.remove(1, 50):
         pass

@@ -14,14 +14,14 @@ from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.base.later import later, made_late
+from penstock.base.lazy import lazy_import, lazy_object
 from penstock.base.shielded import ShieldedTasks
 from penstock.identity.model import USER
 
 if TYPE_CHECKING:
     from penstock.identity import service as identity_service
 else:
-    identity_service = later("penstock.identity.service")
+    identity_service = lazy_import("penstock.identity.service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ async def open_access(
     runtime.closing.push_async_callback(acls.close)
     runtime.closing.push_async_callback(changes.close)
     access = AccessControl(
-        identities=made_late(
+        identities=lazy_object(
             lambda: identity_service.Identities(
                 database=stores.database,
                 clock=runtime.clock,

@@ -11,7 +11,7 @@ from penstock.agent.apis import Handlers
 from penstock.agent.parts.backend import Backend
 from penstock.base.config_values import ConfigResource
 from penstock.base.context import RequestContext
-from penstock.base.later import made_late
+from penstock.base.lazy import lazy_object
 from penstock.clusters.limits import LimitKey
 from penstock.log.brokers import SingleBroker
 from penstock.transactions.settings import TransactionSettings
@@ -26,38 +26,40 @@ def handlers_of(backend: Backend) -> Handlers:
     groups, share_groups = backend.coordinators.groups, backend.coordinators.share_groups
     transactions = backend.transactions
     backend.log.writer.producer_limit = backend.clusters.limit(LimitKey.PRODUCER_IDS)
-    topic_handlers = made_late(lambda: handler_modules.topics.TopicHandlers(topics, brokers, backend.limits.throttles))
+    topic_handlers = lazy_object(
+        lambda: handler_modules.topics.TopicHandlers(topics, brokers, backend.limits.throttles)
+    )
     return Handlers(
-        cluster=made_late(partial(_cluster, backend)),
+        cluster=lazy_object(partial(_cluster, backend)),
         topics=topic_handlers,
-        configs=made_late(lambda: handler_modules.configs.ConfigHandlers(topics, brokers, config_kinds())),
-        replicas=made_late(lambda: handler_modules.replicas.ReplicaHandlers(registry, brokers)),
-        producers=made_late(lambda: handler_modules.producers.ProducerHandlers(registry)),
-        virtual_clusters=made_late(partial(_virtual_clusters, backend)),
-        cluster_keys=made_late(partial(_cluster_keys, backend)),
-        quotas=made_late(lambda: handler_modules.quotas.QuotaHandlers(backend.limits.quotas)),
+        configs=lazy_object(lambda: handler_modules.configs.ConfigHandlers(topics, brokers, config_kinds())),
+        replicas=lazy_object(lambda: handler_modules.replicas.ReplicaHandlers(registry, brokers)),
+        producers=lazy_object(lambda: handler_modules.producers.ProducerHandlers(registry)),
+        virtual_clusters=lazy_object(partial(_virtual_clusters, backend)),
+        cluster_keys=lazy_object(partial(_cluster_keys, backend)),
+        quotas=lazy_object(lambda: handler_modules.quotas.QuotaHandlers(backend.limits.quotas)),
         telemetry=backend.telemetry,
-        acls=made_late(
+        acls=lazy_object(
             lambda: handler_modules.acls.AclHandlers(access.acls if access.authorizer is not None else None)
         ),
-        offsets=made_late(
+        offsets=lazy_object(
             lambda: handler_modules.offsets.LogOffsetHandlers(topics, backend.log.timestamps.offset_for_timestamp)
         ),
-        identities=made_late(
+        identities=lazy_object(
             lambda: handler_modules.identities.IdentityHandlers(access.identities, may_change=access.may_change_proofs)
         ),
-        accounts=made_late(
+        accounts=lazy_object(
             lambda: handler_modules.accounts.AccountHandlers(access.identities, may_change=access.may_change_proofs)
         ),
-        tokens=made_late(partial(_tokens, backend)),
-        groups=made_late(lambda: handler_modules.groups.GroupHandlers(groups, SingleCoordinator(brokers))),
-        group_offsets=made_late(lambda: handler_modules.group_offsets.OffsetHandlers(groups, registry)),
-        consumer_groups=made_late(partial(_consumer_groups, backend)),
-        streams_groups=made_late(partial(_streams_groups, backend, topic_handlers)),
-        share_groups=made_late(lambda: handler_modules.share_groups.ShareGroupHandlers(share_groups, registry)),
-        share=made_late(partial(_share, backend)),
-        transactions=made_late(partial(_transactions, backend)),
-        transaction_offsets=made_late(
+        tokens=lazy_object(partial(_tokens, backend)),
+        groups=lazy_object(lambda: handler_modules.groups.GroupHandlers(groups, SingleCoordinator(brokers))),
+        group_offsets=lazy_object(lambda: handler_modules.group_offsets.OffsetHandlers(groups, registry)),
+        consumer_groups=lazy_object(partial(_consumer_groups, backend)),
+        streams_groups=lazy_object(partial(_streams_groups, backend, topic_handlers)),
+        share_groups=lazy_object(lambda: handler_modules.share_groups.ShareGroupHandlers(share_groups, registry)),
+        share=lazy_object(partial(_share, backend)),
+        transactions=lazy_object(partial(_transactions, backend)),
+        transaction_offsets=lazy_object(
             lambda: handler_modules.transaction_offsets.TransactionOffsetHandlers(transactions, groups, registry)
         ),
     )  # fmt: skip

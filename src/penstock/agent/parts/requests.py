@@ -10,7 +10,7 @@ from penstock.agent.dispatch import Dispatcher
 from penstock.agent.parts.backend import Backend
 from penstock.agent.parts.handlers import handlers_of
 from penstock.base.dataclasses import dataclass
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.log.aborted import StoredAborted
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
@@ -19,7 +19,7 @@ from penstock.log.produce import ProduceHandler
 if TYPE_CHECKING:
     from penstock.authorization.guards import table as guard_table
 else:
-    guard_table = later("penstock.authorization.guards.table")
+    guard_table = lazy_import("penstock.authorization.guards.table")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from penstock.agent.connection import RequestHandler
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
 from penstock.agent.sasl import SaslServer
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.options import OAuthOptions
 from penstock.base.threads import on_thread_of
 from penstock.clusters.service import Clusters
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.agent import web
     from penstock.audit.service import AuditLog
 else:
-    web = later("penstock.agent.web")
+    web = lazy_import("penstock.agent.web")
 
 
 def open_sasl(

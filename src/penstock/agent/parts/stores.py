@@ -11,7 +11,7 @@ from penstock.agent.metadata import Metadata, kind_of, open_metadata
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID
 from penstock.base.dataclasses import dataclass
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.base.randomness import new_uuid, uuid_text
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.timed import TimedObjectStore
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from penstock.storage import kernel_writes as kernel
     from penstock.storage import local, slabs
 else:  # Of files, which not everybody has.
-    directories, kernel = later("penstock.storage.directory"), later("penstock.storage.kernel_writes")
-    local, slabs = later("penstock.storage.local"), later("penstock.storage.slabs")
+    directories, kernel = lazy_import("penstock.storage.directory"), lazy_import("penstock.storage.kernel_writes")
+    local, slabs = lazy_import("penstock.storage.local"), lazy_import("penstock.storage.slabs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 from penstock.agent.checks import ON_THE_PAGE
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.tuning import NODE_ID
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.log.topics import Topics
 
 if TYPE_CHECKING:
     from penstock.agent import web
     from penstock.telemetry import handlers, sinks
 else:
-    web = later("penstock.agent.web")
-    handlers, sinks = later("penstock.telemetry.handlers"), later("penstock.telemetry.sinks")
+    web = lazy_import("penstock.agent.web")
+    handlers, sinks = lazy_import("penstock.telemetry.handlers"), lazy_import("penstock.telemetry.sinks")
 
 
 def open_sink(runtime: Runtime) -> sinks.Sink | None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from penstock.authorization.authorizer import Action, Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import distinct, yield_if_due
 from penstock.base.dataclasses import dataclass
-from penstock.base.portions import breathe, distinct
 from penstock.base.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode
 
@@ -83,7 +83,7 @@ class RequestAccess:
         """Whether the caller may do this to all of these resources. Each denial is reported."""
         denied = 0
         for number, name in enumerate(await distinct(names)):
-            await breathe(number, DECISIONS_AT_ONCE)
+            await yield_if_due(number, DECISIONS_AT_ONCE)
             denied += not self.may(operation, resource_type, name)
         return not denied
 
@@ -93,7 +93,7 @@ class RequestAccess:
         """The items of a response that the caller may see: those on whose resource it may do this."""
         shown = []
         for number, item in enumerate(items):
-            await breathe(number, DECISIONS_AT_ONCE)
+            await yield_if_due(number, DECISIONS_AT_ONCE)
             if self.may_quietly(operation, resource_type, name_of(item) or ""):
                 shown.append(item)
         return shown
@@ -127,7 +127,7 @@ class RequestAccess:
         denied: list[T] = []
         verdicts: dict[str, bool] = {}
         for number, item in enumerate(items):
-            await breathe(number, DECISIONS_AT_ONCE)
+            await yield_if_due(number, DECISIONS_AT_ONCE)
             name = name_of(item)
             if name is None:
                 allowed.append(item)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from penstock.authorization.guards.access import CLUSTER_DENIED
 from penstock.authorization.guards.cluster import needs, needs_for_each
 from penstock.base.acls import Operation
-from penstock.base.portions import each
+from penstock.base.cooperative import map_each
 from penstock.wire.messages import alter_service_accounts as altering
 from penstock.wire.messages import create_api_key as creating
 from penstock.wire.messages import delete_api_keys as deleting
@@ -25,7 +25,7 @@ def _described(request: describing.DescribeServiceAccountsRequest) -> describing
 
 async def _altered(request: altering.AlterServiceAccountsRequest) -> altering.AlterServiceAccountsResponse:
     names = [*(creation.name for creation in request.creations), *request.deletions]
-    results = await each(
+    results = await map_each(
         names, lambda name: altering.AlterServiceAccountsResult(name=name, error_code=CODE, error_message=MESSAGE)
     )
     return altering.AlterServiceAccountsResponse(results=results)
@@ -36,7 +36,7 @@ def _created(request: creating.CreateApiKeyRequest) -> creating.CreateApiKeyResp
 
 
 async def _deleted(request: deleting.DeleteApiKeysRequest) -> deleting.DeleteApiKeysResponse:
-    results = await each(
+    results = await map_each(
         request.key_ids,
         lambda key_id: deleting.DeleteApiKeysResult(key_id=key_id, error_code=CODE, error_message=MESSAGE),
     )

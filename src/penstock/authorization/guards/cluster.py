@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.authorization.guards.access import CLUSTER_DENIED, Guard, Handler, RequestAccess
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, distinct, each, in_order, nested
+from penstock.base.cooperative import distinct, map_each, map_nested, sort_items, yield_if_due
 from penstock.wire.messages import (
     add_raft_voter,
     list_config_resources,
@@ -75,8 +75,8 @@ def _log_dirs(request: log_dirs.DescribeLogDirsRequest) -> log_dirs.DescribeLogD
 async def _moves(request: moving.AlterReplicaLogDirsRequest) -> moving.AlterReplicaLogDirsResponse:
     response = moving.AlterReplicaLogDirsResponse()
     for number, directory in enumerate(request.dirs):
-        await breathe(number)
-        response.results += await nested(
+        await yield_if_due(number)
+        response.results += await map_nested(
             directory.topics,
             lambda topic: topic.partitions,
             lambda index: moving.AlterReplicaLogDirPartitionResult(partition_index=index, error_code=CODE),
@@ -86,7 +86,7 @@ async def _moves(request: moving.AlterReplicaLogDirsRequest) -> moving.AlterRepl
 
 
 async def _elections(request: electing.ElectLeadersRequest) -> electing.ElectLeadersResponse:
-    results = await nested(
+    results = await map_nested(
         request.topic_partitions or (),
         lambda topic: topic.partitions,
         lambda index: electing.PartitionResult(partition_id=index, error_code=CODE, error_message=MESSAGE),
@@ -98,7 +98,7 @@ async def _elections(request: electing.ElectLeadersRequest) -> electing.ElectLea
 async def _reassignments(
     request: reassigning.AlterPartitionReassignmentsRequest,
 ) -> reassigning.AlterPartitionReassignmentsResponse:
-    responses = await nested(
+    responses = await map_nested(
         request.topics,
         lambda topic: topic.partitions,
         lambda one: reassigning.ReassignablePartitionResponse(
@@ -112,7 +112,7 @@ async def _reassignments(
 async def _listed_reassignments(
     request: listing.ListPartitionReassignmentsRequest,
 ) -> listing.ListPartitionReassignmentsResponse:
-    topics = await nested(
+    topics = await map_nested(
         request.topics or (),
         lambda topic: topic.partition_indexes,
         lambda index: listing.OngoingPartitionReassignment(partition_index=index),
@@ -144,7 +144,7 @@ def _quotas_described(
 async def _quotas_altered(
     request: altering_quotas.AlterClientQuotasRequest,
 ) -> altering_quotas.AlterClientQuotasResponse:
-    entries = await nested(
+    entries = await map_nested(
         request.entries,
         lambda entry: entry.entity,
         lambda entity: altering_quotas.AlterClientQuotasResponseEntityData(
@@ -161,7 +161,7 @@ async def _scram_described(
     request: describing_scram.DescribeUserScramCredentialsRequest,
 ) -> describing_scram.DescribeUserScramCredentialsResponse:
     # As in Kafka: one result for each user, without its name.
-    results = await each(
+    results = await map_each(
         request.users or (),
         lambda user: describing_scram.DescribeUserScramCredentialsResult(error_code=CODE, error_message=MESSAGE),
     )
@@ -175,8 +175,8 @@ async def _scram_altered(
 ) -> altering_scram.AlterUserScramCredentialsResponse:
     deleted, upserted = (one.name for one in request.deletions), (one.name for one in request.upsertions)
     users = await distinct(chain(deleted, upserted))
-    results = await each(
-        await in_order(list(users), str),
+    results = await map_each(
+        await sort_items(list(users), str),
         lambda user: altering_scram.AlterUserScramCredentialsResult(user=user, error_code=CODE, error_message=MESSAGE),
     )
     return altering_scram.AlterUserScramCredentialsResponse(results=results)

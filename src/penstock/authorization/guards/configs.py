@@ -18,7 +18,7 @@ from penstock.authorization.guards.access import (
     RequestAccess,
 )
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
-from penstock.base.portions import breathe, counted
+from penstock.base.cooperative import count_keys, yield_if_due
 from penstock.wire.messages import alter_configs as altering
 from penstock.wire.messages import describe_configs as describing
 from penstock.wire.messages import incremental_alter_configs as incremental
@@ -61,10 +61,10 @@ async def _divide(
 ) -> tuple[list[R], list[A]]:
     """The allowed resources, and the results of the denied ones. Resources that a request alters twice pass: the
     handler refuses them."""
-    seen = await counted((resource.resource_type, resource.resource_name) for resource in resources)
+    seen = await count_keys((resource.resource_type, resource.resource_name) for resource in resources)
     allowed, refused = [], []
     for number, resource in enumerate(resources):
-        await breathe(number)
+        await yield_if_due(number)
         kind, name = resource.resource_type, resource.resource_name
         is_ambiguous = operation is Operation.ALTER_CONFIGS and seen[kind, name] > 1
         denial = None if is_ambiguous else _denial(access, operation, kind, name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.authorization.guards.access import GROUP, GROUP_DENIED, TOPIC, TOPIC_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, each, nested
+from penstock.base.cooperative import map_each, map_nested, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import offset_commit as committing
 from penstock.wire.messages import offset_delete as deleting
@@ -35,7 +35,7 @@ async def offset_commit(
 async def _uncommitted(
     topics: Sequence[committing.OffsetCommitRequestTopic], code: ErrorCode
 ) -> list[committing.OffsetCommitResponseTopic]:
-    return await nested(
+    return await map_nested(
         topics,
         lambda topic: topic.partitions,
         lambda one: committing.OffsetCommitResponsePartition(partition_index=one.partition_index, error_code=code),
@@ -55,7 +55,7 @@ async def offset_fetch(
     by_id = access.context.api_version >= FETCH_IDS_SINCE
     hidden: list[list[fetching.OffsetFetchRequestTopics]] = []
     for number, group in enumerate(asked):
-        await breathe(number)
+        await yield_if_due(number)
         denied: list[fetching.OffsetFetchRequestTopics] = []
         if group.topics is not None:
             group.topics, denied = await access.split(
@@ -66,7 +66,7 @@ async def offset_fetch(
     request.groups = asked
     response: fetching.OffsetFetchResponse = await handle(request)
     for number, (group, answer, denied) in enumerate(zip(asked, response.groups, hidden, strict=True)):
-        await breathe(number)
+        await yield_if_due(number)
         if group.topics is None:
             answer.topics = await access.visible(
                 Operation.DESCRIBE, TOPIC, answer.topics,
@@ -74,7 +74,7 @@ async def offset_fetch(
             )  # fmt: skip
         elif not answer.error_code:
             answer.topics += await _unfetched(denied)
-    response.groups += await each(
+    response.groups += await map_each(
         refused, lambda group: fetching.OffsetFetchResponseGroup(group_id=group.group_id, error_code=GROUP_DENIED.code)
     )
     return response
@@ -83,7 +83,7 @@ async def offset_fetch(
 async def _unfetched(
     topics: Sequence[fetching.OffsetFetchRequestTopics],
 ) -> list[fetching.OffsetFetchResponseTopics]:  # fmt: skip
-    return await nested(
+    return await map_nested(
         topics,
         lambda topic: topic.partition_indexes,
         lambda index: fetching.OffsetFetchResponsePartitions(
@@ -120,7 +120,7 @@ async def _fetch_one(
 async def _unfetched_of_one(
     topics: Sequence[fetching.OffsetFetchRequestTopic], code: ErrorCode
 ) -> list[fetching.OffsetFetchResponseTopic]:
-    return await nested(
+    return await map_nested(
         topics,
         lambda topic: topic.partition_indexes,
         lambda index: fetching.OffsetFetchResponsePartition(
@@ -140,7 +140,7 @@ async def offset_delete(
     response: deleting.OffsetDeleteResponse = await handle(request)
     if response.error_code:
         return response
-    response.topics += await nested(
+    response.topics += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: deleting.OffsetDeleteResponsePartition(

@@ -18,7 +18,7 @@ from penstock.authorization.guards.access import (
     RequestAccess,
 )
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, each
+from penstock.base.cooperative import map_each, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_describe, consumer_group_heartbeat, delete_groups, describe_groups
 from penstock.wire.messages import find_coordinator as finding
@@ -41,7 +41,7 @@ async def find_coordinator(
     keys = request.coordinator_keys if batched else [request.key]
     denials = {}
     for number, key in enumerate(keys):
-        await breathe(number)
+        await yield_if_due(number)
         denial = _coordinator_denial(access, request.key_type, key)
         if denial is not None:
             denials[key] = denial
@@ -55,7 +55,7 @@ async def find_coordinator(
         return response
     request.coordinator_keys = [key for key in keys if key not in denials]
     response = await handle(request)
-    response.coordinators += await each(
+    response.coordinators += await map_each(
         list(denials),
         lambda key: finding.Coordinator(key=key, node_id=-1, host="", port=-1, error_code=denials[key].code),
     )
@@ -123,10 +123,10 @@ async def describe(
     response: describe_groups.DescribeGroupsResponse = await handle(request)
     if request.include_authorized_operations:
         for number, group in enumerate(response.groups):
-            await breathe(number, OPERATIONS_AT_ONCE)
+            await yield_if_due(number, OPERATIONS_AT_ONCE)
             if not group.error_code:
                 group.authorized_operations = access.operations(GROUP, group.group_id)
-    response.groups += await each(
+    response.groups += await map_each(
         denied,
         lambda group_id: describe_groups.DescribedGroup(
             error_code=GROUP_DENIED.code, error_message=None, group_id=group_id, authorized_operations=-(1 << 31)
@@ -152,7 +152,7 @@ async def delete(
     wanted = list(dict.fromkeys(request.groups_names))
     request.groups_names, denied = await access.split(Operation.DELETE, GROUP, wanted, lambda group_id: group_id)
     response: delete_groups.DeleteGroupsResponse = await handle(request)
-    response.results += await each(
+    response.results += await map_each(
         denied, lambda group_id: delete_groups.DeletableGroupResult(group_id=group_id, error_code=GROUP_DENIED.code)
     )
     return response
@@ -192,7 +192,7 @@ async def consumer_describe(
     )
     response: consumer_group_describe.ConsumerGroupDescribeResponse = await handle(request)
     for number, group in enumerate(response.groups):
-        await breathe(number, OPERATIONS_AT_ONCE)
+        await yield_if_due(number, OPERATIONS_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {
@@ -203,7 +203,7 @@ async def consumer_describe(
         }
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = TOPIC_DENIED.code, HIDDEN_TOPICS, []
-    response.groups += await each(
+    response.groups += await map_each(
         denied,
         lambda group_id: consumer_group_describe.DescribedGroup(
             error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED, error_message=None, group_id=group_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.authorization.guards.access import TOPIC, TOPIC_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation
-from penstock.base.portions import nested
+from penstock.base.cooperative import map_nested
 from penstock.wire.messages import delete_records as deleting
 from penstock.wire.messages import list_offsets as listing
 from penstock.wire.messages import offset_for_leader_epoch as epochs
@@ -16,7 +16,7 @@ async def list_offsets(
     """DESCRIBE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
     response: listing.ListOffsetsResponse = await handle(request)
-    response.topics += await nested(
+    response.topics += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: listing.ListOffsetsPartitionResponse(
@@ -37,7 +37,7 @@ async def offset_for_leader_epoch(
             Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.topic
         )
     response: epochs.OffsetForLeaderEpochResponse = await handle(request)
-    response.topics += await nested(
+    response.topics += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: epochs.EpochEndOffset(partition=one.partition, error_code=TOPIC_DENIED.code),
@@ -52,7 +52,7 @@ async def delete_records(
     """DELETE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DELETE, TOPIC, request.topics, lambda topic: topic.name)
     response: deleting.DeleteRecordsResponse = await handle(request)
-    response.topics += await nested(
+    response.topics += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: deleting.DeleteRecordsPartitionResult(

@@ -15,7 +15,7 @@ from penstock.authorization.guards.access import (
 )
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, member_denial
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, each, nested
+from penstock.base.cooperative import map_each, map_nested, yield_if_due
 from penstock.wire.messages import alter_share_group_offsets as altering
 from penstock.wire.messages import delete_share_group_offsets as deleting
 from penstock.wire.messages import describe_share_group_offsets as offsets
@@ -45,13 +45,13 @@ async def describe(
     )
     response: describing.ShareGroupDescribeResponse = await handle(request)
     for number, group in enumerate(response.groups):
-        await breathe(number, OPERATIONS_AT_ONCE)
+        await yield_if_due(number, OPERATIONS_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = TOPIC_DENIED.code, HIDDEN_TOPICS, []
-    response.groups += await each(
+    response.groups += await map_each(
         denied,
         lambda group_id: describing.DescribedGroup(error_code=GROUP_DENIED.code, error_message=None, group_id=group_id),
     )
@@ -75,7 +75,7 @@ async def fetch(
     response: fetching.ShareFetchResponse = await handle(request)
     if response.error_code:
         return response
-    response.responses += await nested(
+    response.responses += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: _unfetched(one.partition_index),
@@ -103,7 +103,7 @@ async def acknowledge(
     response: acknowledging.ShareAcknowledgeResponse = await handle(request)
     if response.error_code:
         return response
-    response.responses += await nested(
+    response.responses += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: acknowledging.PartitionData(
@@ -123,7 +123,7 @@ async def describe_offsets(
     asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     hidden: list[list[offsets.DescribeShareGroupOffsetsRequestTopic]] = []
     for number, group in enumerate(asked):
-        await breathe(number)
+        await yield_if_due(number)
         denied: list[offsets.DescribeShareGroupOffsetsRequestTopic] = []
         if group.topics is not None:
             group.topics, denied = await access.split(
@@ -133,10 +133,10 @@ async def describe_offsets(
     request.groups = asked
     response: offsets.DescribeShareGroupOffsetsResponse = await handle(request)
     for number, (group, answer, denied) in enumerate(zip(asked, response.groups, hidden, strict=True)):
-        await breathe(number)
+        await yield_if_due(number)
         if group.topics is None:
             answer.topics = await access.visible(Operation.DESCRIBE, TOPIC, answer.topics, lambda one: one.topic_name)
-        answer.topics += await nested(
+        answer.topics += await map_nested(
             denied,
             lambda topic: topic.partitions,
             lambda index: offsets.DescribeShareGroupOffsetsResponsePartition(
@@ -146,7 +146,7 @@ async def describe_offsets(
                 topic_name=topic.topic_name, partitions=partitions
             ),
         )
-    response.groups += await each(
+    response.groups += await map_each(
         refused,
         lambda group: offsets.DescribeShareGroupOffsetsResponseGroup(
             group_id=group.group_id, error_code=GROUP_DENIED.code, error_message=GROUP_DENIED.message
@@ -165,7 +165,7 @@ async def alter_offsets(
     response: altering.AlterShareGroupOffsetsResponse = await handle(request)
     if response.error_code:
         return response
-    response.responses += await nested(
+    response.responses += await map_nested(
         denied,
         lambda topic: topic.partitions,
         lambda one: altering.AlterShareGroupOffsetsResponsePartition(
@@ -190,7 +190,7 @@ async def delete_offsets(
     response: deleting.DeleteShareGroupOffsetsResponse = await handle(request)
     if response.error_code:
         return response
-    response.responses += await each(
+    response.responses += await map_each(
         denied,
         lambda topic: deleting.DeleteShareGroupOffsetsResponseTopic(
             topic_name=topic.topic_name, error_code=TOPIC_DENIED.code, error_message=TOPIC_DENIED.message

@@ -15,7 +15,7 @@ from penstock.authorization.guards.access import (
 )
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, member_denial
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, each
+from penstock.base.cooperative import map_each, yield_if_due
 from penstock.wire.messages import streams_group_describe as describing
 from penstock.wire.messages import streams_group_heartbeat as heartbeats
 from penstock.wire.messages import streams_group_topology_description_update as updating
@@ -50,14 +50,14 @@ async def describe(
     )
     response: describing.StreamsGroupDescribeResponse = await handle(request)
     for number, group in enumerate(response.groups):
-        await breathe(number, OPERATIONS_AT_ONCE)
+        await yield_if_due(number, OPERATIONS_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         names = () if group.topology is None else sorted(set(_topics(group.topology)))
         if not await access.may_all(Operation.DESCRIBE, TOPIC, names):
             group.error_code, group.error_message, group.members = TOPIC_DENIED.code, HIDDEN_TOPICS, []
             group.topology = group.topology_description = None
-    response.groups += await each(
+    response.groups += await map_each(
         denied,
         lambda group_id: describing.DescribedGroup(
             error_code=GROUP_DENIED.code,

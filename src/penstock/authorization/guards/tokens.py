@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.authorization.guards.access import TOKEN_DENIED, Handler, RequestAccess
 from penstock.base.acls import Operation, ResourceType
-from penstock.base.portions import breathe
+from penstock.base.cooperative import yield_if_due
 from penstock.wire.messages import create_delegation_token as creating
 from penstock.wire.messages import describe_delegation_token as describing
 
@@ -36,7 +36,7 @@ async def describe_delegation_token(
     response: describing.DescribeDelegationTokenResponse = await handle(request)
     shown = []
     for number, token in enumerate(response.tokens):
-        await breathe(number)
+        await yield_if_due(number)
         if _is_visible(access, token):
             shown.append(token)
     response.tokens = shown

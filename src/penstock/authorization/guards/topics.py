@@ -13,7 +13,7 @@ from penstock.authorization.guards.access import (
     RequestAccess,
 )
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, counted, distinct, each, in_order, nested
+from penstock.base.cooperative import count_keys, distinct, map_each, map_nested, sort_items, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_partitions as creating_partitions
 from penstock.wire.messages import create_topics as creating
@@ -50,7 +50,7 @@ async def metadata(
         response.topics = []
     if request.include_topic_authorized_operations:
         for number, topic in enumerate(response.topics):
-            await breathe(number, OPERATIONS_AT_ONCE)
+            await yield_if_due(number, OPERATIONS_AT_ONCE)
             if topic.name is not None:
                 topic.topic_authorized_operations = access.operations(TOPIC, topic.name)
     if request.include_cluster_authorized_operations:
@@ -74,7 +74,7 @@ async def _describable(
 
     allowed, denied = await access.split(Operation.DESCRIBE, TOPIC, wanted, name_of)
     # A denial of a topic by id must not reveal its name.
-    denials = await each(
+    denials = await map_each(
         list(await distinct((one.name, one.topic_id) for one in denied)),
         lambda one: (
             listing.MetadataResponseTopic(error_code=TOPIC_DENIED.code, name=None, topic_id=one[1])
@@ -87,10 +87,10 @@ async def _describable(
         return allowed, denials
     new = await distinct(one.name for one in allowed if one.name is not None and not access.has_topic(one.name))
     if new:
-        _, refused = await access.split(Operation.CREATE, TOPIC, await in_order(list(new), str), lambda name: name)
+        _, refused = await access.split(Operation.CREATE, TOPIC, await sort_items(list(new), str), lambda name: name)
         uncreatable = set(refused)
         allowed = [one for one in allowed if one.name not in uncreatable]
-        denials += await each(
+        denials += await map_each(
             refused, lambda name: listing.MetadataResponseTopic(error_code=TOPIC_DENIED.code, name=name)
         )
     return allowed, denials
@@ -113,7 +113,7 @@ async def describe_topic_partitions(
     visible = await access.visible(Operation.DESCRIBE, TOPIC, known, lambda name: name)
     after = "" if cursor is None else cursor.topic_name
     rest = [name for name in visible if name >= after]
-    request.topics = await each(rest, lambda name: describing.TopicRequest(name=name))
+    request.topics = await map_each(rest, lambda name: describing.TopicRequest(name=name))
     if not request.topics:
         return describing.DescribeTopicPartitionsResponse(next_cursor=None)
     return await _with_operations(access, await _handle_from_cursor(request, handle))
@@ -128,7 +128,7 @@ async def _describe_named(
     response = describing.DescribeTopicPartitionsResponse(next_cursor=None)
     if request.topics:
         response = await _with_operations(access, await _handle_from_cursor(request, handle))
-    response.topics += await each(
+    response.topics += await map_each(
         list(await distinct(topic.name for topic in denied)),
         lambda name: describing.DescribeTopicPartitionsResponseTopic(error_code=TOPIC_DENIED.code, name=name),
     )
@@ -147,7 +147,7 @@ async def _with_operations(
     access: RequestAccess, response: describing.DescribeTopicPartitionsResponse
 ) -> describing.DescribeTopicPartitionsResponse:
     for number, topic in enumerate(response.topics):
-        await breathe(number, OPERATIONS_AT_ONCE)
+        await yield_if_due(number, OPERATIONS_AT_ONCE)
         if topic.error_code in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
             topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
     return response
@@ -157,7 +157,7 @@ async def create_topics(
     access: RequestAccess, request: creating.CreateTopicsRequest, handle: Handler
 ) -> creating.CreateTopicsResponse:
     """CREATE on the cluster or on the topic, else 29. The configuration in the result needs DESCRIBE_CONFIGS."""
-    counts = await counted(topic.name for topic in request.topics)
+    counts = await count_keys(topic.name for topic in request.topics)
 
     def name_of(topic: creating.CreatableTopic) -> str | None:
         return None if counts[topic.name] > 1 or topic.name == METADATA_TOPIC else topic.name
@@ -167,11 +167,11 @@ async def create_topics(
         request.topics, denied = await access.split(Operation.CREATE, TOPIC, request.topics, name_of)
     response: creating.CreateTopicsResponse = await handle(request)
     for number, result in enumerate(response.topics):
-        await breathe(number)
+        await yield_if_due(number)
         if not result.error_code and not access.may_quietly(Operation.DESCRIBE_CONFIGS, TOPIC, result.name):
             result.topic_config_error_code = TOPIC_DENIED.code
             result.num_partitions, result.replication_factor, result.configs = -1, -1, []
-    response.topics += await each(
+    response.topics += await map_each(
         denied,
         lambda topic: creating.CreatableTopicResult(
             name=topic.name, error_code=TOPIC_DENIED.code, error_message="Authorization failed.", num_partitions=-1,
@@ -185,12 +185,12 @@ async def create_partitions(
     access: RequestAccess, request: creating_partitions.CreatePartitionsRequest, handle: Handler
 ) -> creating_partitions.CreatePartitionsResponse:
     """ALTER on each topic, else 29."""
-    counts = await counted(topic.name for topic in request.topics)
+    counts = await count_keys(topic.name for topic in request.topics)
     request.topics, denied = await access.split(
         Operation.ALTER, TOPIC, request.topics, lambda topic: None if counts[topic.name] > 1 else topic.name
     )
     response: creating_partitions.CreatePartitionsResponse = await handle(request)
-    response.results += await each(
+    response.results += await map_each(
         denied,
         lambda topic: creating_partitions.CreatePartitionsTopicResult(
             name=topic.name, error_code=TOPIC_DENIED.code, error_message=None
@@ -206,12 +206,12 @@ async def delete_topics(
     if not access.settings.flag("delete.topic.enable") or access.may_quietly_on_cluster(Operation.DELETE):
         response: deleting.DeleteTopicsResponse = await handle(request)
         return response
-    wanted = request.topics or await each(request.topic_names, lambda name: deleting.DeleteTopicState(name=name))
-    names = await counted(state.name for state in wanted if state.topic_id == ZERO_UUID)
-    ids = await counted(state.topic_id for state in wanted if state.name is None)
+    wanted = request.topics or await map_each(request.topic_names, lambda name: deleting.DeleteTopicState(name=name))
+    names = await count_keys(state.name for state in wanted if state.topic_id == ZERO_UUID)
+    ids = await count_keys(state.topic_id for state in wanted if state.name is None)
     allowed, denials = [], []
     for number, state in enumerate(wanted):
-        await breathe(number)
+        await yield_if_due(number)
         is_plain = (state.name is None) != (state.topic_id == ZERO_UUID)
         is_repeated = names[state.name] > 1 if state.name is not None else ids[state.topic_id] > 1
         denial = _deletion_denial(access, state) if is_plain and not is_repeated else None
@@ -256,7 +256,7 @@ async def describe_producers(
     """READ on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
     response: producers.DescribeProducersResponse = await handle(request)
-    response.topics += await nested(
+    response.topics += await map_nested(
         denied,
         lambda topic: topic.partition_indexes,
         lambda index: producers.PartitionResponse(

@@ -17,7 +17,7 @@ from penstock.authorization.guards.access import (
     RequestAccess,
 )
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe, distinct, each, nested, nested_with
+from penstock.base.cooperative import distinct, map_each, map_nested, map_nested_with_outer, yield_if_due
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import add_offsets_to_txn as adding_offsets
 from penstock.wire.messages import add_partitions_to_txn as adding
@@ -98,7 +98,7 @@ async def _results(
     code_of: Callable[[adding.AddPartitionsToTxnTopic, int], ErrorCode],
 ) -> list[adding.AddPartitionsToTxnTopicResult]:
     """The results; each partition of a topic has one, even if it was requested twice."""
-    return await nested_with(
+    return await map_nested_with_outer(
         topics,
         lambda topic: list(dict.fromkeys(topic.partitions)),
         lambda topic, index: adding.AddPartitionsToTxnPartitionResult(
@@ -151,7 +151,7 @@ async def txn_offset_commit(
 async def _uncommitted(
     topics: Sequence[committing.TxnOffsetCommitRequestTopic], code: ErrorCode
 ) -> list[committing.TxnOffsetCommitResponseTopic]:
-    return await nested(
+    return await map_nested(
         topics,
         lambda topic: topic.partitions,
         lambda one: committing.TxnOffsetCommitResponsePartition(partition_index=one.partition_index, error_code=code),
@@ -170,8 +170,8 @@ async def write_markers(
         return response
     response, code = marking.WriteTxnMarkersResponse(), CLUSTER_DENIED.code
     for number, marker in enumerate(request.markers):
-        await breathe(number)
-        topics = await nested(
+        await yield_if_due(number)
+        topics = await map_nested(
             marker.topics,
             lambda topic: topic.partition_indexes,
             lambda index: marking.WritableTxnMarkerPartitionResult(partition_index=index, error_code=code),
@@ -190,9 +190,9 @@ async def describe_transactions(
     )
     response: describing.DescribeTransactionsResponse = await handle(request)
     for number, state in enumerate(response.transaction_states):
-        await breathe(number)
+        await yield_if_due(number)
         state.topics = await access.visible(Operation.DESCRIBE, TOPIC, state.topics, lambda one: one.topic)
-    response.transaction_states += await each(
+    response.transaction_states += await map_each(
         denied,
         lambda name: describing.TransactionState(error_code=TRANSACTIONAL_ID_DENIED.code, transactional_id=name),
     )

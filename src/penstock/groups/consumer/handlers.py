@@ -11,8 +11,8 @@ from functools import partial
 from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, build_dict, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, breathe, keyed
 from penstock.groups.capacity import MAX_TOPICS
 from penstock.groups.consumer.model import (
     JOINS,
@@ -195,10 +195,10 @@ async def _owned(listed: list[heartbeat_wire.ConsumerGroupHeartbeatRequestTopicP
         return None
     owned: dict[bytes, set[int]] = {}
     for number, topic in enumerate(listed):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         if topic.partitions:
             owned.setdefault(bytes(topic.topic_id), set()).update(topic.partitions)
-    return await keyed(list(owned.items()), lambda one: (one[0], frozenset(one[1])))
+    return await build_dict(list(owned.items()), lambda one: (one[0], frozenset(one[1])))
 
 
 def _response(result: HeartbeatResult) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:

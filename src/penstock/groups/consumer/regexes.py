@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
     import re2  # type: ignore[import-untyped]
 else:
-    re2 = later("re2")
+    re2 = lazy_import("re2")
 
 MAX_LENGTH = 4096
 """The longest pattern."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.base.config_values import ConfigResource
-from penstock.base.later import later
+from penstock.base.lazy import lazy_import
 from penstock.coordination.model import Key
 from penstock.groups.service import GroupService
 from penstock.groups.share.model import Heartbeat, HeartbeatResult, ShareGroup, ShareGroupSettings
@@ -17,7 +17,7 @@ from penstock.wire.error_codes import ErrorCode
 if TYPE_CHECKING:
     from penstock.groups.share import membership
 else:
-    membership = later("penstock.groups.share.membership")
+    membership = lazy_import("penstock.groups.share.membership")
 
 
 class GroupConfigs(Protocol):

@@ -10,8 +10,8 @@ from functools import partial
 from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.configs import STREAMS_ASSIGNORS
 from penstock.groups.describing import described_in_room, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
@@ -126,7 +126,7 @@ class StreamsGroupHandlers:
             await grant_all(groups)
         if request.include_topology_description:
             for number, described in enumerate(groups):
-                await breathe(number, MADE_AT_ONCE)
+                await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
                 if described.error_code == ErrorCode.NONE:
                     described.topology_description_status = _DESCRIPTION_NOT_STORED
         return describing.StreamsGroupDescribeResponse(groups=groups)
@@ -273,15 +273,15 @@ async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeat
 
 
 async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], spans: Spans) -> frozenset[Task]:
-    tasks, pace = set[Task](), Pace(MADE_AT_ONCE)
+    tasks, budget = set[Task](), TurnBudget(CHEAP_ITEMS_PER_TURN)
     for part in listed:
         spans.add(part.subtopology_id, ())
-        for first in range(0, len(part.partitions), MADE_AT_ONCE):
-            some = part.partitions[first : first + MADE_AT_ONCE]
+        for first in range(0, len(part.partitions), CHEAP_ITEMS_PER_TURN):
+            some = part.partitions[first : first + CHEAP_ITEMS_PER_TURN]
             spans.add(part.subtopology_id, some)
             tasks.update(map(partial(Task, part.subtopology_id), some))
-            await pace.step(len(some))
-        await pace.step()
+            await budget.spend(len(some))
+        await budget.spend()
     return frozenset(tasks)
 
 
@@ -290,7 +290,7 @@ async def _offsets(listed: list[beating.TaskOffset] | None, spans: Spans) -> dic
         return None
     offsets: dict[Task, int] = {}
     for number, one in enumerate(listed):
-        await breathe(number, MADE_AT_ONCE)
+        await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
         task = Task(one.subtopology_id, one.partition)
         if task in offsets:
             raise _invalid(

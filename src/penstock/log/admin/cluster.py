@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import TurnBudget, distinct, map_each, sort_items, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace, breathe, distinct, each, in_order
 from penstock.log import topic_names
 from penstock.log.brokers import Broker, Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition, Topic
@@ -80,17 +80,17 @@ class ClusterHandlers:
             response.cluster_authorized_operations = CLUSTER_OPERATIONS
         if request.topics and context.api_version < 12 and True in await distinct(map(_names_an_id, request.topics)):
             # Before v12 the fields exist but must not be used; Kafka refuses the whole request.
-            return MetadataResponse(topics=await each(request.topics, _unusable))
+            return MetadataResponse(topics=await map_each(request.topics, _unusable))
         found: Sequence[Topic | MetadataResponseTopic]
         if request.topics is None or (context.api_version == 0 and not request.topics):
             found = self._registry.all(context.cluster_id)
         else:
             found = await self._find(context, request.topics, request.allow_auto_topic_creation)
-        pace = Pace()
+        budget = TurnBudget()
         for topic in found:
-            await pace.step()
+            await budget.spend()
             if isinstance(topic, Topic):
-                topic = await self._described(context, topic, alive, operations, pace)
+                topic = await self._described(context, topic, alive, operations, budget)
             response.topics.append(topic)
         return response
 
@@ -101,7 +101,7 @@ class ClusterHandlers:
         unknown: list[str] = []
         has_ids = True in await distinct(topic.topic_id != ZERO_UUID for topic in wanted)
         for number, topic in enumerate(wanted):
-            await breathe(number)
+            await yield_if_due(number)
             if topic.topic_id != ZERO_UUID:
                 answers[topic.topic_id] = self._registry.by_id(context.cluster_id, topic.topic_id) or (
                     MetadataResponseTopic(
@@ -135,14 +135,14 @@ class ClusterHandlers:
             return {name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names}
         answers: dict[str, Topic | MetadataResponseTopic] = {}
         for number, (name, one) in enumerate(zip(names, made, strict=True)):
-            await breathe(number)
+            await yield_if_due(number)
             answers[name] = _refused(name, one.answer) if isinstance(one.answer, Refused) else one.answer
             if one.is_new and isinstance(one.answer, Topic):
                 self.on_created(context, one.answer.name, len(one.answer.partitions))
         return answers
 
     async def _described(
-        self, context: RequestContext, topic: Topic, alive: Sequence[Broker], operations: int, pace: Pace
+        self, context: RequestContext, topic: Topic, alive: Sequence[Broker], operations: int, budget: TurnBudget
     ) -> MetadataResponseTopic:
         def described(partition: Partition) -> MetadataResponsePartition:
             leader = self._brokers.leader(partition, context)
@@ -154,7 +154,7 @@ class ClusterHandlers:
 
         return MetadataResponseTopic(
             name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in topic_names.INTERNAL,
-            partitions=await pace.each(topic.partitions, described), topic_authorized_operations=operations,
+            partitions=await budget.map_each(topic.partitions, described), topic_authorized_operations=operations,
         )  # fmt: skip
 
     async def describe_cluster(
@@ -190,13 +190,13 @@ class ClusterHandlers:
         names, start = await self._page(context, request)
         response = DescribeTopicPartitionsResponse(next_cursor=None)
         if start < 0:
-            response.topics = await each(names, lambda name: _failed_description(name, ErrorCode.INVALID_REQUEST))
+            response.topics = await map_each(names, lambda name: _failed_description(name, ErrorCode.INVALID_REQUEST))
             return response
         cap = self._topics.settings.of(context.cluster_id).whole("max.request.partition.size.limit")
         remaining = max(1, min(cap, request.response_partition_limit))
         alive = self._brokers.alive(context)
         for number, name in enumerate(names):
-            await breathe(number)
+            await yield_if_due(number)
             if remaining == 0:
                 response.next_cursor = DescribeTopicPartitionsResponseCursor(topic_name=name, partition_index=0)
                 break
@@ -218,7 +218,7 @@ class ClusterHandlers:
 
     async def _page(self, context: RequestContext, request: DescribeTopicPartitionsRequest) -> tuple[list[str], int]:
         asked = await distinct(topic.name for topic in request.topics)
-        names = await in_order(list(asked), str) if asked else []
+        names = await sort_items(list(asked), str) if asked else []
         cursor = request.cursor
         is_elsewhere = cursor is not None and bool(asked) and cursor.topic_name not in asked
         if cursor is not None and (cursor.partition_index < 0 or is_elsewhere):

@@ -7,8 +7,8 @@ from functools import partial
 
 from penstock.base.config_values import ConfigResource, ConfigSource, ConfigType
 from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
+from penstock.base.cooperative import ResponseBudget, count_keys, map_each, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe, counted, each
 from penstock.log import topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
 from penstock.log.admin.config_changes import MAX_KEYS, AlterConfigOp, Edit, Overrides
@@ -63,7 +63,7 @@ class ConfigHandlers:
         response = list_config_resources.ListConfigResourcesResponse()
         for kind in map(ConfigResource, asked or listable):
             names = self._resources(context, kind)
-            response.config_resources += await each(names, partial(_listed, kind))
+            response.config_resources += await map_each(names, partial(_listed, kind))
         return response
 
     def _resources(self, context: RequestContext, kind: ConfigResource) -> list[str]:
@@ -83,14 +83,14 @@ class ConfigHandlers:
         self, context: RequestContext, request: DescribeConfigsRequest
     ) -> DescribeConfigsResponse:
         """DescribeConfigs, key 32, v1-4. v1: sources and synonyms. v3: types and documentation. v4: flexible."""
-        results, room = [], Room(DESCRIBED_MAX)
+        results, budget = [], ResponseBudget(DESCRIBED_MAX)
         for number, resource in enumerate(request.resources):
-            await breathe(number, RESOURCES_AT_ONCE)
+            await yield_if_due(number, RESOURCES_AT_ONCE)
             result = DescribeConfigsResult(
                 error_message="", resource_type=resource.resource_type, resource_name=resource.resource_name
             )
             try:
-                if not room.is_left:
+                if not budget.is_left:
                     raise Refused(
                         ErrorCode.POLICY_VIOLATION, f"One answer has {DESCRIBED_MAX} values at most: ask for fewer."
                     )
@@ -104,7 +104,7 @@ class ConfigHandlers:
                     for entry in entries
                     if not keys or entry.name in keys
                 ]
-            room.fill(parts_of(result))
+            budget.spend(parts_of(result))
             results.append(result)
         return DescribeConfigsResponse(results=results)
 
@@ -160,10 +160,10 @@ class ConfigHandlers:
         self, context: RequestContext, request: alter_configs.AlterConfigsRequest
     ) -> alter_configs.AlterConfigsResponse:
         """AlterConfigs, key 33, v0-2: the given values replace all overrides of a resource. v2: flexible."""
-        seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
+        seen = await count_keys((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
-            await breathe(number, RESOURCES_AT_ONCE)
+            await yield_if_due(number, RESOURCES_AT_ONCE)
             response = alter_configs.AlterConfigsResourceResponse(
                 error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
             )
@@ -185,10 +185,10 @@ class ConfigHandlers:
         self, context: RequestContext, request: incremental_alter_configs.IncrementalAlterConfigsRequest
     ) -> incremental_alter_configs.IncrementalAlterConfigsResponse:
         """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): set, delete, append, subtract."""
-        seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
+        seen = await count_keys((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
-            await breathe(number, RESOURCES_AT_ONCE)
+            await yield_if_due(number, RESOURCES_AT_ONCE)
             response = incremental_alter_configs.AlterConfigsResourceResponse(
                 error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.portions import Room, breathe
+from penstock.base.cooperative import ResponseBudget, yield_if_due
 from penstock.log import topic_names
 from penstock.log.model import Partition, ProducerState
 from penstock.log.refusals import Refused
@@ -32,16 +32,16 @@ class ProducerHandlers:
         self, context: RequestContext, request: DescribeProducersRequest
     ) -> DescribeProducersResponse:
         """DescribeProducers, key 61, v0 (KIP-664): the producer states that partitions keep."""
-        response, room = DescribeProducersResponse(), Room()
+        response, budget = DescribeProducersResponse(), ResponseBudget()
         for number, wanted in enumerate(request.topics):
-            await breathe(number)
+            await yield_if_due(number)
             topic = self._registry.by_name(context.cluster_id, wanted.name)
             partitions = [] if topic is None else topic.partitions
             missing = _missing(wanted.name)
             results = []
             for position, index in enumerate(wanted.partition_indexes):
-                await breathe(position)
-                if not room.is_left:
+                await yield_if_due(position)
+                if not budget.is_left:
                     result = PartitionResponse(partition_index=index, error_code=ASK_AGAIN)
                 elif 0 <= index < len(partitions):
                     result = _described(partitions[index])
@@ -49,7 +49,7 @@ class ProducerHandlers:
                     result = PartitionResponse(
                         partition_index=index, error_code=missing.code, error_message=missing.message
                     )
-                room.fill(1 + len(result.active_producers))
+                budget.spend(1 + len(result.active_producers))
                 results.append(result)
             response.topics.append(TopicResponse(name=wanted.name, partitions=results))
         return response

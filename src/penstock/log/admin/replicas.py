@@ -8,7 +8,7 @@ reassignment is complete as soon as it is accepted. Requests that make no sense 
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.portions import Pace, each, keyed
+from penstock.base.cooperative import TurnBudget, build_dict, map_each
 from penstock.log.admin.topics import check_replicas
 from penstock.log.brokers import Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition
@@ -76,14 +76,14 @@ class ReplicaHandlers:
     ) -> DescribeLogDirsResponse:
         """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: a top-level error. v4: sizes of the volume, unknown here.
         v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
-        topics, pace, asked = [], Pace(), None
+        topics, budget, asked = [], TurnBudget(), None
         if request.topics is not None:
-            asked = await keyed(request.topics, lambda topic: (topic.topic, set(topic.partitions)))
+            asked = await build_dict(request.topics, lambda topic: (topic.topic, set(topic.partitions)))
         for topic in self._registry.all(context.cluster_id):
-            await pace.step()
+            await budget.spend()
             if asked is not None and topic.name not in asked:
                 continue
-            partitions = await pace.each(
+            partitions = await budget.map_each(
                 [one for one in topic.partitions if asked is None or one.index in asked[topic.name]],
                 lambda one: DescribeLogDirsPartition(partition_index=one.index, partition_size=one.size_bytes),
             )
@@ -96,14 +96,14 @@ class ReplicaHandlers:
     ) -> AlterReplicaLogDirsResponse:
         """AlterReplicaLogDirs, key 34, v1-2. v2: flexible. There is one directory, and everything is in it; any other
         is refused with LOG_DIR_NOT_FOUND (57), an unknown partition with REPLICA_NOT_AVAILABLE (9)."""
-        results, pace = dict[str, AlterReplicaLogDirTopicResult](), Pace()
+        results, budget = dict[str, AlterReplicaLogDirTopicResult](), TurnBudget()
         for directory in request.dirs:
-            await pace.step()
+            await budget.spend()
             for topic in directory.topics:
-                await pace.step()
+                await budget.spend()
                 result = results.setdefault(topic.name, AlterReplicaLogDirTopicResult(topic_name=topic.name))
                 for index in topic.partitions:
-                    await pace.step()
+                    await budget.spend()
                     code = ErrorCode.NONE
                     if directory.path != self._log_dir:
                         code = ErrorCode.LOG_DIR_NOT_FOUND
@@ -116,14 +116,14 @@ class ReplicaHandlers:
         """DescribeQuorum, key 55, v0-2. v1: when replicas last fetched. v2: error messages, addresses of voters. There
         is no metadata log and no quorum. The answer describes a cluster whose only voter is the agent that takes
         administrative requests: it leads and is up to date, and other agents are observers."""
-        response, pace = DescribeQuorumResponse(), Pace()
+        response, budget = DescribeQuorumResponse(), TurnBudget()
         leader = self._brokers.controller_id(context)
         alive = self._brokers.alive(context)
         for topic in request.topics:
-            await pace.step()
+            await budget.spend()
             partitions = []
             for wanted in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 found = DescribeQuorumResponsePartitionData(partition_index=wanted.partition_index)
                 if (topic.topic_name, wanted.partition_index) == METADATA_PARTITION:
                     found.leader_id, found.leader_epoch = leader, LEADER_EPOCH
@@ -148,22 +148,22 @@ class ReplicaHandlers:
 
     async def elect_leaders(self, context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
         """ElectLeaders, key 43, v0-2. v1: unclean elections, a top-level error. v2: flexible."""
-        known_type, pace = request.election_type in ELECTION_TYPES, Pace()
+        known_type, budget = request.election_type in ELECTION_TYPES, TurnBudget()
         response = ElectLeadersResponse(
             error_code=ErrorCode.NONE if known_type else ErrorCode.INVALID_REQUEST, replica_election_results=[]
         )
         if request.topic_partitions is None and known_type:
             # Null means every partition that needs an election: there are none, but Kafka lists the topics all the
             # same.
-            response.replica_election_results = await each(
+            response.replica_election_results = await map_each(
                 list(self._registry.all(context.cluster_id)),
                 lambda topic: ReplicaElectionResult(topic=topic.name, partition_result=[]),
             )
         for topic in request.topic_partitions or ():
-            await pace.step()
+            await budget.spend()
             results = []
             for index in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 if not known_type:
                     code, message = ErrorCode.INVALID_REQUEST, f"Unknown election type {request.election_type}"
                 elif self._partition(context, topic.topic, index) is None:
@@ -182,12 +182,12 @@ class ReplicaHandlers:
         response = AlterPartitionReassignmentsResponse(
             error_message=None, allow_replication_factor_change=request.allow_replication_factor_change
         )
-        pace = Pace()
+        budget = TurnBudget()
         for topic in request.topics:
-            await pace.step()
+            await budget.spend()
             results = []
             for wanted in topic.partitions:
-                await pace.step()
+                await budget.spend()
                 result = ReassignablePartitionResponse(partition_index=wanted.partition_index, error_message=None)
                 try:
                     partition = self._partition(context, topic.name, wanted.partition_index)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
+from penstock.base.cooperative import count_keys, map_each, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe, counted, each
 from penstock.log.admin.config_changes import MAX_KEYS
 from penstock.log.admin.config_entries import new_topic_entries
 from penstock.log.admin.failures import admin_failure
@@ -64,13 +64,13 @@ class TopicHandlers:
         allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
         if await self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
             return CreateTopicsResponse(
-                topics=await each(request.topics, lambda topic: _not_created(topic.name, _excessive()))
+                topics=await map_each(request.topics, lambda topic: _not_created(topic.name, _excessive()))
             )
-        seen = await counted(topic.name for topic in request.topics)
+        seen = await count_keys(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
         for number, topic in enumerate(request.topics):
-            await breathe(number, NEW_AT_ONCE)
+            await yield_if_due(number, NEW_AT_ONCE)
             if seen[topic.name] > 1:
                 refusal = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
                 results[topic.name] = _not_created(topic.name, refusal)
@@ -99,7 +99,7 @@ class TopicHandlers:
         except PlatformError as error:
             answers = [error] * len(wanted)
         for number, (new, answer) in enumerate(zip(wanted, answers, strict=True)):
-            await breathe(number)
+            await yield_if_due(number)
             if isinstance(answer, Topic):
                 results[new.name].topic_id = answer.topic_id
             else:
@@ -108,7 +108,7 @@ class TopicHandlers:
     async def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
         """How many partitions the topics have, those that are only validated included: the answer grows with them."""
         default = self._topics.settings.of(context.cluster_id).whole("num.partitions")
-        counts = await each(
+        counts = await map_each(
             topics,
             lambda topic: (
                 len(topic.assignments) or max(0, default if topic.num_partitions == OPEN else topic.num_partitions)
@@ -185,10 +185,10 @@ class TopicHandlers:
     ) -> CreatePartitionsResponse:
         """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused by a quota (KIP-599)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
-        seen = await counted(topic.name for topic in request.topics)
+        seen = await count_keys(topic.name for topic in request.topics)
         results, left = dict[str, CreatePartitionsTopicResult](), MAX_NEW_PARTITIONS
         for number, wanted in enumerate(request.topics):
-            await breathe(number)
+            await yield_if_due(number)
             result = results[wanted.name] = CreatePartitionsTopicResult(name=wanted.name)
             try:
                 if seen[wanted.name] > 1:
@@ -225,17 +225,17 @@ class TopicHandlers:
         """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages, may be refused by a quota (KIP-599). v6: also
         by topic id (KIP-516)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= DELETE_THROTTLED_SINCE)
-        wanted = request.topics or await each(request.topic_names, lambda name: DeleteTopicState(name=name))
+        wanted = request.topics or await map_each(request.topic_names, lambda name: DeleteTopicState(name=name))
         if not self._topics.settings.of(context.cluster_id).flag("delete.topic.enable"):
             code = ErrorCode.INVALID_REQUEST if context.api_version < 3 else ErrorCode.TOPIC_DELETION_DISABLED
             refusal = Refused(code, "Topic deletion is disabled.")
-            return DeleteTopicsResponse(responses=await each(wanted, lambda state: _not_deleted(state, refusal)))
-        names = await counted(state.name for state in wanted if state.name is not None)
-        ids = await counted(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
+            return DeleteTopicsResponse(responses=await map_each(wanted, lambda state: _not_deleted(state, refusal)))
+        names = await count_keys(state.name for state in wanted if state.name is not None)
+        ids = await count_keys(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
         responses: dict[tuple[str | None, bytes], DeletableTopicResult] = {}
         going: dict[Topic, DeletableTopicResult] = {}
         for number, state in enumerate(wanted):
-            await breathe(number)
+            await yield_if_due(number)
             try:
                 _check_target(state, names, ids)
                 topic = self._target(context, state)

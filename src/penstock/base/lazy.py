@@ -3,7 +3,7 @@
     if TYPE_CHECKING:
         from cryptography import x509
     else:
-        x509 = later("cryptography.x509")
+        x509 = lazy_import("cryptography.x509")
 
 Type checkers and import-linter see an ordinary import. What a start must not import is listed in
 tests/integration/test_testing_broker.py.
@@ -19,34 +19,34 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
+_lazy_names: set[str] = set()
+"""Names of modules that are, or will be, imported lazily."""
 
-_named: set[str] = set()
 
-
-class _Later(ModuleType):
+class _LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         found = getattr(import_module(self.__name__), name)
         setattr(self, name, found)  # Found here the next time.
         return found
 
 
-def later(name: str) -> ModuleType:
+def lazy_import(name: str) -> ModuleType:
     """A module that is imported when one of its attributes is first used."""
-    _named.add(name)
-    return _Later(name)
+    _lazy_names.add(name)
+    return _LazyModule(name)
 
 
-def will_be_imported(*names: str) -> None:
-    """Say of modules that functions import which this process is going to call."""
-    _named.update(names)
+def expect_imports(*names: str) -> None:
+    """Add modules to `pending_imports` that are imported within functions which this process will call."""
+    _lazy_names.update(names)
 
 
-def not_yet_imported() -> list[str]:
+def pending_imports() -> list[str]:
     """Modules that will be imported when one of their attributes, or a function that needs them, is first used."""
-    return sorted(name for name in _named if name not in sys.modules)
+    return sorted(name for name in _lazy_names if name not in sys.modules)
 
 
-class _Late:
+class _LazyObject:
     __slots__ = ("_made", "_make")
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -61,6 +61,6 @@ class _Late:
         return method
 
 
-def made_late(make: Callable[[], T]) -> T:
+def lazy_object(make: Callable[[], T]) -> T:
     """An object that is made when one of its methods is first called. Methods are all it has; use it on one thread."""
-    return cast("T", _Late(make))
+    return cast("T", _LazyObject(make))

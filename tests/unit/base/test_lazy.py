@@ -6,24 +6,24 @@ import sys
 
 import pytest
 
-from penstock.base.later import later, made_late
+from penstock.base.lazy import lazy_import, lazy_object
 
 
-def test_a_module_is_imported_when_something_of_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_imported_when_an_attribute_is_first_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "this", raising=False)
     monkeypatch.setattr("builtins.print", lambda *_: None)  # It has something to say.
-    poem = later("this")
+    poem = lazy_import("this")
     assert "this" not in sys.modules
     assert poem.d["a"] == "n"
     assert "this" in sys.modules
     assert vars(poem)["d"] is sys.modules["this"].d
 
 
-def test_what_is_not_there_is_missed_when_it_is_asked_for() -> None:
+def test_a_missing_module_or_attribute_raises_at_first_use() -> None:
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
-        _ = later("json").nothing_of_the_kind
+        _ = lazy_import("json").nothing_of_the_kind
     with pytest.raises(ModuleNotFoundError):
-        _ = later("penstock.nowhere").anything
+        _ = lazy_import("penstock.nowhere").anything
 
 
 def test_an_object_is_made_once_by_the_first_call() -> None:
@@ -33,7 +33,7 @@ def test_an_object_is_made_once_by_the_first_call() -> None:
         made.append([])
         return made[-1]
 
-    numbers = made_late(make)
+    numbers = lazy_object(make)
     append, pop = numbers.append, numbers.pop
     assert made == []
     append(1)
@@ -52,7 +52,7 @@ def test_an_object_that_cannot_be_made_is_tried_again() -> None:
             raise found
         return found
 
-    words = made_late(make)
+    words = lazy_object(make)
     with pytest.raises(OSError, match="not now"):
         words.copy()
     assert words.copy() == ["made"]
