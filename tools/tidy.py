@@ -46,7 +46,7 @@ ALLOWED: Mapping[str, Allowed] = {
     ),
     "src/penstock/log/upkeep/rewriting.py": Allowed(550, "one pass over a partition, from its plan to its end"),
     "src/penstock/log/writer.py": Allowed(825, "one flush's way: what does not depend on its state has files already"),
-    "src/penstock/share/service.py": Allowed(525, "what members do with share partitions, by one runner"),
+    "src/penstock/share/service.py": Allowed(525, "what members do with share partitions, by one runtime"),
     "src/penstock/storage/slabs.py": Allowed(650, "one file format, its writer and its reader"),
     "src/penstock/wire/records.py": Allowed(575, "one file format, its writer and its readers"),
     "tests/conformance/test_client_confluent.py": Allowed(550, _SUITE),
@@ -69,7 +69,7 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/unit/log/test_sealed_log.py": Allowed(625, _SUITE),
     "tests/unit/log/test_cleaner.py": Allowed(525, _SUITE),
     "tests/unit/log/test_wal_compaction.py": Allowed(625, _SUITE),
-    "tests/unit/coordination/test_runner.py": Allowed(625, _SUITE),
+    "tests/unit/coordination/test_runtime.py": Allowed(625, _SUITE),
     "tests/unit/share/test_dead_letters.py": Allowed(575, _SUITE),
     # Functions.
     "src/penstock/wire/hot.py:_read_produce": Allowed(70, "one pass over a frame"),

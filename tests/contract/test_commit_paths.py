@@ -16,8 +16,8 @@ from fixtures.tables import have_tables
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Conflict, Fenced, OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
 from penstock.log.commit_sql import CommitSql, PostgresCommitSql, take_over
@@ -845,7 +845,11 @@ DONE = SharePartition(start_offset=3, next_offset=3)
 async def with_letters_to_write(world: World, agent: Agent) -> ShareJournal:
     """A journal of share groups, one of which has given up three records."""
     journal = ShareJournal(
-        world.database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+        world.database,
+        holder=LeaseHolder(name="agent"),
+        clock=SystemClock(),
+        scheduler=LoopScheduler(),
+        writer=agent.writer,
     )
     await journal.open()
     await journal.write([(NAME.key, StateStored(WAITING))])
@@ -898,7 +902,11 @@ async def test_a_coordinator_that_was_replaced_writes_no_letters_and_keeps_nobod
     agent = await world.agent()
     old = await with_letters_to_write(world, agent)
     new = ShareJournal(
-        world.database, holder=Holder(name="new"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+        world.database,
+        holder=LeaseHolder(name="new"),
+        clock=SystemClock(),
+        scheduler=LoopScheduler(),
+        writer=agent.writer,
     )
     assert list(await new.open()) == [(NAME.key, WAITING)]
     (answer,), fenced = await asyncio.gather(
@@ -912,7 +920,11 @@ async def test_a_coordinator_that_was_replaced_writes_no_letters_and_keeps_nobod
     assert await append_dead_letters(new, agent, mark=5)
     assert await world.log(2) == [(0, 5)]
     last = ShareJournal(
-        world.database, holder=Holder(name="last"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+        world.database,
+        holder=LeaseHolder(name="last"),
+        clock=SystemClock(),
+        scheduler=LoopScheduler(),
+        writer=agent.writer,
     )
     assert list(await last.open()) == [(NAME.key, DEAD_LETTERED)]
     await world.check(agent)

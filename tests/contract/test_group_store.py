@@ -10,10 +10,10 @@ from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
-from penstock.coordination import guarded, leases
-from penstock.coordination.leases import Holder
+from penstock.coordination import fenced_writes, leases
+from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import SLOT_COUNT, Key, slot_of
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store
 from penstock.groups.consumer.membership import of_members
 from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember, Resolved
@@ -52,7 +52,7 @@ T1, T2 = bytes([1]) * 16, bytes(range(240, 256))
 
 
 def journal(database, name: str = "agent") -> GroupJournal:
-    return GroupJournal(database, holder=Holder(name=name), clock=SystemClock(), alarms=LoopAlarms())
+    return GroupJournal(database, holder=LeaseHolder(name=name), clock=SystemClock(), scheduler=LoopScheduler())
 
 
 def stable(*member_ids: str, generation: int = 1) -> Group:
@@ -200,7 +200,7 @@ async def test_who_takes_leases_at_the_same_time_has_another_epoch(database) -> 
     """Else both could write what is guarded by it."""
     for _ in range(5):
         takes = (
-            database.transaction(partial(leases.take, Holder(name=name), now_ms=0, force=True)) for name in "ab"
+            database.transaction(partial(leases.take, LeaseHolder(name=name), now_ms=0, force=True)) for name in "ab"
         )  # fmt: skip
         one, other = await asyncio.gather(*takes)
         assert len(one) == len(other) == SLOT_COUNT
@@ -209,7 +209,7 @@ async def test_who_takes_leases_at_the_same_time_has_another_epoch(database) -> 
 
 async def test_leases_are_taken_by_force_or_when_they_ran_out(database) -> None:
     def take(name: str, now_ms: int, *, force: bool = False):
-        holder = Holder(name=name, lease_ms=1_000)
+        holder = LeaseHolder(name=name, lease_ms=1_000)
         return database.transaction(lambda: leases.take(holder, now_ms=now_ms, force=force))
 
     first = await take("a", 0)
@@ -224,10 +224,10 @@ async def test_leases_are_taken_by_force_or_when_they_ran_out(database) -> None:
 
 
 async def test_every_write_extends_the_lease(database) -> None:
-    epochs = await database.transaction(lambda: leases.take(Holder(name="a", lease_ms=10), now_ms=0, force=True))
+    epochs = await database.transaction(lambda: leases.take(LeaseHolder(name="a", lease_ms=10), now_ms=0, force=True))
     slot = slot_of(A)
-    await database.transaction(lambda: leases.guard([slot], epochs, write_number=1, expires_ms=5_000))
-    taken = await database.transaction(lambda: leases.take(Holder(name="b", lease_ms=10), now_ms=100, force=False))
+    await database.transaction(lambda: leases.fence([slot], epochs, write_number=1, expires_ms=5_000))
+    taken = await database.transaction(lambda: leases.take(LeaseHolder(name="b", lease_ms=10), now_ms=100, force=False))
     assert set(epochs) - set(taken) == {slot}
 
 
@@ -288,7 +288,7 @@ class Away:
 async def test_nothing_is_loaded_or_written_before_the_outcome_of_the_last_write_is_known(
     database, commits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarded, "SETTLED_WITHIN_S", 0.1)
+    monkeypatch.setattr(fenced_writes, "OUTCOME_TIMEOUT_S", 0.1)
     away = Away(database, commits=commits)
     writer = journal(away)
     await writer.open()
@@ -310,7 +310,7 @@ async def test_nothing_is_loaded_or_written_before_the_outcome_of_the_last_write
 async def test_a_new_holder_makes_the_outcome_of_the_last_write_final(
     database, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(guarded, "SETTLED_WITHIN_S", 0)
+    monkeypatch.setattr(fenced_writes, "OUTCOME_TIMEOUT_S", 0)
     away = Away(database, commits=True)
     writer = journal(away)
     await writer.open()

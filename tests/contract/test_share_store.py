@@ -9,8 +9,8 @@ from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store as groups_store
 from penstock.groups.model import GroupDeleted
 from penstock.groups.store import GroupJournal
@@ -46,7 +46,7 @@ READ_BACK = replace(
 
 
 def journal(database, name: str = "agent") -> ShareJournal:
-    return ShareJournal(database, holder=Holder(name=name), clock=SystemClock(), alarms=LoopAlarms())
+    return ShareJournal(database, holder=LeaseHolder(name=name), clock=SystemClock(), scheduler=LoopScheduler())
 
 
 async def opened(database, name: str = "agent") -> ShareJournal:
@@ -160,7 +160,7 @@ async def test_a_stale_holder_finds_out_when_its_slots_are_proven(database) -> N
 
 async def test_share_partitions_and_groups_do_not_fence_each_other(database) -> None:
     one = await opened(database)
-    groups = GroupJournal(database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms())
+    groups = GroupJournal(database, holder=LeaseHolder(name="agent"), clock=SystemClock(), scheduler=LoopScheduler())
     await groups.open()
     await one.write([(HERE.key, StateStored(PARTITION))])
     assert await one.load(HERE.key) == READ_BACK

@@ -12,8 +12,8 @@ from fixtures.clocks import ManualClock
 from fixtures.unusual_names import UNUSUAL_NAMES
 
 from penstock.base.errors import CorruptData, OutcomeUnknown
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store as group_store
 from penstock.groups.model import (
     Group,
@@ -144,7 +144,7 @@ async def test_ids_and_their_groups_have_any_names(database: Any) -> None:
     expected = {(txn.producer_id, name, 0) for name, txn in txns.items()}
     assert set(await database.read(store.load_pending)) == expected
     journal = group_store.GroupJournal(
-        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+        database, holder=LeaseHolder(name="agent-1"), clock=ManualClock(), scheduler=LoopScheduler()
     )  # fmt: skip
     await journal.open()
     assert journal._pending == {(1, name) for name in names}
@@ -204,14 +204,14 @@ async def test_the_newest_offset_counts_though_the_clock_went_back(database: Any
 async def test_what_the_group_commits_itself_stays_though_the_clock_went_back(database: Any) -> None:
     await database.transaction(lambda: store.put(ORDERS))
     journal = group_store.GroupJournal(
-        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+        database, holder=LeaseHolder(name="agent-1"), clock=ManualClock(), scheduler=LoopScheduler()
     )  # fmt: skip
     await journal.open()
     pending = [OffsetsPending(OWNER, {(TOPIC, number): offset(5, 100)}) for number in range(4)]
     own = [OffsetsCommitted({(TOPIC, number): offset(77, 50)}) for number in range(4)]
     await journal.write([(GROUP, pending[0]), (GROUP, pending[1]), (GROUP, own[2]), (GROUP, pending[2])])
     again = group_store.GroupJournal(
-        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+        database, holder=LeaseHolder(name="agent-1"), clock=ManualClock(), scheduler=LoopScheduler()
     )  # fmt: skip
     await again.open()
     await again.write([(GROUP, own[0])])
@@ -225,7 +225,7 @@ async def test_what_the_group_commits_itself_stays_though_the_clock_went_back(da
 async def test_what_waits_goes_with_an_offset_that_is_deleted(database: Any) -> None:
     await database.transaction(lambda: store.put(ORDERS))
     journal = group_store.GroupJournal(
-        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+        database, holder=LeaseHolder(name="agent-1"), clock=ManualClock(), scheduler=LoopScheduler()
     )  # fmt: skip
     await journal.open()
     pending = [OffsetsPending(OWNER, {(TOPIC, number): offset(5, 100)}) for number in range(4)]
@@ -276,7 +276,7 @@ async def test_offsets_of_an_ended_transaction_are_refused(database: Any) -> Non
     """All that can be answered is what is known: not that they are there, and where it was lost, nothing."""
     await database.transaction(lambda: store.put(ORDERS))
     journal = group_store.GroupJournal(
-        database, holder=Holder(name="agent"), clock=ManualClock(), alarms=LoopAlarms()
+        database, holder=LeaseHolder(name="agent"), clock=ManualClock(), scheduler=LoopScheduler()
     )  # fmt: skip
     await journal.open()
     kept = OffsetsPending(OWNER, {(TOPIC, 0): offset(5)})

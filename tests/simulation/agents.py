@@ -28,8 +28,8 @@ from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.clusters.model import Cluster, ClusterState
 from penstock.clusters.removal import ClusterRemoval
 from penstock.clusters.service import Clusters
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import Alarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import Scheduler
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -126,7 +126,7 @@ class AgentEnvironment:
     wal: WalStore
     objects: ObjectStore
     clock: Clock
-    alarms: Alarms
+    scheduler: Scheduler
     randomness: Randomness
     inline: bool
     """Whether small flushes are committed in line, as they are with `--durability process`."""
@@ -204,7 +204,7 @@ class SimAgent:
             database, pending_offset_writer = path.up_to_date, self.transactions
         self.groups = GroupService(
             database=database, topics=self.registry, settings=GroupSettings.of(self.settings),
-            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
+            holder=LeaseHolder(name=f"agent-{NODE_ID}"), clock=around.clock, scheduler=around.scheduler,
             randomness=around.randomness, pending_offset_writer=pending_offset_writer, catch_up=path.store_changes,
             live=self.topics.settings,
         )  # fmt: skip
@@ -286,7 +286,9 @@ class SimAgent:
     def _transactions(self) -> TransactionService:
         around, slots = self.around, None
         if not self.commit_path.is_alone:
-            slots = LeasedSlots(around.database, holder=Holder(name=f"agent-{around.agent_id}"), clock=around.clock)
+            slots = LeasedSlots(
+                around.database, holder=LeaseHolder(name=f"agent-{around.agent_id}"), clock=around.clock
+            )
         service = TransactionService(
             database=around.database, registry=self.registry, writer=self.writer, producer_ids=self.producer_ids,
             clock=around.clock, slots=slots,
@@ -338,15 +340,15 @@ class SimAgent:
         self.share_partitions = SharePartitions(
             database=around.database, reader=self.reader, aborted=StoredAborted(around.database),
             configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
-            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms, writer=self.writer,
-            is_alone=self.commit_path.is_alone,
+            holder=LeaseHolder(name=f"agent-{NODE_ID}"), clock=around.clock, scheduler=around.scheduler,
+            writer=self.writer, is_alone=self.commit_path.is_alone,
         )  # fmt: skip
         self.dead_letters = DeadLetters(
             partitions=self.share_partitions, topics=self.topics, configs=self.share_configs, reader=self.reader,
-            writer=self.writer, clock=around.clock, alarms=around.alarms,
+            writer=self.writer, clock=around.clock, scheduler=around.scheduler,
         )  # fmt: skip
         await self.share_partitions.open()
-        known = self.share_partitions._runner.states()
+        known = self.share_partitions._runtime.states()
         self.found_letters = any(partition is not None and partition.dead_lettered for _, partition in known)
         """Whether the one before died when letters were written, and what they are about was not archived yet."""
         self.groups.before_deletion = self.share_partitions.settle_group

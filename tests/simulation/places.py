@@ -38,7 +38,7 @@ class SimClock:
         return self.loop.time() * self.rate
 
 
-class SimAlarms:
+class SimScheduler:
     """Callbacks at a time of an agent's own clock."""
 
     def __init__(self, clock: SimClock) -> None:
@@ -156,7 +156,7 @@ class Place:
         if key_service is not None and world.has_tenants:
             key_service = FaultyKeyService(key_service, world.source, die)
         return AgentEnvironment(
-            host=host, database=database, wal=wal, clock=clock, alarms=SimAlarms(clock),
+            host=host, database=database, wal=wal, clock=clock, scheduler=SimScheduler(clock),
             objects=FaultyObjects(world.object_store, world.source, die, world.guards),
             randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,
             settings=world.settings, upkeep=world.upkeep, agent_id=self.number, epoch=world.epoch,

@@ -37,8 +37,8 @@ from penstock.base.errors import Unavailable
 from penstock.clusters import store as clusters_store
 from penstock.clusters.removal import ClusterRemoval
 from penstock.coordination import leases
-from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.runner import Runner
+from penstock.coordination.fenced_writes import FencedWrites
+from penstock.coordination.runtime import CoordinatorRuntime
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
@@ -125,7 +125,7 @@ def sessions_end_and_nothing_is_released_but_forgotten(patch: pytest.MonkeyPatch
 
 def what_is_known_of_deleted_groups_is_kept(patch: pytest.MonkeyPatch) -> None:
     """Their rows are gone, until somebody says something of what they were about."""
-    patch.setattr(Runner, "forget_where", lambda self, is_meant: [])
+    patch.setattr(CoordinatorRuntime, "drop_where", lambda self, is_meant: [])
 
 
 def groups_are_deleted_while_they_are_written(patch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def groups_are_deleted_while_they_are_written(patch: pytest.MonkeyPatch) -> None
     async def settles_nothing(self, is_meant) -> None:
         pass
 
-    patch.setattr(Runner, "settle_where", settles_nothing)
+    patch.setattr(CoordinatorRuntime, "await_durable_where", settles_nothing)
     patch.setattr(share_service.SharePartitions, "_is_deleting", lambda self, key: False)
 
 
@@ -529,10 +529,10 @@ def adopted_objects_are_not_kept(patch: pytest.MonkeyPatch) -> None:
 def coordinators_are_not_fenced(patch: pytest.MonkeyPatch) -> None:
     """Whoever has lost its leases goes on as before."""
 
-    def no_guard(self, keys):
+    def no_fence(self, keys):
         yield from ()
 
-    patch.setattr(LeasedSlots, "guard", no_guard)
+    patch.setattr(LeasedSlots, "fence", no_fence)
 
 
 def ends_do_not_look_at_what_was_not_seen(patch: pytest.MonkeyPatch) -> None:
@@ -641,8 +641,8 @@ def timers_go_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     def call_at(self, when, callback):
         return self._clock.loop.call_later(max(when - self.time(), 0), callback)
 
-    patch.setattr(places.SimAlarms, "time", time)
-    patch.setattr(places.SimAlarms, "call_at", call_at)
+    patch.setattr(places.SimScheduler, "time", time)
+    patch.setattr(places.SimScheduler, "call_at", call_at)
 
 
 def locks_go_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
@@ -655,11 +655,14 @@ def locks_go_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 def leases_guard_nothing(patch: pytest.MonkeyPatch) -> None:
     """Whoever once had a slot writes on."""
 
-    def unguarded(slots, epochs, *, write_number, expires_ms, whose=leases.SHARED_SLOTS):
+    def unfenced(slots, epochs, *, write_number, expires_ms, slot_space=leases.GROUP_SLOTS):
         for slot in sorted(set(slots)):
-            yield "UPDATE lease SET write_number = $1 WHERE cluster_id = $2 AND slot = $3", (write_number, whose, slot)
+            yield (
+                "UPDATE lease SET write_number = $1 WHERE cluster_id = $2 AND slot = $3",
+                (write_number, slot_space, slot),
+            )
 
-    patch.setattr(leases, "guard", unguarded)
+    patch.setattr(leases, "fence", unfenced)
 
 
 def agents_that_were_replaced_give_records_out(patch: pytest.MonkeyPatch) -> None:
@@ -668,7 +671,7 @@ def agents_that_were_replaced_give_records_out(patch: pytest.MonkeyPatch) -> Non
     async def unproven(self):
         return
 
-    patch.setattr(GuardedWrites, "prove", unproven)
+    patch.setattr(FencedWrites, "prove", unproven)
 
 
 # ---- fetch sessions --------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Coordinators: leased slots with fencing epochs, and the decide → persist → evolve → reply runner."""
+"""Coordinators: leased slots with fencing epochs, and the decide → persist → evolve → reply runtime."""

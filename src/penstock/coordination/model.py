@@ -1,4 +1,4 @@
-"""The vocabulary of the runner: keys, slots, decisions, and the ports that it needs.
+"""The vocabulary of the coordinator runtime: keys, slots, decisions, and the ports that it needs.
 
 A rule is a pure function from a state and a request to a `Decision`: the next state, the records that make it durable,
 the replies to send once it is, and the timers to set. Nothing of a decision is visible before its records are durable.
@@ -33,7 +33,7 @@ R_contra = TypeVar("R_contra", contravariant=True)
 S_co = TypeVar("S_co", covariant=True)
 
 
-class Loading(Unavailable):
+class CoordinatorLoading(Unavailable):
     """The coordinator is still loading its state; retriable."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.base.errors import Fenced, PlatformError
-from penstock.coordination.model import Loading
+from penstock.coordination.model import CoordinatorLoading
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -15,7 +15,7 @@ def code_of(error: PlatformError) -> ErrorCode:
     """Kafka's code for an error; errors of the platform are retriable for clients."""
     if isinstance(error, Refused):
         return error.code
-    if isinstance(error, Loading):
+    if isinstance(error, CoordinatorLoading):
         return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     if isinstance(error, Fenced):
         return ErrorCode.NOT_COORDINATOR

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from penstock.base.context import RequestContext
 from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, build_dict, distinct, map_each, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.coordination.model import Loading
+from penstock.coordination.model import CoordinatorLoading
 from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
@@ -203,7 +203,7 @@ class GroupHandlers:
         )
         try:
             error = await self._groups.heartbeat((context.cluster_id, request.group_id), asked)
-        except Loading:
+        except CoordinatorLoading:
             error = ErrorCode.NONE  # Membership is not known yet, and UNKNOWN_MEMBER_ID would cause a rebalance.
         except PlatformError as failure:
             error = code_of(failure)

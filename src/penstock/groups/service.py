@@ -1,4 +1,4 @@
-"""The group coordinator: each operation submits a rule to the coordination runner and waits for its reply.
+"""The group coordinator: each operation submits a rule to the coordinator runtime and waits for its reply.
 
 All rules are behind `rules`, all SQL is in `store`. Added here: ids for new members, reading offsets from the database,
 listing, and the expiry of offsets.
@@ -20,10 +20,10 @@ from penstock.base.lazy import lazy_import
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.settings import LiveSettings
 from penstock.base.shielded import ShieldedTasks
-from penstock.coordination.leases import Holder
+from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import Key, Waiter
-from penstock.coordination.runner import Runner
-from penstock.coordination.timers import Alarms
+from penstock.coordination.runtime import CoordinatorRuntime
+from penstock.coordination.timers import Scheduler
 from penstock.groups import store
 from penstock.groups.consumer import model as consumer
 from penstock.groups.model import (
@@ -159,9 +159,9 @@ class GroupService:
         topics: KnownTopics,
         settings: GroupSettings,
         configs: GroupConfigs | None = None,
-        holder: Holder,
+        holder: LeaseHolder,
         clock: Clock,
-        alarms: Alarms,
+        scheduler: Scheduler,
         randomness: Randomness,
         pending_offset_writer: store.PendingOffsetWriter | None = None,
         catch_up: Callable[[], Awaitable[None]] = _at_once,
@@ -174,7 +174,7 @@ class GroupService:
         self._catch_up = catch_up
         """Returns when the database has the outcomes of all transactions so far."""
         journal = store.GroupJournal(
-            database, holder=holder, clock=clock, alarms=alarms, pending_offset_writer=pending_offset_writer
+            database, holder=holder, clock=clock, scheduler=scheduler, pending_offset_writer=pending_offset_writer
         )
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
@@ -190,14 +190,14 @@ class GroupService:
         self._counts: dict[int, int] = {}
         """The number of groups of each virtual cluster."""
         self._journal = journal
-        self._runner: Runner[AnyGroup, Record] = Runner(
-            journal=journal, rules=self._rules, clock=clock, alarms=alarms, outlives=self._rules.is_stored,
+        self._runtime: CoordinatorRuntime[AnyGroup, Record] = CoordinatorRuntime(
+            journal=journal, rules=self._rules, clock=clock, scheduler=scheduler, is_stored=self._rules.is_stored,
             on_presence=self._count,
         )  # fmt: skip
 
     async def open(self) -> None:
-        """Take the slots and load groups with members. Until then every request raises `Loading`."""
-        await self._runner.open()
+        """Take the slots and load groups with members. Until then every request raises `CoordinatorLoading`."""
+        await self._runtime.open()
         for cluster_id, count in self._journal.counts.items():
             self._counts[cluster_id] = self.count(cluster_id) + count
 
@@ -207,7 +207,7 @@ class GroupService:
             task.cancel()
         await asyncio.gather(*self._resolving.values(), return_exceptions=True)
         await self._deletions.close()
-        await self._runner.close()
+        await self._runtime.close()
 
     def terms(self, key: Key, now_ms: int) -> Terms:
         """The settings and topics that rules use for a group, at a given time."""
@@ -239,7 +239,7 @@ class GroupService:
 
     async def apply(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision], answer: type[T]) -> T:
         """Apply a rule that only one kind of group has."""
-        return await self._runner.submit(key, rule, answer)
+        return await self._runtime.submit(key, rule, answer)
 
     # --- Members ---
 
@@ -248,7 +248,7 @@ class GroupService:
         limit = self.limit(key[0])
         if limit is None or self.count(key[0]) < limit:
             return
-        in_memory, group = self._runner.latest(key)
+        in_memory, group = self._runtime.latest_decided(key)
         if group is None and (in_memory or not await self._database.read(lambda: store.has_group(key))):
             raise Refused(
                 ErrorCode.POLICY_VIOLATION, f"The virtual cluster has reached its limit of {limit:.0f} groups."
@@ -268,25 +268,25 @@ class GroupService:
     async def join(self, key: Key, request: Join) -> JoinResult:
         """JoinGroup; returns when the rebalance completes."""
         await self.make_room(key)
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.join(key, group, request, waiter, now_ms), JoinResult
         )
 
     async def sync(self, key: Key, request: Sync) -> SyncResult:
         """SyncGroup; returns when the leader has assigned."""
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.sync(key, group, request, waiter, now_ms), SyncResult
         )
 
     async def heartbeat(self, key: Key, request: Heartbeat) -> ErrorCode:
         """Heartbeat."""
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.heartbeat(key, group, request, waiter, now_ms), ErrorCode
         )
 
     async def leave(self, key: Key, leavers: Sequence[Leaver]) -> LeaveResult:
         """LeaveGroup."""
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.leave(key, group, leavers, waiter, now_ms), LeaveResult
         )
 
@@ -303,7 +303,7 @@ class GroupService:
         )
         if request.epoch == 0:
             await self.make_room(key)
-        result = await self._runner.submit(
+        result = await self._runtime.submit(
             key,
             lambda group, waiter, now_ms: rule(group, request, waiter, self.terms(key, now_ms)),
             consumer.HeartbeatResult,
@@ -323,7 +323,7 @@ class GroupService:
         for pattern in sorted(patterns):
             topics[pattern] = frozenset([name async for name in regexes.matching(pattern, names) if may_see(name)])
         try:
-            await self._runner.submit(
+            await self._runtime.submit(
                 key,
                 lambda group, waiter, now_ms: transitions.resolved(
                     group, topics, version, waiter, self.terms(key, now_ms)
@@ -338,14 +338,14 @@ class GroupService:
 
     async def may_fetch(self, key: Key, member_id: str | None, epoch: int) -> ErrorCode:
         """OffsetFetch: whether a caller that claims membership may fetch offsets."""
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, _: self._rules.fetch_error(group, member_id, epoch, waiter), ErrorCode
         )
 
     async def commit_offsets(self, key: Key, request: CommitOffsets) -> ErrorCode:
         """OffsetCommit."""
         await self.make_room(key)
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key,
             lambda group, waiter, now_ms: self._rules.commit_offsets(key, group, request, waiter, now_ms),
             ErrorCode,
@@ -353,19 +353,19 @@ class GroupService:
 
     async def offsets(self, key: Key) -> dict[TopicPartition, Offset]:
         """All committed offsets of a group, none for an unknown one. Includes every commit decided before."""
-        await self._runner.settled(key)
+        await self._runtime.await_durable(key)
         await self._catch_up()
         return await self._database.read(lambda: store.offsets_of(key))
 
     async def stable_offsets(self, key: Key) -> tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]:
         """The same, and the partitions that have pending offsets of open transactions."""
-        await self._runner.settled(key)
+        await self._runtime.await_durable(key)
         await self._catch_up()
         return await self._database.read(lambda: store.offsets_and_pending(key))
 
     async def delete_offsets(self, key: Key, request: DeleteOffsets) -> DeleteOffsetsResult:
         """OffsetDelete."""
-        return await self._runner.submit(
+        return await self._runtime.submit(
             key, lambda group, waiter, _: self._rules.delete_offsets(group, request, waiter), DeleteOffsetsResult
         )
 
@@ -377,7 +377,7 @@ class GroupService:
 
     async def find(self, key: Key) -> AnyGroup | None:
         """A group in its current state."""
-        group, _ = await self._runner.peek(key)
+        group, _ = await self._runtime.peek(key)
         return group
 
     async def described(self, key: Key, kind: type[G]) -> G:
@@ -393,11 +393,11 @@ class GroupService:
 
     def in_memory(self) -> list[tuple[Key, AnyGroup | None]]:
         """Every group in memory, in its current state: those with members always are."""
-        return list(self._runner.states())
+        return list(self._runtime.states())
 
     async def list_groups(self, cluster_id: int) -> list[ListedGroup]:
         """Every group of a virtual cluster, by id."""
-        self._runner.require_open()
+        self._runtime.require_open()
         listed: dict[str, ListedGroup] = {}
         for number, stored in enumerate(await self._database.read(lambda: store.list_groups(cluster_id))):
             await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
@@ -407,7 +407,7 @@ class GroupService:
                 protocol_type=stored.protocol_type,
                 state=(GroupState.STABLE if stored.has_members else GroupState.EMPTY).value,
             )
-        for number, ((owner, group_id), group) in enumerate(self._runner.states()):
+        for number, ((owner, group_id), group) in enumerate(self._runtime.states()):
             await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
             if owner != cluster_id:
                 continue
@@ -438,7 +438,7 @@ class GroupService:
 
         async def delete() -> bool:
             nonlocal error
-            error = await self._runner.submit(key, rule, ErrorCode)
+            error = await self._runtime.submit(key, rule, ErrorCode)
             return error is ErrorCode.NONE
 
         await self._deletions.run(self.delete_with(key, delete))
@@ -470,7 +470,7 @@ class GroupService:
         )
 
     async def _expire_group(self, key: Key) -> int:
-        _, revision = await self._runner.peek(key)
+        _, revision = await self._runtime.peek(key)
         await self._catch_up()
         offsets, pending = await self._database.read(lambda: store.offsets_and_pending(key))
         names = self._names(key[0], offsets)
@@ -483,7 +483,7 @@ class GroupService:
 
         try:
             # The revision guarantees that no offset was committed since they were read.
-            return await self._runner.submit(key, decide, int, if_revision=revision)
+            return await self._runtime.submit(key, decide, int, if_revision=revision)
         except Conflict:
             return 0  # The group is in use: the next check will do it.
 

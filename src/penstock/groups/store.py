@@ -1,4 +1,4 @@
-"""The SQL of groups, and the journal that the coordination runner writes to.
+"""The SQL of groups, and the journal that the coordinator runtime writes to.
 
 Offsets are not kept in memory. Commits go through the journal, guarded by the slot's fencing epoch and in order with
 everything else that happens to the group; reads of offsets go straight to the database.
@@ -7,7 +7,7 @@ Where one process owns the data, pending offsets of transactions, and their outc
 (`PendingOffsetWriter`), by which the database gets them later. So each transaction of the journal's database begins by
 storing what is still missing, and reads of offsets wait until nothing is (`GroupService`).
 
-Every script may run twice, because the port retries after a conflict; `GuardedWrites` resolves whether a transaction
+Every script may run twice, because the port retries after a conflict; `FencedWrites` resolves whether a transaction
 whose answer was lost has happened.
 """
 
@@ -20,10 +20,10 @@ from typing import Any, Protocol, TypeVar
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
-from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import Holder
+from penstock.coordination.fenced_writes import FencedWrites
+from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import Key, slot_of
-from penstock.coordination.timers import Alarms
+from penstock.coordination.timers import Scheduler
 from penstock.groups.kinds import KINDS, Kind
 from penstock.groups.model import (
     AnyGroup,
@@ -434,11 +434,13 @@ class GroupJournal:
     """Makes decisions about groups durable, under the leases of their slots."""
 
     def __init__(
-        self, database: TransactionRunner, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
-        pending_offset_writer: PendingOffsetWriter | None = None,
+        self, database: TransactionRunner, *, holder: LeaseHolder, clock: Clock, scheduler: Scheduler,
+        force_leases: bool = True, pending_offset_writer: PendingOffsetWriter | None = None,
     ) -> None:  # fmt: skip
         self._database, self._pending_offset_writer = database, pending_offset_writer
-        self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
+        self._writes = FencedWrites(
+            database, holder=holder, clock=clock, scheduler=scheduler, force_leases=force_leases
+        )
         self._pending: set[Key] = set()
         """Groups that have had pending offsets."""
         self.counts: dict[int, int] = {}
@@ -454,7 +456,7 @@ class GroupJournal:
     async def load(self, key: Key) -> AnyGroup | None:
         """Load one group, if its slot is ours."""
         self._writes.check(key)
-        await self._writes.settle()
+        await self._writes.resolve_unknown_outcome()
         return await self._database.read(lambda: load_group(key))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> Collection[int]:

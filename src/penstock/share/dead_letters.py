@@ -28,7 +28,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
 from penstock.coordination.model import Key
-from penstock.coordination.timers import Alarms, pause
+from penstock.coordination.timers import Scheduler, pause
 from penstock.keys.model import LockReason
 from penstock.log.batches import Rejected
 from penstock.log.model import Partition, Topic
@@ -95,11 +95,11 @@ class DeadLetters:
 
     def __init__(
         self, *, partitions: SharePartitions, topics: Topics, configs: ShareConfigs, reader: Reader, writer: Writer,
-        clock: Clock, alarms: Alarms, executor: Executor | None = None,
+        clock: Clock, scheduler: Scheduler, executor: Executor | None = None,
     ) -> None:  # fmt: skip
         partitions.dead_letter_writer = self
         self._partitions, self._topics, self._configs = partitions, topics, configs
-        self._reader, self._writer, self._clock, self._alarms = reader, writer, clock, alarms
+        self._reader, self._writer, self._clock, self._scheduler = reader, writer, clock, scheduler
         self._executor = executor
         """Runs the work of reading and making batches on a thread."""
         self._tasks: dict[Key, asyncio.Task[None]] = {}
@@ -171,7 +171,7 @@ class DeadLetters:
                 await self._archive(name, result)
                 wait_ms, result, failures = result.wait_ms, _WriteResult(), 0
                 if wait_ms:
-                    await pause(self._alarms, wait_ms)
+                    await pause(self._scheduler, wait_ms)
             except Fenced:
                 return
             except CorruptData as problem:
@@ -180,7 +180,7 @@ class DeadLetters:
             except PlatformError as problem:
                 read_failures = read_failures + 1 if isinstance(problem, _ReadFailed) else 0
                 self._log_problem(name, "wait, and are tried again", problem)
-                await pause(self._alarms, _DELAYS_MS[min(failures, len(_DELAYS_MS) - 1)])
+                await pause(self._scheduler, _DELAYS_MS[min(failures, len(_DELAYS_MS) - 1)])
                 failures += 1
 
     async def _write_batch(self, name: PartitionName, *, must_read: bool) -> _WriteResult | None:

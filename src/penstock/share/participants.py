@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
-from penstock.coordination.guarded import GuardedWrites
+from penstock.coordination.fenced_writes import FencedWrites
 from penstock.coordination.leases import SlotsLost
 from penstock.keys.model import LockReason
 from penstock.log.answers import Appended
@@ -37,10 +37,10 @@ class DeadLetterAppend(ParticipantTicket):
     """One batch of dead letters."""
 
     def __init__(
-        self, guarded: GuardedWrites, note: Callable[[], Script[None]], dead_letters: DeadLetterBatch,
+        self, fenced_writes: FencedWrites, note: Callable[[], Script[None]], dead_letters: DeadLetterBatch,
         lock_of: Callable[[int], LockReason | None],
     ) -> None:  # fmt: skip
-        self._guarded, self._note, self._dead_letters, self._lock_of = guarded, note, dead_letters, lock_of
+        self._fenced_writes, self._note, self._dead_letters, self._lock_of = fenced_writes, note, dead_letters, lock_of
         self._lost: Fenced | None = None
         self._error = ErrorCode.NONE
         self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -65,7 +65,7 @@ class DeadLetterAppend(ParticipantTicket):
         topic = self._dead_letters.queue.topic
         if self._lost is not None:
             if isinstance(self._lost, SlotsLost):
-                self._guarded.lose(self._lost)
+                self._fenced_writes.mark_lost(self._lost)
             return self._lost
         if topic.deleted:
             return Conflict(f"{topic.name} was deleted")

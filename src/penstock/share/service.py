@@ -1,6 +1,6 @@
 """The share coordinator: acquiring and acknowledging records of share partitions.
 
-Every operation submits a rule to the coordination runner. To acquire records, the rule must know what the log has from
+Every operation submits a rule to the coordinator runtime. To acquire records, the rule must know what the log has from
 the partition's next offset on. While that is in memory, reading it is part of the decision; otherwise it is read first,
 by one request per partition at a time, and the decision is made on what was read.
 
@@ -28,10 +28,10 @@ from penstock.base.clock import Clock, SteadyClock
 from penstock.base.cooperative import gather_in_batches
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
-from penstock.coordination.leases import Holder
+from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import Key, Reply, Timer, Waiter
-from penstock.coordination.runner import Runner
-from penstock.coordination.timers import Alarms
+from penstock.coordination.runtime import CoordinatorRuntime
+from penstock.coordination.timers import Scheduler
 from penstock.log.aborted import AbortedLookup, aborted_between, batches_below, end_of
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.log.reader import COLD_READ_BYTES, Reader
@@ -124,24 +124,24 @@ class SharePartitions:
         aborted: AbortedLookup,
         configs: ShareConfigs,
         offset_for_timestamp: OffsetForTimestamp,
-        holder: Holder,
+        holder: LeaseHolder,
         clock: Clock,
-        alarms: Alarms,
+        scheduler: Scheduler,
         writer: Writer | None = None,
         is_alone: bool = True,
     ) -> None:
         """`is_alone`: no other process can take the slots while this one lives."""
         self._database, self._reader, self._aborted, self._configs = database, reader, aborted, configs
         self._offset_for_timestamp, self._clock, self._is_alone = offset_for_timestamp, clock, is_alone
-        self._journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms, writer=writer)
+        self._journal = store.ShareJournal(database, holder=holder, clock=clock, scheduler=scheduler, writer=writer)
         self.dead_letter_writer: DeadLetterWriter | None = None
         """None: records that need dead letters stay archiving."""
-        self._runner: Runner[SharePartition, Record] = Runner(
+        self._runtime: CoordinatorRuntime[SharePartition, Record] = CoordinatorRuntime(
             journal=self._journal,
             rules=_WakingRules(self._limits_of, self.wake, self._begin_dead_letters, self._is_deleting),
             # All times in these rules are those of locks, which are never stored: a monotonic clock.
             clock=SteadyClock(clock),
-            alarms=alarms,
+            scheduler=scheduler,
             keeps_states=True,
             weigh=lambda partition: len(partition.runs) + 1,
             idle_weight_max=IDLE_MAX_RUNS,
@@ -157,18 +157,18 @@ class SharePartitions:
 
     async def open(self) -> None:
         """Take the slots."""
-        await self._runner.open()
+        await self._runtime.open()
 
     async def close(self) -> None:
         """Finish accepted writes and fail waiting requests."""
-        await self._runner.close()
+        await self._runtime.close()
 
     def _limits_of(self, key: Key) -> Limits:
         return self._configs.of(key[0], PartitionName.of(key).group_id).limits
 
     async def _submit(self, key: Key, rule: Rule, answer: type[T]) -> T:
         """Submit a rule, unless the group is being deleted by then."""
-        return await self._runner.submit(key, self._unless_going(key, rule), answer)
+        return await self._runtime.submit(key, self._unless_going(key, rule), answer)
 
     def _unless_going(self, key: Key, rule: Rule) -> Rule:
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
@@ -216,7 +216,7 @@ class SharePartitions:
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
             return transitions.acknowledge(partition, member, given, limits, waiter, now_ms)
 
-        answer: asyncio.Future[Acknowledged] = self._runner.post(key, self._unless_going(key, decide))
+        answer: asyncio.Future[Acknowledged] = self._runtime.post(key, self._unless_going(key, decide))
         answer.add_done_callback(partial(self._on_acknowledged, key))
         return answer
 
@@ -243,7 +243,7 @@ class SharePartitions:
     async def archiving(self, name: PartitionName) -> SharePartition | None:
         """A partition with records that need dead letters, or are to be archived since these were written; None if
         there are no such records."""
-        partition, _ = await self._runner.peek(name.key)
+        partition, _ = await self._runtime.peek(name.key)
         if partition is None or not partition.archiving:
             return None
         self._next_epoch = max(self._next_epoch, partition.state_epoch + 1)
@@ -271,7 +271,7 @@ class SharePartitions:
     def ready_bytes(self, name: PartitionName, log: Partition, max_bytes: int) -> int:
         """About how many bytes can be acquired: `max_bytes` if there are more, or if that is not known before it is
         tried; 0 if there is nothing."""
-        _, partition = self._runner.current(name.key)
+        _, partition = self._runtime.current(name.key)
         if partition is None:
             return max_bytes
         config = self._configs.of(name.cluster_id, name.group_id)
@@ -472,11 +472,11 @@ class SharePartitions:
         """Delete a group with all of its rows; `delete` returns whether it was deleted."""
         self._deleting[group] += 1
         try:
-            await self._runner.settle_where(lambda key: PartitionName.is_of_group(key, group))
+            await self._runtime.await_durable_where(lambda key: PartitionName.is_of_group(key, group))
             if await delete():
                 for initialisation in self._initialising.get(group, ()):
                     initialisation.cancelled = True
-                for key in self._runner.forget_where(lambda key: PartitionName.is_of_group(key, group)):
+                for key in self._runtime.drop_where(lambda key: PartitionName.is_of_group(key, group)):
                     self.wake(key)
         finally:
             self._deleting[group] -= 1
@@ -486,7 +486,9 @@ class SharePartitions:
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
         """A topic was deleted. Does not wait for dead letters, because changes of topics wait for this."""
         stored = await self._database.read(lambda: store.of_topic(cluster_id, topic_id))
-        known = self._runner.keys_where(lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id)
+        known = self._runtime.keys_where(
+            lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id
+        )
         await self.forget(dict.fromkeys((*stored, *map(PartitionName.of, known))))
 
     async def forget_deleted_topics(self) -> None:

@@ -1,4 +1,4 @@
-"""The SQL of share partitions, and the journal that the coordination runner writes to.
+"""The SQL of share partitions, and the journal that the coordinator runtime writes to.
 
 A partition is one row, written as a whole: what is in flight is bounded by the limit on locks, and usually takes a few
 dozen bytes. Of several changes in one transaction only the last one is written.
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from penstock.base.clock import Clock
 from penstock.base.errors import CorruptData, Unavailable
-from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import SHARE_SLOTS, Holder
+from penstock.coordination.fenced_writes import FencedWrites
+from penstock.coordination.leases import SHARE_PARTITION_SLOTS, LeaseHolder
 from penstock.coordination.model import Key, slot_of
-from penstock.coordination.timers import Alarms
+from penstock.coordination.timers import Scheduler
 from penstock.log.writer import Writer
 from penstock.metadata.database import Script, TransactionRunner
 from penstock.metadata.names import long_name, name_key, name_of
@@ -39,7 +39,7 @@ class PartitionName(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """The key for the runner."""
+        """The key for the runtime."""
         return self.cluster_id, f"{self.group_id}:{self.topic_id.hex()}:{self.partition_index}"
 
     @classmethod
@@ -194,12 +194,17 @@ class ShareJournal:
     """Makes decisions about share partitions durable, under the leases of their slots."""
 
     def __init__(
-        self, database: TransactionRunner, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
-        writer: Writer | None = None,
+        self, database: TransactionRunner, *, holder: LeaseHolder, clock: Clock, scheduler: Scheduler,
+        force_leases: bool = True, writer: Writer | None = None,
     ) -> None:  # fmt: skip
         self._database, self._writer = database, writer
-        self._writes = GuardedWrites(
-            database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases, whose=SHARE_SLOTS
+        self._writes = FencedWrites(
+            database,
+            holder=holder,
+            clock=clock,
+            scheduler=scheduler,
+            force_leases=force_leases,
+            slot_space=SHARE_PARTITION_SLOTS,
         )
 
     async def open(self) -> Sequence[tuple[Key, SharePartition]]:
@@ -219,7 +224,7 @@ class ShareJournal:
     async def load(self, key: Key) -> SharePartition | None:
         """Load one partition, if its slot is ours."""
         self._writes.check(key)
-        await self._writes.settle()
+        await self._writes.resolve_unknown_outcome()
         return await self._database.read(lambda: load(PartitionName.of(key)))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> tuple[()]:
@@ -238,7 +243,7 @@ class ShareJournal:
         if self._writer is None or self._writer.has_stopped:
             raise Unavailable("nothing is appended to the log any more")
         name = PartitionName.of(key)
-        note = self._writes.part([key], lambda: note_dead_letters(name, state_epoch, dead_letters.ranges))
+        note = self._writes.as_part([key], lambda: note_dead_letters(name, state_epoch, dead_letters.ranges))
         append = DeadLetterAppend(self._writes, note, dead_letters, self._writer.lock_of)
         self._writer.enlist(append)
         return await append.outcome

@@ -50,7 +50,7 @@ class TransactionWrites:
     def script(self) -> Script[None]:
         """All writes, in an order that others use as well."""
         keys = sorted(self.states)
-        yield from self._slots.guard(self.proven)
+        yield from self._slots.fence(self.proven)
         yield from store.put(*(state for key in keys if (state := self.states[key]) is not None))
         for key in keys:
             if self.states[key] is None:

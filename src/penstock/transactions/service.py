@@ -28,7 +28,7 @@ from itertools import islice
 from penstock.base.clock import Clock
 from penstock.base.cooperative import gather_in_batches
 from penstock.base.errors import Fenced, PlatformError, Unavailable
-from penstock.coordination.model import Key, Loading
+from penstock.coordination.model import CoordinatorLoading, Key
 from penstock.groups.model import OffsetsPending, TransactionOwner
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
@@ -271,7 +271,7 @@ class TransactionService:
     def require(self, key: Key) -> None:
         """Raise the error for a request about an id that is coordinated elsewhere, or not loaded yet."""
         if not self.is_open:
-            raise Loading("the coordinator is reading its state")
+            raise CoordinatorLoading("the coordinator is reading its state")
         if not self.slots.has(key):
             raise Fenced("this id has another coordinator")
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from penstock.base.clock import Clock
 from penstock.base.errors import Fenced
 from penstock.coordination import leases
-from penstock.coordination.leases import TRANSACTION_SLOTS, Holder, SlotsLost
+from penstock.coordination.leases import TRANSACTION_SLOTS, LeaseHolder, SlotsLost
 from penstock.coordination.model import Key, slot_of
 from penstock.log.commit_path import Outdated
 from penstock.metadata.database import Database, Script
@@ -32,7 +32,7 @@ class Slots(Protocol):
     def has(self, key: Key) -> bool:
         """Whether an id is coordinated here, as far as is known."""
 
-    def guard(self, keys: Iterable[Key]) -> Script[None]:
+    def fence(self, keys: Iterable[Key]) -> Script[None]:
         """The first statements of a write. Raises `Outdated` if one of the ids is not coordinated here any more."""
 
     def lose(self, problem: Outdated) -> bool:
@@ -51,7 +51,7 @@ class AllSlots:
         """True."""
         return True
 
-    def guard(self, keys: Iterable[Key]) -> Script[None]:
+    def fence(self, keys: Iterable[Key]) -> Script[None]:
         """Nothing to prove."""
         yield from ()
 
@@ -65,7 +65,7 @@ class LeasedSlots:
 
     is_shared = True
 
-    def __init__(self, database: Database, *, holder: Holder, clock: Clock) -> None:
+    def __init__(self, database: Database, *, holder: LeaseHolder, clock: Clock) -> None:
         self._database, self._holder, self._clock = database, holder, clock
         self._epochs: dict[int, int] = {}
 
@@ -73,20 +73,20 @@ class LeasedSlots:
         """Take the leases."""
         now_ms = self._clock.now_ms()
         self._epochs = await self._database.transaction(
-            lambda: leases.take(self._holder, now_ms=now_ms, force=True, whose=TRANSACTION_SLOTS)
+            lambda: leases.take(self._holder, now_ms=now_ms, force=True, slot_space=TRANSACTION_SLOTS)
         )
 
     def has(self, key: Key) -> bool:
         """Whether the id's slot was taken and is not known to be lost."""
         return slot_of(key) in self._epochs
 
-    def guard(self, keys: Iterable[Key]) -> Script[None]:
+    def fence(self, keys: Iterable[Key]) -> Script[None]:
         """Prove that the slots are still ours, and extend their leases."""
         slots = {slot_of(key) for key in keys}
         try:
-            yield from leases.guard(
+            yield from leases.fence(
                 slots, self._epochs, write_number=0, expires_ms=self._holder.expires_ms(self._clock.now_ms()),
-                whose=TRANSACTION_SLOTS,
+                slot_space=TRANSACTION_SLOTS,
             )  # fmt: skip
         except SlotsLost as lost:
             raise Outdated(str(lost)) from lost

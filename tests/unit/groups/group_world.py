@@ -12,7 +12,7 @@ from fixtures.tables import copy_tables
 from penstock.base.context import RequestContext
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.coordination.leases import Holder
+from penstock.coordination.leases import LeaseHolder
 from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers
 from penstock.groups.service import GroupService
@@ -72,7 +72,7 @@ class HandClock:
 
     def __init__(self) -> None:
         self.now_s = 1_700_000_000.0
-        self._alarms: list[_HandAlarm] = []
+        self._scheduler: list[_HandAlarm] = []
 
     def now_ms(self) -> int:
         return round(self.now_s * 1000)
@@ -85,19 +85,19 @@ class HandClock:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> _HandAlarm:
         alarm = _HandAlarm(when, callback)
-        self._alarms.append(alarm)
+        self._scheduler.append(alarm)
         return alarm
 
     def pending(self) -> int:
-        return sum(not alarm.cancelled for alarm in self._alarms)
+        return sum(not alarm.cancelled for alarm in self._scheduler)
 
     async def pass_ms(self, delay_ms: int) -> None:
         """Let time pass, firing what is due in order."""
         end_s = self.now_s + delay_ms / 1000
         await settle()
-        while due := [alarm for alarm in self._alarms if not alarm.cancelled and alarm.when <= end_s]:
+        while due := [alarm for alarm in self._scheduler if not alarm.cancelled and alarm.when <= end_s]:
             alarm = min(due, key=lambda alarm: alarm.when)
-            self._alarms = [other for other in self._alarms if other is not alarm and not other.cancelled]
+            self._scheduler = [other for other in self._scheduler if other is not alarm and not other.cancelled]
             self.now_s = max(self.now_s, alarm.when)
             alarm.callback()
             await settle()
@@ -158,9 +158,9 @@ class World:
             database=self.database,
             topics=self.topics,
             settings=self.settings,
-            holder=Holder(name=f"agent-{self._started}"),
+            holder=LeaseHolder(name=f"agent-{self._started}"),
             clock=self.clock,
-            alarms=self.clock,
+            scheduler=self.clock,
             randomness=SeededRandomness(f"process {self._started}"),
         )
         await service.open()

@@ -9,7 +9,7 @@ import pytest
 from group_bench import subscription
 from group_world import ORDERS, PAYMENTS, Process, World, settle
 
-from penstock.coordination.model import Key, Loading
+from penstock.coordination.model import CoordinatorLoading, Key
 from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
 from penstock.transactions.model import Transaction
 from penstock.transactions.store import put
@@ -190,7 +190,7 @@ async def test_commit_tells_the_truth_about_what_the_database_did(fault: str, er
 async def test_requests_before_the_groups_are_read() -> None:
     world = World()
     process = await world.start()
-    process.service._runner._open = False
+    process.service._runtime._open = False
     assert (await process.ask("join_group", join(), version=9)).error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     assert (await process.ask("list_groups", ListGroupsRequest(), version=4)).error_code == 14
     # Whoever is a member must not be made to believe otherwise.
@@ -296,13 +296,13 @@ async def test_offsets_of_a_transaction_that_the_database_does_not_know_are_not_
     offset = Offset(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
     owner = TransactionOwner(transactional_id="txn", producer_id=7, epoch=1, begins=True)
     asked = CommitOffsets(offsets={(ORDERS, 0): offset}, owner=owner)
-    with pytest.raises(Loading):
+    with pytest.raises(CoordinatorLoading):
         await process.service.commit_offsets((1, "g"), asked)
     txn = Transaction(key=(1, "txn"), producer_id=7, epoch=1, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: put(txn))
     assert await process.service.commit_offsets((1, "g"), asked) is ErrorCode.NONE
     world.database.faults = ["after"]
-    with pytest.raises(Loading):
+    with pytest.raises(CoordinatorLoading):
         await process.service.commit_offsets((1, "g"), asked)
     _, pending = await process.service.stable_offsets((1, "g"))
     assert pending == {(ORDERS, 0)}

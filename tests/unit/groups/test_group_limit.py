@@ -33,7 +33,7 @@ class Crowd:
 
     async def start(self) -> None:
         self.process: Process = await self.world.start()
-        self.process.service._runner._idle_cells_max = 2
+        self.process.service._runtime._idle_states_max = 2
 
     async def step(self) -> None:
         """Do something, and let it end."""
@@ -148,9 +148,9 @@ async def test_a_group_on_its_way_to_the_database_is_there_and_nobody_lists_all_
     service = process.service
     service.limit = lambda cluster_id: 1
     committing = asyncio.ensure_future(process.ask("offset_commit", commit(group="a"), version=8))
-    while not service._runner.latest((1, "a"))[1]:
+    while not service._runtime.latest_decided((1, "a"))[1]:
         await asyncio.sleep(0)
-    assert service._runner.current((1, "a")) == (False, None)
+    assert service._runtime.current((1, "a")) == (False, None)
     service._counts[1] = 1  # Somebody else's, say.
     reads = world.database.reads
     await service.make_room((1, "a"))

@@ -16,8 +16,8 @@ from fixtures.key_services import FakeKeyService
 
 from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData, Unavailable
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store as groups_store
 from penstock.groups.model import GroupDeleted
 from penstock.log.aborted import StoredAborted
@@ -81,12 +81,12 @@ class Office:
         share_configs = ShareConfigs(configs, SETTINGS.started_with({}))
         self.partitions = SharePartitions(
             database=world.database, reader=world.reader, aborted=StoredAborted(world.database), configs=share_configs,
-            offset_for_timestamp=self._nowhere, holder=Holder(name="office"), clock=world.clock, alarms=LoopAlarms(),
-            writer=world.writer,
+            offset_for_timestamp=self._nowhere, holder=LeaseHolder(name="office"), clock=world.clock,
+            scheduler=LoopScheduler(), writer=world.writer,
         )  # fmt: skip
         self.letters = DeadLetters(
             partitions=self.partitions, topics=world.topics, configs=share_configs, reader=world.reader,
-            writer=world.writer, clock=world.clock, alarms=LoopAlarms(), executor=executor,
+            writer=world.writer, clock=world.clock, scheduler=LoopScheduler(), executor=executor,
         )  # fmt: skip
 
     async def _nowhere(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:

@@ -12,8 +12,8 @@ from fixtures.log_world import batch
 
 from penstock.agent.settings import SETTINGS
 from penstock.base.context import RequestContext
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.metadata.inline import InlineDatabase
 from penstock.share.fetch import ShareFetchHandler
@@ -86,8 +86,8 @@ class Agent:
         self._world = world
         self.partitions = SharePartitions(
             database=world.database, reader=NotedReader(log.reader, world.events), aborted=NothingAborted(),  # type: ignore[arg-type]
-            configs=configs, offset_for_timestamp=nowhere, holder=Holder(name="here"), clock=log.clock,
-            alarms=LoopAlarms(), writer=log.writer, is_alone=is_alone,
+            configs=configs, offset_for_timestamp=nowhere, holder=LeaseHolder(name="here"), clock=log.clock,
+            scheduler=LoopScheduler(), writer=log.writer, is_alone=is_alone,
         )  # fmt: skip
         self._handler = ShareFetchHandler(
             registry=log.registry, partitions=self.partitions, sessions=ShareSessions(9), configs=configs,

@@ -9,8 +9,8 @@ from fixtures.log_world import batch
 
 from penstock.agent.settings import SETTINGS
 from penstock.base.errors import PlatformError
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
 from penstock.log.commits import TRANSACTIONAL
@@ -90,7 +90,7 @@ async def test_an_aborted_transaction_that_leaves_memory_meanwhile_stays_unseen(
     partitions = SharePartitions(
         database=world.database, reader=world.reader, aborted=StoredMeanwhile(),
         configs=ShareConfigs(ReadCommitted(), SETTINGS.started_with({})), offset_for_timestamp=nowhere,
-        holder=Holder(name="here"), clock=world.clock, alarms=LoopAlarms(), writer=world.writer,
+        holder=LeaseHolder(name="here"), clock=world.clock, scheduler=LoopScheduler(), writer=world.writer,
     )  # fmt: skip
     await partitions.open()
 

@@ -22,9 +22,9 @@ from fixtures.log_world import topic_of
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.coordination.leases import Holder
-from penstock.coordination.model import Loading
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.model import CoordinatorLoading
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups.model import (
     CommitOffsets,
     DeleteOffsets,
@@ -170,9 +170,9 @@ class World:
         )  # fmt: skip
         await self.transactions.open()
         self.groups = GroupService(
-            database=self.path.up_to_date, topics=registry, settings=GroupSettings(), holder=Holder(name="agent"),
-            clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness, pending_offset_writer=self.transactions,
-            catch_up=self.path.store_changes,
+            database=self.path.up_to_date, topics=registry, settings=GroupSettings(), holder=LeaseHolder(name="agent"),
+            clock=self.clock, scheduler=LoopScheduler(), randomness=self.randomness,
+            pending_offset_writer=self.transactions, catch_up=self.path.store_changes,
         )  # fmt: skip
         await self.groups.open()
 
@@ -201,7 +201,7 @@ class World:
         while True:
             try:
                 return await asking()
-            except Loading:
+            except CoordinatorLoading:
                 continue  # Whatever failed did so once.
             except Unavailable:
                 return None

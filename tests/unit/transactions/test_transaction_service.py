@@ -14,7 +14,7 @@ from penstock.base.clock import SystemClock
 from penstock.base.cooperative import gather_in_batches
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.coordination.model import Key, Loading
+from penstock.coordination.model import CoordinatorLoading, Key
 from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
@@ -321,7 +321,7 @@ async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> N
     heard: list[Result | PlatformError | None] = []
     end = EndTransaction(producer=ProducerIdAndEpoch(0, 0), commit=False, raises_epoch=True)
     world.service.end_soon(KEY, end, heard.append)
-    assert isinstance(heard.pop(), Loading)
+    assert isinstance(heard.pop(), CoordinatorLoading)
     exhausted = Transaction(key=(1, "old"), producer_id=70, epoch=EPOCH_EXHAUSTED, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: store.put(exhausted))
     await world.service.open()

@@ -9,8 +9,8 @@ from penstock.agent.tuning import NODE_ID
 from penstock.base.dataclasses import dataclass
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters
-from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.leases import LeaseHolder
+from penstock.coordination.timers import LoopScheduler
 from penstock.groups.expiry import OffsetExpiry
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
@@ -31,7 +31,7 @@ from penstock.transactions.service import TransactionService
 from penstock.transactions.settings import TransactionSettings
 from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
 
-HOLDER = Holder(name=f"agent-{NODE_ID}")
+LEASE_HOLDER = LeaseHolder(name=f"agent-{NODE_ID}")
 
 
 def transactions_of(
@@ -41,7 +41,7 @@ def transactions_of(
     clock, settings = runtime.clock, TransactionSettings.of(runtime.settings)
     slots: Slots = AllSlots()
     if not log.commit_path.is_alone:
-        slots = LeasedSlots(stores.database, holder=HOLDER, clock=clock)
+        slots = LeasedSlots(stores.database, holder=LEASE_HOLDER, clock=clock)
     service = TransactionService(
         database=stores.database, registry=log.registry, writer=log.writer, producer_ids=producer_ids, clock=clock,
         slots=slots,
@@ -96,9 +96,9 @@ async def open_groups(
     if isinstance(log.commit_path, RecordFirstCommitPath):
         database, pending_offset_writer = log.commit_path.up_to_date, transactions
     groups = GroupService(
-        database=database, topics=log.registry, settings=settings, configs=topics, holder=HOLDER,
-        clock=clock, alarms=LoopAlarms(), randomness=runtime.randomness, pending_offset_writer=pending_offset_writer,
-        catch_up=log.commit_path.store_changes, live=topics.settings,
+        database=database, topics=log.registry, settings=settings, configs=topics, holder=LEASE_HOLDER,
+        clock=clock, scheduler=LoopScheduler(), randomness=runtime.randomness,
+        pending_offset_writer=pending_offset_writer, catch_up=log.commit_path.store_changes, live=topics.settings,
     )  # fmt: skip
     groups.limit = clusters.limit(LimitKey.GROUPS)
     await groups.open()
@@ -106,12 +106,12 @@ async def open_groups(
     configs = ShareConfigs(topics, runtime.settings)
     partitions = SharePartitions(
         database=stores.database, reader=log.reader, aborted=StoredAborted(stores.database), configs=configs,
-        offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=HOLDER, clock=clock, alarms=LoopAlarms(),
-        writer=log.writer, is_alone=log.commit_path.is_alone,
+        offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=LEASE_HOLDER, clock=clock,
+        scheduler=LoopScheduler(), writer=log.writer, is_alone=log.commit_path.is_alone,
     )  # fmt: skip
     dead_letters = DeadLetters(
         partitions=partitions, topics=topics, configs=configs, reader=log.reader, writer=log.writer, clock=clock,
-        alarms=LoopAlarms(), executor=runtime.executor("dead-letters"),
+        scheduler=LoopScheduler(), executor=runtime.executor("dead-letters"),
     )  # fmt: skip
     await partitions.open()
     closing.push_async_callback(partitions.close)

@@ -1,12 +1,12 @@
-"""Guarded transactions of a coordinator: nothing is written under a lost lease, and nothing is read or written
+"""Fenced transactions of a coordinator: nothing is written under a lost lease, and nothing is read or written
 before the outcome of the last write is known.
 
 Shared by the journals of all coordinators. Each kind has slots of its own, so that neither its fencing epochs nor the
 numbers of its writes mix with another's.
 
 When the answer of a write is lost, its outcome is looked up. While the database does not answer, all writers wait, but
-for at most `SETTLED_WITHIN_S`, because more and more of them would wait. Then the write stays *unsettled*: its requests
-fail, and so does every later read and write of these states, until the database has answered.
+for at most `OUTCOME_TIMEOUT_S`, because more and more of them would wait. Then the write stays *unresolved*: its
+requests fail, and so does every later read and write of these states, until the database has answered.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from typing import TypeVar
 from penstock.base.clock import Clock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination import leases
-from penstock.coordination.leases import Holder
+from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import Key, slot_of
-from penstock.coordination.timers import Alarms, pause
+from penstock.coordination.timers import Scheduler, pause
 from penstock.metadata.database import Script, TransactionRunner
 
 T = TypeVar("T")
-_SETTLE_DELAYS_MS = (20, 100, 500, 1000)
+_LOOK_UP_DELAYS_MS = (20, 100, 500, 1000)
 """Pauses between attempts to look up the outcome of a transaction; the last one repeats."""
-SETTLED_WITHIN_S = 10
+OUTCOME_TIMEOUT_S = 10
 """Limit of that while others wait: less than the 30 s that clients wait for a response."""
 
 
-class GuardedWrites:
-    """Writes under the leases of slots."""
+class FencedWrites:
+    """Writes under the leases of slots. `slot_space` says whose slots: those of groups, transactions or share
+    partitions (`leases`)."""
 
     def __init__(
         self,
         database: TransactionRunner,
         *,
-        holder: Holder,
+        holder: LeaseHolder,
         clock: Clock,
-        alarms: Alarms,
+        scheduler: Scheduler,
         force_leases: bool = True,
-        whose: int = leases.SHARED_SLOTS,
+        slot_space: int = leases.GROUP_SLOTS,
     ) -> None:
-        self._database, self._holder, self._clock, self._alarms = database, holder, clock, alarms
-        self._force_leases, self._whose = force_leases, whose
+        self._database, self._holder, self._clock, self._scheduler = database, holder, clock, scheduler
+        self._force_leases, self._slot_space = force_leases, slot_space
         self._epochs: dict[int, int] = {}
         self._write_number = 0
-        self._unsettled: tuple[Sequence[int], int] | None = None
+        self._unresolved: tuple[Sequence[int], int] | None = None
         """Slots and number of a write with an unknown outcome."""
 
     async def open(self) -> frozenset[int]:
         """Take the slots; returns those that are ours."""
         now_ms = self._clock.now_ms()
         self._epochs = await self._database.transaction(
-            lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases, whose=self._whose)
+            lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases, slot_space=self._slot_space)
         )
         return frozenset(self._epochs)
 
@@ -65,64 +66,66 @@ class GuardedWrites:
     async def prove(self) -> None:
         """Find out which slots others have taken: from then on `check` raises `Fenced` for their keys.
 
-        A decision that writes nothing is not guarded: another holder may have changed its state since. If the slots are
+        A decision that writes nothing is not fenced: another holder may have changed its state since. If the slots are
         proven between a request and the decision, then not before the request came.
         """
         epochs = dict(self._epochs)
-        lost = await self._database.read(lambda: leases.lost(epochs, whose=self._whose))
+        lost = await self._database.read(lambda: leases.lost(epochs, slot_space=self._slot_space))
         if lost:
-            self.lose(leases.SlotsLost(lost))
+            self.mark_lost(leases.SlotsLost(lost))
 
-    async def settle(self) -> None:
+    async def resolve_unknown_outcome(self) -> None:
         """Return once the outcome of every write is final, so that states may be loaded.
 
         Raises `Unavailable` while the database does not answer.
         """
-        unsettled = self._unsettled
-        if unsettled is None:
+        unresolved = self._unresolved
+        if unresolved is None:
             return
         try:
-            await self._ask(*unsettled)
+            await self._read_outcome(*unresolved)
         except OutcomeUnknown as error:
             raise Unavailable("the outcome of the last write is unknown") from error
         except Fenced:
             pass  # The new holder of the slot had to wait for the end of that write.
-        if self._unsettled is unsettled:
-            self._unsettled = None
+        if self._unresolved is unresolved:
+            self._unresolved = None
 
     async def write(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> T | None:
-        """One guarded transaction, one at a time. Returns the script's result, or None where the transaction happened
+        """One fenced transaction, one at a time. Returns the script's result, or None where the transaction happened
         and its result was lost.
 
         Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys (the
         transaction may have happened only if its answer was lost before), and `OutcomeUnknown` when the outcome could
         not be looked up in time.
         """
-        await self.settle()
+        await self.resolve_unknown_outcome()
         slots = sorted({slot_of(key) for key in keys})
         self._write_number += 1
         number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
 
         def script() -> Script[T]:
-            yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms, whose=self._whose)
+            yield from leases.fence(
+                slots, self._epochs, write_number=number, expires_ms=expires_ms, slot_space=self._slot_space
+            )
             return (yield from changes())
 
         try:
             return await self._database.transaction(script)
         except OutcomeUnknown as error:
-            if not await self._happened(slots, number):
+            if not await self._look_up_outcome(slots, number):
                 raise Unavailable("the transaction did not happen") from error
             return None
         except leases.SlotsLost as lost:
-            self.lose(lost)
+            self.mark_lost(lost)
             raise
 
-    def lose(self, lost: leases.SlotsLost) -> None:
+    def mark_lost(self, lost: leases.SlotsLost) -> None:
         """Mark slots as lost: from now on requests for them get NOT_COORDINATOR."""
         for slot in lost.slots:
             self._epochs.pop(slot, None)
 
-    def part(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> Callable[[], Script[T]]:
+    def as_part(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> Callable[[], Script[T]]:
         """The same as part of another transaction, whose owner resolves its outcome. Raises `SlotsLost`.
 
         It has no write number, so it may run concurrently with a transaction that has one.
@@ -132,31 +135,35 @@ class GuardedWrites:
         def script() -> Script[T]:
             # This may run long after others have extended the lease, so the time is read now.
             expires_ms = self._holder.expires_ms(self._clock.now_ms())
-            yield from leases.guard(slots, self._epochs, write_number=None, expires_ms=expires_ms, whose=self._whose)
+            yield from leases.fence(
+                slots, self._epochs, write_number=None, expires_ms=expires_ms, slot_space=self._slot_space
+            )
             return (yield from changes())
 
         return script
 
-    async def _happened(self, slots: Sequence[int], number: int) -> bool:
-        self._unsettled = unsettled = slots, number
-        give_up_s = self._alarms.time() + SETTLED_WITHIN_S
+    async def _look_up_outcome(self, slots: Sequence[int], number: int) -> bool:
+        """Whether the write of that number was committed. Raises `OutcomeUnknown` when that cannot be found out in
+        time."""
+        self._unresolved = unresolved = slots, number
+        deadline_s = self._scheduler.time() + OUTCOME_TIMEOUT_S
         for attempt in count():
             try:
-                happened = await self._ask(*unsettled)
+                was_committed = await self._read_outcome(*unresolved)
             except (Unavailable, OutcomeUnknown) as error:
-                if self._alarms.time() >= give_up_s:
+                if self._scheduler.time() >= deadline_s:
                     raise OutcomeUnknown("the database does not answer whether a write happened") from error
-                await pause(self._alarms, _SETTLE_DELAYS_MS[min(attempt, len(_SETTLE_DELAYS_MS) - 1)])
+                await pause(self._scheduler, _LOOK_UP_DELAYS_MS[min(attempt, len(_LOOK_UP_DELAYS_MS) - 1)])
             else:
                 break
-        self._unsettled = None
-        return happened
+        self._unresolved = None
+        return was_committed
 
-    async def _ask(self, slots: Sequence[int], number: int) -> bool:
+    async def _read_outcome(self, slots: Sequence[int], number: int) -> bool:
         try:
             return await self._database.transaction(
-                lambda: leases.happened(slots, self._epochs, write_number=number, whose=self._whose)
+                lambda: leases.was_committed(slots, self._epochs, write_number=number, slot_space=self._slot_space)
             )
         except leases.SlotsLost as lost:
-            self.lose(lost)
+            self.mark_lost(lost)
             raise
