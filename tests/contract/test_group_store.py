@@ -16,17 +16,17 @@ from penstock.coordination.model import SLOT_COUNT, Key, slot_of
 from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store
 from penstock.groups.consumer.membership import of_members
-from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember, Resolved
+from penstock.groups.consumer.model import ClassicMemberMetadata, ConsumerGroup, ConsumerMember, ResolvedRegex
 from penstock.groups.model import (
-    Group,
+    ClassicGroup,
+    ClassicMember,
     GroupDeleted,
     GroupState,
     GroupStored,
-    Member,
     MemberRemoved,
     MembersCleared,
     MemberStored,
-    Offset,
+    OffsetAndMetadata,
     OffsetsCommitted,
     OffsetsDeleted,
     OffsetsPending,
@@ -34,18 +34,18 @@ from penstock.groups.model import (
     TransactionOwner,
     with_members,
 )
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.reconcile import MemberState
 from penstock.groups.share.model import ShareGroup
 from penstock.groups.store import GroupJournal, StoredGroup
 from penstock.groups.streams.model import (
-    Endpoint,
     InternalTopic,
     StreamsGroup,
     StreamsMember,
     Subtopology,
     Topology,
+    UserEndpoint,
 )
-from penstock.groups.streams.tasks import HeldTasks, Task, Tasks
+from penstock.groups.streams.tasks import Task, Tasks, TasksWithEpochs
 
 A, B, ELSEWHERE = (1, "a"), (1, "b"), (2, "a")
 T1, T2 = bytes([1]) * 16, bytes(range(240, 256))
@@ -55,9 +55,9 @@ def journal(database, name: str = "agent") -> GroupJournal:
     return GroupJournal(database, holder=LeaseHolder(name=name), clock=SystemClock(), scheduler=LoopScheduler())
 
 
-def stable(*member_ids: str, generation: int = 1) -> Group:
+def stable(*member_ids: str, generation: int = 1) -> ClassicGroup:
     members, instances = with_members(
-        Member(
+        ClassicMember(
             member_id=member_id,
             instance_id=f"instance {member_id}",
             client_id="client",
@@ -69,23 +69,23 @@ def stable(*member_ids: str, generation: int = 1) -> Group:
         )
         for member_id in member_ids
     )
-    return Group(
+    return ClassicGroup(
         state=GroupState.STABLE, generation=generation, protocol_type="connect", protocol_name="range",
         leader=member_ids[0], members=members, instances=instances, since_ms=5, stored=True,
     )  # fmt: skip
 
 
-def empty(since_ms: int = 5) -> Group:
-    return Group(since_ms=since_ms, stored=True)
+def empty(since_ms: int = 5) -> ClassicGroup:
+    return ClassicGroup(since_ms=since_ms, stored=True)
 
 
-def offset(number: int, *, committed_ms: int = 1_000, expires_ms: int | None = None) -> Offset:
-    return Offset(
+def offset(number: int, *, committed_ms: int = 1_000, expires_ms: int | None = None) -> OffsetAndMetadata:
+    return OffsetAndMetadata(
         committed_offset=number, leader_epoch=3, metadata="métadata", committed_ms=committed_ms, expires_ms=expires_ms
     )
 
 
-async def offsets(database, key: Key) -> dict[TopicPartition, Offset]:
+async def offsets(database, key: Key) -> dict[TopicPartition, OffsetAndMetadata]:
     return await database.read(lambda: store.offsets_of(key))
 
 
@@ -355,7 +355,7 @@ async def test_only_groups_with_something_to_expire_are_found_in_pages(database)
 
 
 def consumer_group(*members: ConsumerMember, epoch: int) -> ConsumerGroup:
-    found = Resolved(topics=frozenset({"orders", "ördnung"}), resolved_ms=2**41)
+    found = ResolvedRegex(topics=frozenset({"orders", "ördnung"}), resolved_ms=2**41)
     group = ConsumerGroup(
         epoch=epoch, target_epoch=epoch - 1, assigned_ms=2**41, topics_hash=-(2**62), regexes={"ord.*": found},
         empty_since_ms=None if members else 7,
@@ -375,8 +375,9 @@ async def test_consumer_groups_come_back_as_they_were(database) -> None:
     await writer.open()
     plain = consumer_member("m1", assigned={T1: {0: 1, 5: 3}}, target={T1: frozenset({0, 5, 6})})
     torn = consumer_member(
-        "m2", instance_id="two", assignor="range", state=Reconciliation.UNREVOKED, assigned={T2: {1: 2}},
-        revoking={T1: {7: 2}}, classic=ClassicSide(session_timeout_ms=9_000, protocols=(("range", b"\x00"),)),
+        "m2", instance_id="two", assignor="range", state=MemberState.UNREVOKED, assigned={T2: {1: 2}},
+        pending_revocation={T1: {7: 2}},
+        classic=ClassicMemberMetadata(session_timeout_ms=9_000, protocols=(("range", b"\x00"),)),
     )  # fmt: skip
     many = [consumer_member(f"n{number:02}") for number in range(50)]
     group = consumer_group(plain, torn, *many, epoch=4)
@@ -399,7 +400,7 @@ async def test_groups_and_members_have_any_names(database) -> None:
     names = [*UNUSUAL_NAMES.values(), "a"]
     members = [consumer_member(name) for name in names]
     group = consumer_group(*members, epoch=4)
-    said = Offset(committed_offset=1, leader_epoch=-1, metadata="\0" * 4_096, committed_ms=10)
+    said = OffsetAndMetadata(committed_offset=1, leader_epoch=-1, metadata="\0" * 4_096, committed_ms=10)
     for name in names:
         records = [MemberStored(member) for member in members]
         await writer.write([((1, name), record) for record in (*records, GroupStored(group))])
@@ -459,13 +460,14 @@ async def test_streams_groups_come_back_as_they_were(database) -> None:
     )  # fmt: skip
     plain = StreamsMember(
         member_id="m1", client_id="client", client_host="/127.0.0.1", rebalance_timeout_ms=60_000, topology_epoch=3,
-        process_id="p", endpoint=Endpoint("höst", 65_535), client_tags={"zone": "a", "rack": ""}, rack_id="r", epoch=4,
-        previous_epoch=3, assigned=HeldTasks({Task("0", 0): 2, Task("0", 9): 4}, frozenset({Task("1", 1)})),
+        process_id="p", endpoint=UserEndpoint("höst", 65_535), client_tags={"zone": "a", "rack": ""}, rack_id="r",
+        epoch=4, previous_epoch=3,
+        assigned=TasksWithEpochs({Task("0", 0): 2, Task("0", 9): 4}, frozenset({Task("1", 1)})),
         target=Tasks(frozenset({Task("0", 0)}), frozenset({Task("1", 1)}), frozenset({Task("1", 2)})),
     )  # fmt: skip
     torn = StreamsMember(
-        member_id="m2", instance_id="two", epoch=-2, state=Reconciliation.UNREVOKED,
-        revoking=HeldTasks({Task("1", 5): 3}, frozenset({Task("0", 1)}), frozenset({Task("0", 2)})),
+        member_id="m2", instance_id="two", epoch=-2, state=MemberState.UNREVOKED,
+        pending_revocation=TasksWithEpochs({Task("1", 5): 3}, frozenset({Task("0", 1)}), frozenset({Task("0", 2)})),
     )  # fmt: skip
     members = {member.member_id: member for member in (plain, torn)}
     group = StreamsGroup(

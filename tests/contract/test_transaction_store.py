@@ -16,10 +16,10 @@ from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.timers import LoopScheduler
 from penstock.groups import store as group_store
 from penstock.groups.model import (
-    Group,
+    ClassicGroup,
     GroupDeleted,
     GroupStored,
-    Offset,
+    OffsetAndMetadata,
     OffsetsCommitted,
     OffsetsDeleted,
     OffsetsPending,
@@ -42,8 +42,8 @@ ORDERS = Transaction(
 PLAIN = Transaction(key=(2, "orders"), producer_id=5, epoch=0, timeout_ms=1, updated_ms=0)
 
 
-def offset(value: int, committed_ms: int = 0) -> Offset:
-    return Offset(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=committed_ms)
+def offset(value: int, committed_ms: int = 0) -> OffsetAndMetadata:
+    return OffsetAndMetadata(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=committed_ms)
 
 
 async def write(database: Any, *records: Any) -> None:
@@ -98,7 +98,7 @@ async def test_what_commit_records_tell_of_offsets_is_stored(database: Any) -> N
     def ends(*, commit: bool) -> bytes:
         return store.pack_changes(store.TransactionChanges([ORDERS], ended=[(1, OWNER.producer_id, commit)]))
 
-    await write(database, GroupStored(Group(stored=True)), OffsetsCommitted({(TOPIC, 1): offset(1, 50)}))
+    await write(database, GroupStored(ClassicGroup(stored=True)), OffsetsCommitted({(TOPIC, 1): offset(1, 50)}))
     await database.transaction(lambda: store.redo([waits(5, 0, 1), ends(commit=True), waits(6, 0), ends(commit=False)]))
     assert await committed(database) == {0: 5, 1: 5}
     assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
@@ -158,7 +158,9 @@ async def test_ids_and_their_groups_have_any_names(database: Any) -> None:
 async def test_offsets_wait_for_the_end(database: Any) -> None:
     await database.transaction(lambda: store.put(ORDERS))
     await write(
-        database, GroupStored(Group(stored=True)), OffsetsCommitted({(TOPIC, 0): offset(1), (TOPIC, 2): offset(9)})
+        database,
+        GroupStored(ClassicGroup(stored=True)),
+        OffsetsCommitted({(TOPIC, 0): offset(1), (TOPIC, 2): offset(9)}),
     )
     await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5, 7), (TOPIC, 1): offset(6, 7)}))
     await write(database, OffsetsPending(OWNER, {(TOPIC, 1): offset(8, 8)}))

@@ -31,7 +31,7 @@ from penstock.clusters.service import Clusters
 from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.timers import Scheduler
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
-from penstock.groups.handlers import Endpoint, GroupHandlers
+from penstock.groups.handlers import CoordinatorEndpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
@@ -490,9 +490,9 @@ class _NoQuotas:
 class _OneCoordinator:
     """The only agent coordinates everything."""
 
-    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> CoordinatorEndpoint:
         """Where a group is coordinated."""
-        return Endpoint(NODE_ID, "agent", 9092)
+        return CoordinatorEndpoint(NODE_ID, "agent", 9092)
 
 
 class _GroupsListener:

@@ -42,8 +42,8 @@ from penstock.coordination.runtime import CoordinatorRuntime
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
+from penstock.groups.consumer import decision_builder as consumer_decision_builder
 from penstock.groups.consumer import migration
-from penstock.groups.consumer import steps as consumer_steps
 from penstock.groups.consumer import transitions as consumer_transitions
 from penstock.groups.model import GroupDeleted
 from penstock.groups.streams import offsets as streams_offsets
@@ -555,7 +555,7 @@ def commits_do_not_look_at_transactions(patch: pytest.MonkeyPatch) -> None:
 
 
 def partitions_are_given_before_they_are_given_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(consumer_steps, "is_free_for", lambda owners, member_id: lambda topic_id, partition: True)
+    patch.setattr(consumer_decision_builder, "is_free_for", lambda owners, member_id: lambda topic_id, partition: True)
 
 
 def giving_back_is_taken_for_granted(patch: pytest.MonkeyPatch) -> None:
@@ -571,12 +571,12 @@ def zombies_of_consumer_groups_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def tasks_are_given_before_they_are_given_back(patch: pytest.MonkeyPatch) -> None:
-    nobody = streams_reconcile.Others(frozenset(), frozenset(), frozenset(), frozenset())
-    patch.setattr(streams_reconcile, "others_of", lambda member, members: nobody)
+    nobody = streams_reconcile.TasksOfOthers(frozenset(), frozenset(), frozenset(), frozenset())
+    patch.setattr(streams_reconcile, "tasks_of_others", lambda member, members: nobody)
 
 
 def giving_back_tasks_is_taken_for_granted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(streams_reconcile, "_has_released", lambda owned, revoking: True)
+    patch.setattr(streams_reconcile, "_has_released", lambda owned, pending_revocation: True)
 
 
 def zombies_of_streams_groups_commit(patch: pytest.MonkeyPatch) -> None:
@@ -585,13 +585,13 @@ def zombies_of_streams_groups_commit(patch: pytest.MonkeyPatch) -> None:
 
 def groups_that_go_down_begin_anew(patch: pytest.MonkeyPatch) -> None:
     """A generation has a number that was an epoch before."""
-    downgraded = migration.downgraded
+    downgraded = migration.downgrade
 
     def forgetful(step, members, *, rebalances):
         step.group = replace(step.group, epoch=0)
         return downgraded(step, members, rebalances=rebalances)
 
-    patch.setattr(migration, "downgraded", forgetful)
+    patch.setattr(migration, "downgrade", forgetful)
 
 
 def what_classic_members_have_is_free_once_their_group_goes_up(patch: pytest.MonkeyPatch) -> None:
@@ -600,14 +600,14 @@ def what_classic_members_have_is_free_once_their_group_goes_up(patch: pytest.Mon
 
 
 def offsets_stay_behind_when_a_group_goes_up(patch: pytest.MonkeyPatch) -> None:
-    upgraded = migration.upgraded
+    upgraded = migration.upgrade
 
     def forgetful(group, terms):
         step = upgraded(group, terms)
         step.records.insert(0, GroupDeleted())
         return step
 
-    patch.setattr(migration, "upgraded", forgetful)
+    patch.setattr(migration, "upgrade", forgetful)
 
 
 def outsiders_move_offsets(patch: pytest.MonkeyPatch) -> None:

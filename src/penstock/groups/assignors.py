@@ -34,13 +34,13 @@ class Subscriber:
     target: Partitions
 
 
-Counts = Mapping[bytes, int]
+PartitionCounts = Mapping[bytes, int]
 """Partition counts by topic id, of all topics that any member subscribes to."""
 
-Assignor = Callable[[Sequence[Subscriber], Counts], dict[str, Partitions]]
+Assignor = Callable[[Sequence[Subscriber], PartitionCounts], dict[str, Partitions]]
 
 
-def uniform(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
+def uniform(subscribers: Sequence[Subscriber], counts: PartitionCounts) -> dict[str, Partitions]:
     """Balance partition counts, moving as few partitions as possible."""
     kept = _kept(subscribers, counts)
     if _homogeneous(subscribers):
@@ -50,7 +50,7 @@ def uniform(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Part
     return {s.member_id: _target(s.target, kept[n]) for n, s in enumerate(subscribers)}
 
 
-def range_(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
+def range_(subscribers: Sequence[Subscriber], counts: PartitionCounts) -> dict[str, Partitions]:
     """A range of each topic for each of its subscribers; static members first, ordered by instance id."""
     ordered = sorted(subscribers, key=_range_order)
     targets: dict[str, dict[bytes, frozenset[int]]] = {s.member_id: {} for s in subscribers}
@@ -81,15 +81,15 @@ def _homogeneous(subscribers: Sequence[Subscriber]) -> bool:
     return all(s.topic_ids is first or s.topic_ids == first for s in subscribers)
 
 
-Holding = list[tuple[bytes, int]]
+OwnedPartitions = list[tuple[bytes, int]]
 
 
-def _kept(subscribers: Sequence[Subscriber], counts: Counts) -> list[Holding]:
+def _kept(subscribers: Sequence[Subscriber], counts: PartitionCounts) -> list[OwnedPartitions]:
     """What each member keeps: existing, subscribed partitions that no member before it has."""
     taken: set[tuple[bytes, int]] = set()
     kept = []
     for subscriber in subscribers:
-        mine: Holding = []
+        mine: OwnedPartitions = []
         for topic_id in sorted(subscriber.target.keys() & subscriber.topic_ids):
             count = counts.get(topic_id, 0)
             mine += ((topic_id, p) for p in sorted(subscriber.target[topic_id]) if p < count)
@@ -100,9 +100,9 @@ def _kept(subscribers: Sequence[Subscriber], counts: Counts) -> list[Holding]:
     return kept
 
 
-def _target(before: Partitions, holding: Iterable[tuple[bytes, int]]) -> Partitions:
+def _target(before: Partitions, owned: Iterable[tuple[bytes, int]]) -> Partitions:
     by_topic: dict[bytes, set[int]] = {}
-    for topic_id, partition in holding:
+    for topic_id, partition in owned:
         by_topic.setdefault(topic_id, set()).add(partition)
     # A set and a frozenset with the same elements are equal.
     return before if before == by_topic else {topic_id: frozenset(found) for topic_id, found in by_topic.items()}
@@ -111,7 +111,7 @@ def _target(before: Partitions, holding: Iterable[tuple[bytes, int]]) -> Partiti
 # --- Homogeneous subscriptions -------------------------------------------------------------------------------------
 
 
-def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
+def _share_evenly(subscribers: Sequence[Subscriber], counts: PartitionCounts, kept: list[OwnedPartitions]) -> None:
     if not subscribers:
         return
     topic_ids = sorted(topic_id for topic_id in subscribers[0].topic_ids if topic_id in counts)
@@ -137,11 +137,11 @@ def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[
 # --- Heterogeneous subscriptions -----------------------------------------------------------------------------------
 
 
-class _Loads:
+class _MutableAssignment:
     """What members with different subscriptions have, by topic, and how much that is: moving a partition costs nothing
     that grows with what a member has."""
 
-    def __init__(self, kept: Iterable[Holding]) -> None:
+    def __init__(self, kept: Iterable[OwnedPartitions]) -> None:
         self.held: list[dict[bytes, list[int]]] = []
         self.loads: list[int] = []
         for mine in kept:
@@ -151,48 +151,48 @@ class _Loads:
             self.held.append(by_topic)
             self.loads.append(len(mine))
 
-    def give(self, number: int, topic_id: bytes, partition: int) -> None:
+    def assign(self, number: int, topic_id: bytes, partition: int) -> None:
         self.held[number].setdefault(topic_id, []).append(partition)
         self.loads[number] += 1
 
-    def take(self, number: int, topic_id: bytes) -> int:
+    def unassign(self, number: int, topic_id: bytes) -> int:
         self.loads[number] -= 1
         return self.held[number][topic_id].pop()
 
-    def holding(self, number: int) -> Holding:
+    def partitions_of(self, number: int) -> OwnedPartitions:
         return [(topic_id, partition) for topic_id, found in self.held[number].items() for partition in found]
 
 
-def _fill_and_balance(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
+def _fill_and_balance(subscribers: Sequence[Subscriber], counts: PartitionCounts, kept: list[OwnedPartitions]) -> None:
     """Give every partition that nobody has to who has least, then move partitions from who has most to who has least.
 
     Topics with few subscribers come first: theirs have no choice.
     """
     taken = {partition for mine in kept for partition in mine}
-    spread = _Loads(kept)
+    assignment = _MutableAssignment(kept)
     members: dict[bytes, list[int]] = {}
     for number, subscriber in enumerate(subscribers):
         for topic_id in subscriber.topic_ids:
             members.setdefault(topic_id, []).append(number)
     order = sorted((t for t in members if t in counts), key=lambda t: (len(members[t]), t))
     for topic_id in order:
-        loads = [(spread.loads[number], number) for number in members[topic_id]]
+        loads = [(assignment.loads[number], number) for number in members[topic_id]]
         heapq.heapify(loads)
         for partition in range(counts[topic_id]):
             if (topic_id, partition) not in taken:
                 load, number = loads[0]
-                spread.give(number, topic_id, partition)
+                assignment.assign(number, topic_id, partition)
                 heapq.heapreplace(loads, (load + 1, number))
     for _ in range(MAX_ROUNDS):
-        if not sum(_balance(topic_id, members[topic_id], spread) for topic_id in order):
+        if not sum(_balance(topic_id, members[topic_id], assignment) for topic_id in order):
             break
     for number in range(len(kept)):
-        kept[number] = spread.holding(number)
+        kept[number] = assignment.partitions_of(number)
 
 
-def _balance(topic_id: bytes, members: Sequence[int], spread: _Loads) -> int:
+def _balance(topic_id: bytes, members: Sequence[int], assignment: _MutableAssignment) -> int:
     """Move partitions of one topic until no subscriber who has some has two more than another. How many moved."""
-    loads, held = spread.loads, spread.held
+    loads, held = assignment.loads, assignment.held
     least = [(loads[number], number) for number in members]
     most = [(-load, number) for load, number in least if held[number].get(topic_id)]
     if not most or -min(most)[0] - min(least)[0] <= 1:
@@ -201,20 +201,20 @@ def _balance(topic_id: bytes, members: Sequence[int], spread: _Loads) -> int:
     heapq.heapify(least)
     moved = 0
     while most:
-        load, giver = -most[0][0], most[0][1]
-        low, taker = least[0]
-        if load != loads[giver] or not held[giver][topic_id]:
+        load, most_loaded = -most[0][0], most[0][1]
+        low, least_loaded = least[0]
+        if load != loads[most_loaded] or not held[most_loaded][topic_id]:
             heapq.heappop(most)
-            if held[giver][topic_id]:
-                heapq.heappush(most, (-loads[giver], giver))
+            if held[most_loaded][topic_id]:
+                heapq.heappush(most, (-loads[most_loaded], most_loaded))
             continue
-        if low != loads[taker]:
-            heapq.heapreplace(least, (loads[taker], taker))
+        if low != loads[least_loaded]:
+            heapq.heapreplace(least, (loads[least_loaded], least_loaded))
             continue
         if load - low <= 1:
             break
-        spread.give(taker, topic_id, spread.take(giver, topic_id))
-        heapq.heapreplace(most, (-loads[giver], giver))
-        heapq.heappush(most, (-loads[taker], taker))
+        assignment.assign(least_loaded, topic_id, assignment.unassign(most_loaded, topic_id))
+        heapq.heapreplace(most, (-loads[most_loaded], most_loaded))
+        heapq.heappush(most, (-loads[least_loaded], least_loaded))
         moved += 1
     return moved

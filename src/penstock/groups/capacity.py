@@ -10,23 +10,24 @@ from collections.abc import Iterable
 
 MAX_MEMBERS = 16_384
 """Includes members that were given an id and have not come back with it yet (KIP-394)."""
-MAX_SAID_BYTES = 64 * 1024 * 1024
-SHORT_BYTES = 4 * 1024
-"""A member with no more metadata than this always has room: most members need no look at the others."""
-MAX_TOPICS = 10_000
+MAX_METADATA_BYTES = 64 * 1024 * 1024
+"""The most metadata of all members of a group: client ids, instance ids, protocols or subscribed topics."""
+SMALL_METADATA_BYTES = 4 * 1024
+"""A member with no more metadata than this is always accepted, without adding up that of the others: most have less."""
+MAX_SUBSCRIBED_TOPICS = 10_000
 """Topics that a member may subscribe to by name. All of them are checked after every change of a topic; for more there
 are regular expressions."""
-MAX_NAMED = 50_000
+MAX_PARSED_TOPICS = 50_000
 """Topics that all members of a classic group may name in total, to be parsed."""
-PART_BYTES = 64
+ITEM_OVERHEAD_BYTES = 64
 """The overhead of each piece of metadata in memory."""
 
 
-def size_of(said: Iterable[str | bytes]) -> int:
+def size_of(metadata: Iterable[str | bytes]) -> int:
     """About how many bytes of memory metadata takes."""
-    return sum(PART_BYTES + len(piece) for piece in said)
+    return sum(ITEM_OVERHEAD_BYTES + len(piece) for piece in metadata)
 
 
-def is_room(size_bytes: int, others: Iterable[int]) -> bool:
+def has_metadata_room(size_bytes: int, others: Iterable[int]) -> bool:
     """Whether there is room for a member's metadata, beside that of the others."""
-    return size_bytes <= SHORT_BYTES or size_bytes + sum(others) <= MAX_SAID_BYTES
+    return size_bytes <= SMALL_METADATA_BYTES or size_bytes + sum(others) <= MAX_METADATA_BYTES

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from penstock.base.config_values import ConfigKey, ConfigSource, ConfigValue, unknown
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import BrokerSettings
-from penstock.groups.configs import DEAD_LETTER_TOPIC, GROUP_KEYS, KINDS, STREAMS_ASSIGNORS, limits_of
+from penstock.groups.configs import CONFIGURABLE_KINDS, DEAD_LETTER_TOPIC, GROUP_KEYS, STREAMS_ASSIGNORS, limits_of
 from penstock.log.admin.config_entries import Entry, Synonym, given, own_or
 from penstock.log.admin.config_kinds import ConfigKind
 from penstock.log.refusals import Refused
@@ -35,7 +35,7 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
                 raise InvalidRequest(f"{name} must not contain duplicate tag keys.")
         except InvalidRequest as error:
             raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from error
-    for kind in KINDS:
+    for kind in CONFIGURABLE_KINDS:
         beat, session = f"{kind}.heartbeat.interval.ms", f"{kind}.session.timeout.ms"
         values = [int(overrides.get(name) or settings.whole(f"group.{name}")) for name in (beat, session)]
         if (beat in overrides or session in overrides) and values[0] >= values[1]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from penstock.base.config_values import ConfigKey, ConfigType, ConfigValue, table
 from penstock.base.settings import BrokerSettings
 
-KINDS = ("consumer", "share", "streams")
+CONFIGURABLE_KINDS = ("consumer", "share", "streams")
 """Groups that have configuration."""
 STREAMS_ASSIGNORS = ("sticky",)
 DEAD_LETTER_TOPIC = "errors.deadletterqueue.topic.name"
@@ -126,7 +126,7 @@ def assignment_interval_ms(kind: str, settings: BrokerSettings) -> int:
     return min(max(value, settings.whole(least)), settings.whole(most))
 
 
-def whole_of(overrides: Mapping[str, str], name: str, otherwise: int, bounds: Bounds) -> int:
+def int_config(overrides: Mapping[str, str], name: str, otherwise: int, bounds: Bounds) -> int:
     """A number of the group's configuration, clamped to today's bounds: it may have been set when they were wider."""
     text = overrides.get(name)
     if text is None:

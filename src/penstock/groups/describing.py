@@ -16,10 +16,10 @@ Asked = TypeVar("Asked")
 Described = TypeVar("Described", bound=Message)
 
 
-async def described_in_room(
-    asked: Iterable[Asked], describe: Callable[[Asked], Awaitable[Described]], put_off: Callable[[Asked], Described]
+async def describe_within_budget(
+    asked: Iterable[Asked], describe: Callable[[Asked], Awaitable[Described]], defer: Callable[[Asked], Described]
 ) -> list[Described]:
-    """The description of each, in order; `put_off` makes the answer for those that no longer fit, which clients have to
+    """The description of each, in order; `defer` makes the answer for those that no longer fit, which clients have to
     request again. Yields to the event loop.
     """
     found, budget = list[Described](), ResponseBudget()
@@ -29,7 +29,7 @@ async def described_in_room(
             described = await describe(one)
             budget.spend(await _parts_of(described))
         else:
-            described = put_off(one)
+            described = defer(one)
         found.append(described)
     return found
 

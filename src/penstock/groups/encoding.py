@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from struct import Struct
 
-from penstock.groups.model import Group, GroupState, Member, with_members
+from penstock.groups.model import ClassicGroup, ClassicMember, GroupState, with_members
 from penstock.groups.packing import Unpacker, pack_blob, pack_count, pack_text, unpacked
 from penstock.groups.subscriptions import subscribed_topics
 
@@ -25,7 +25,7 @@ _TIMEOUTS = Struct(">ii")
 _STATES = (GroupState.EMPTY, GroupState.COMPLETING_REBALANCE, GroupState.STABLE)
 
 
-def encode(group: Group) -> bytes:
+def encode(group: ClassicGroup) -> bytes:
     """The durable part of a group."""
     parts = [_HEAD.pack(_VERSION, _STATES.index(group.state), group.generation, group.since_ms)]
     parts += (pack_text(text) for text in (group.protocol_type, group.protocol_name, group.leader))
@@ -41,19 +41,19 @@ def encode(group: Group) -> bytes:
     return b"".join(parts)
 
 
-def decode(stored: bytes) -> Group:
+def decode(stored: bytes) -> ClassicGroup:
     """The group as stored. Raises `CorruptData`."""
     group = unpacked(stored, _read_group)
     return replace(group, subscribed=subscribed_topics(group))
 
 
-def _read_group(unpacker: Unpacker) -> Group:
+def _read_group(unpacker: Unpacker) -> ClassicGroup:
     version, state, generation, since_ms = unpacker.fixed(_HEAD)
     if version != _VERSION:
         raise ValueError(f"version {version} is unknown")
     protocol_type, protocol_name, leader = unpacker.text(), unpacker.text(), unpacker.text()
     by_id, instances = with_members([_read_member(unpacker) for _ in range(unpacker.count())])
-    return Group(
+    return ClassicGroup(
         state=_STATES[state],
         generation=generation,
         protocol_type=protocol_type,
@@ -66,13 +66,13 @@ def _read_group(unpacker: Unpacker) -> Group:
     )
 
 
-def _read_member(unpacker: Unpacker) -> Member:
+def _read_member(unpacker: Unpacker) -> ClassicMember:
     member_id, instance_id = unpacker.text() or "", unpacker.text()
     client_id, client_host = unpacker.text() or "", unpacker.text() or ""
     rebalance_timeout_ms, session_timeout_ms = unpacker.fixed(_TIMEOUTS)
     assignment = unpacker.blob() or b""
     protocols = tuple((unpacker.text() or "", unpacker.blob() or b"") for _ in range(unpacker.count()))
-    return Member(
+    return ClassicMember(
         member_id=member_id,
         instance_id=instance_id,
         client_id=client_id,

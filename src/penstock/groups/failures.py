@@ -22,7 +22,7 @@ def code_of(error: PlatformError) -> ErrorCode:
     return ErrorCode.COORDINATOR_NOT_AVAILABLE
 
 
-def reading_code_of(error: PlatformError) -> ErrorCode:
+def offset_fetch_code_of(error: PlatformError) -> ErrorCode:
     """The same for OffsetFetch. Consumers give up after COORDINATOR_NOT_AVAILABLE, which Kafka does not send there:
     Java's throws, librdkafka's never reads a record of these partitions. They ask again while a coordinator loads."""
     code = code_of(error)

@@ -14,9 +14,9 @@ from penstock.base.context import RequestContext
 from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, build_dict, distinct, map_each, yield_if_due
 from penstock.base.errors import PlatformError
 from penstock.coordination.model import CoordinatorLoading
-from penstock.groups.describing import described_in_room, grant_all
+from penstock.groups.describing import describe_within_budget, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of
-from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
+from penstock.groups.model import ClassicGroup, ClassicHeartbeat, GroupState, Join, LeavingMember, Sync
 from penstock.groups.service import GroupService
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -49,7 +49,7 @@ PROTOCOL_NAMED_SINCE = 5
 """The version of SyncGroup from which clients must send protocol type and name."""
 
 
-class Endpoint(NamedTuple):
+class CoordinatorEndpoint(NamedTuple):
     """The address of a coordinator."""
 
     node_id: int
@@ -60,7 +60,7 @@ class Endpoint(NamedTuple):
 class Coordinators(Protocol):
     """Finds coordinators. In an embedded deployment one process coordinates everything."""
 
-    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> CoordinatorEndpoint:
         """The agent that coordinates a group or a transactional id, with the address that this caller can reach it
         at."""
 
@@ -198,7 +198,7 @@ class GroupHandlers:
         """Heartbeat, key 12, v0-4. v3: static members (KIP-345)."""
         if not request.group_id:
             return HeartbeatResponse(error_code=ErrorCode.INVALID_GROUP_ID)
-        asked = Heartbeat(
+        asked = ClassicHeartbeat(
             member_id=request.member_id, instance_id=request.group_instance_id, generation=request.generation_id
         )
         try:
@@ -215,11 +215,11 @@ class GroupHandlers:
             return LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         single = context.api_version < 3
         leavers = (
-            [Leaver(member_id=request.member_id)]
+            [LeavingMember(member_id=request.member_id)]
             if single
             else await map_each(
                 request.members,
-                lambda member: Leaver(member_id=member.member_id, instance_id=member.group_instance_id),
+                lambda member: LeavingMember(member_id=member.member_id, instance_id=member.group_instance_id),
             )
         )
         errors: list[ErrorCode] = []
@@ -246,7 +246,7 @@ class GroupHandlers:
 
     async def describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
         """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: GROUP_ID_NOT_FOUND (69)."""
-        groups = await described_in_room(
+        groups = await describe_within_budget(
             request.groups, partial(self._describe, context),
             lambda group_id: DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
@@ -256,7 +256,9 @@ class GroupHandlers:
 
     async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:
         try:
-            return await _described(group_id, await self._groups.described((context.cluster_id, group_id), Group))
+            return await _described(
+                group_id, await self._groups.described((context.cluster_id, group_id), ClassicGroup)
+            )
         except Refused as refused:
             dead = DescribedGroup(group_id=group_id, group_state="Dead")
             if context.api_version >= 6:
@@ -299,7 +301,7 @@ class GroupHandlers:
         return DeleteGroupsResponse(results=results)
 
 
-async def _described(group_id: str, group: Group) -> DescribedGroup:
+async def _described(group_id: str, group: ClassicGroup) -> DescribedGroup:
     stable = group.state is GroupState.STABLE
     return DescribedGroup(
         group_id=group_id,

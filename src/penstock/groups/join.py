@@ -5,45 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 
 from penstock.coordination.model import Waiter
-from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
-from penstock.groups.model import Decision, Group, GroupState, Join, JoinResult, Member, SyncResult
+from penstock.groups.capacity import MAX_MEMBERS, has_metadata_room, size_of
+from penstock.groups.decision_builder import SESSION_TIMER, ClassicDecisionBuilder
+from penstock.groups.model import ClassicGroup, ClassicMember, GroupDecision, GroupState, Join, JoinResult, SyncResult
 from penstock.groups.rebalance import (
-    SESSION_TIMER,
-    Step,
-    arrived,
     complete_if_joined,
-    joined,
+    extend_join_window,
+    join_result,
     member_error,
-    prepare,
-    prepare_or_complete,
+    prepare_or_complete_rebalance,
+    prepare_rebalance,
     select_protocol,
-    supports,
+    supports_protocols,
 )
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
 
 
-def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
+def join(
+    group: ClassicGroup | None, request: Join, waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> GroupDecision:
     """Become a member, or rejoin: answered when the rebalance completes."""
     is_known = group is not None
-    step = Step(group or Group(since_ms=now_ms), now_ms, settings)
+    builder = ClassicDecisionBuilder(group or ClassicGroup(since_ms=now_ms), now_ms, settings)
     if not has_valid_session(request, settings):
-        _refuse(step, request, waiter, ErrorCode.INVALID_SESSION_TIMEOUT)
+        _refuse(builder, request, waiter, ErrorCode.INVALID_SESSION_TIMEOUT)
     elif not is_known and request.member_id:
-        _refuse(step, request, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
-    elif not _may_say(step.group, request):
-        _refuse(step, replace(request, member_id=""), waiter, ErrorCode.GROUP_MAX_SIZE_REACHED)
-    elif not _has_room(step.group, request.member_id, settings.max_size):
-        step.remove(request.member_id)
-        step.reply(waiter, JoinResult(error=ErrorCode.GROUP_MAX_SIZE_REACHED, member_id=""))
-        complete_if_joined(step)
-    elif not supports(step.group, request.protocol_type, request.protocols):
-        _refuse(step, request, waiter, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+        _refuse(builder, request, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
+    elif not _has_metadata_room(builder.group, request):
+        _refuse(builder, replace(request, member_id=""), waiter, ErrorCode.GROUP_MAX_SIZE_REACHED)
+    elif not _has_member_room(builder.group, request.member_id, settings.max_size):
+        builder.remove_members(request.member_id)
+        builder.reply(waiter, JoinResult(error=ErrorCode.GROUP_MAX_SIZE_REACHED, member_id=""))
+        complete_if_joined(builder)
+    elif not supports_protocols(builder.group, request.protocol_type, request.protocols):
+        _refuse(builder, request, waiter, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
     elif not request.member_id:
-        _join_new(step, request, waiter)
+        _join_new(builder, request, waiter)
     else:
-        _join_known(step, request, waiter)
-    return step.decision()
+        _join_known(builder, request, waiter)
+    return builder.decision()
 
 
 def has_valid_session(request: Join, settings: GroupSettings) -> bool:
@@ -51,24 +52,24 @@ def has_valid_session(request: Join, settings: GroupSettings) -> bool:
     return settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms
 
 
-def _refuse(step: Step, request: Join, waiter: Waiter, error: ErrorCode) -> None:
-    step.reply(waiter, JoinResult(error=error, member_id=request.member_id))
+def _refuse(builder: ClassicDecisionBuilder, request: Join, waiter: Waiter, error: ErrorCode) -> None:
+    builder.reply(waiter, JoinResult(error=error, member_id=request.member_id))
 
 
-def _may_say(group: Group, request: Join) -> bool:
+def _has_metadata_room(group: ClassicGroup, request: Join) -> bool:
     """Whether there is memory for the member's metadata, and for one more member's."""
     members, member_id = group.members, request.member_id
-    is_known = member_id in members or member_id in group.pending or request.instance_id in group.instances
-    if not is_known and len(members) + len(group.pending) >= MAX_MEMBERS:
+    is_known = member_id in members or member_id in group.pending_members or request.instance_id in group.instances
+    if not is_known and len(members) + len(group.pending_members) >= MAX_MEMBERS:
         return False
-    return is_room(_size_of(request), (_size_of(other) for key, other in members.items() if key != member_id))
+    return has_metadata_room(_size_of(request), (_size_of(other) for key, other in members.items() if key != member_id))
 
 
-def _size_of(who: Join | Member) -> int:
+def _size_of(who: Join | ClassicMember) -> int:
     return size_of((who.client_id, who.instance_id or "")) + sum(map(size_of, who.protocols))
 
 
-def _has_room(group: Group, member_id: str, max_size: int) -> bool:
+def _has_member_room(group: ClassicGroup, member_id: str, max_size: int) -> bool:
     """Whether the group may take this member.
 
     While a rebalance is prepared, parked joins count instead of members: after the limit was lowered, the last ones to
@@ -84,39 +85,39 @@ def _has_room(group: Group, member_id: str, max_size: int) -> bool:
     return member is not None or len(group.members) < max_size
 
 
-def _join_new(step: Step, request: Join, waiter: Waiter) -> None:
+def _join_new(builder: ClassicDecisionBuilder, request: Join, waiter: Waiter) -> None:
     if request.instance_id is not None:
-        old_id = step.group.instances.get(request.instance_id)
+        old_id = builder.group.instances.get(request.instance_id)
         if old_id is not None:
-            _replace_static(step, request, waiter, old_id)
+            _replace_static(builder, request, waiter, old_id)
         else:
-            _add(step, request, waiter, request.new_member_id)
+            _add_member(builder, request, waiter, request.new_member_id)
     elif request.member_id_required:
         # The client comes back with its id, so that a join whose answer is lost leaves no orphaned member (KIP-394).
-        step.group = replace(step.group, pending=step.group.pending | {request.new_member_id})
-        step.timer(SESSION_TIMER + request.new_member_id, request.session_timeout_ms)
-        step.reply(waiter, JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=request.new_member_id))
-        arrived(step, member=False)
+        builder.group = replace(builder.group, pending_members=builder.group.pending_members | {request.new_member_id})
+        builder.set_timer(SESSION_TIMER + request.new_member_id, request.session_timeout_ms)
+        builder.reply(waiter, JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=request.new_member_id))
+        extend_join_window(builder, member=False)
     else:
-        _add(step, request, waiter, request.new_member_id)
+        _add_member(builder, request, waiter, request.new_member_id)
 
 
-def _join_known(step: Step, request: Join, waiter: Waiter) -> None:
-    group = step.group
-    if request.member_id in group.pending and request.instance_id is None:
-        return _add(step, request, waiter, request.member_id)
+def _join_known(builder: ClassicDecisionBuilder, request: Join, waiter: Waiter) -> None:
+    group = builder.group
+    if request.member_id in group.pending_members and request.instance_id is None:
+        return _add_member(builder, request, waiter, request.member_id)
     error = member_error(group, request.member_id, request.instance_id)
     if error is not ErrorCode.NONE:
-        return _refuse(step, request, waiter, error)
+        return _refuse(builder, request, waiter, error)
     member = group.members[request.member_id]
     if _must_rebalance(group, member, request):
-        _park(step, member, request, waiter)
-        return prepare_or_complete(step)
+        _park(builder, member, request, waiter)
+        return prepare_or_complete_rebalance(builder)
     # The client may have missed the response: it continues in the current generation.
-    return step.reply(waiter, joined(group, member.member_id))
+    return builder.reply(waiter, join_result(group, member.member_id))
 
 
-def _must_rebalance(group: Group, member: Member, request: Join) -> bool:
+def _must_rebalance(group: ClassicGroup, member: ClassicMember, request: Join) -> bool:
     """A member's join starts a rebalance when it changes something, or when the leader wants to reassign."""
     match group.state:
         case GroupState.COMPLETING_REBALANCE:
@@ -127,9 +128,9 @@ def _must_rebalance(group: Group, member: Member, request: Join) -> bool:
             return True
 
 
-def _add(step: Step, request: Join, waiter: Waiter, member_id: str) -> None:
-    group = step.group
-    member = Member(
+def _add_member(builder: ClassicDecisionBuilder, request: Join, waiter: Waiter, member_id: str) -> None:
+    group = builder.group
+    member = ClassicMember(
         member_id=member_id,
         instance_id=request.instance_id,
         client_id=request.client_id,
@@ -140,23 +141,23 @@ def _add(step: Step, request: Join, waiter: Waiter, member_id: str) -> None:
         join_waiter=waiter,
         is_new=True,
     )
-    step.group = replace(
+    builder.group = replace(
         group,
-        pending=group.pending - {member_id},
+        pending_members=group.pending_members - {member_id},
         protocol_type=group.protocol_type if group.members else request.protocol_type,
         leader=group.leader or member_id,
     )
-    step.put(member)
-    arrived(step, member=True)
+    builder.put_member(member)
+    extend_join_window(builder, member=True)
     # It cannot send heartbeats before it has a response.
-    step.session(member, step.settings.new_member_join_timeout_ms)
-    prepare_or_complete(step)
+    builder.restart_session(member, builder.settings.new_member_join_timeout_ms)
+    prepare_or_complete_rebalance(builder)
 
 
-def _park(step: Step, member: Member, request: Join, waiter: Waiter) -> None:
+def _park(builder: ClassicDecisionBuilder, member: ClassicMember, request: Join, waiter: Waiter) -> None:
     """Park a join with the member's current metadata. An earlier parked join of the same member is obsolete."""
-    step.reply(member.join_waiter, JoinResult(error=ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.member_id))
-    step.put(
+    builder.reply(member.join_waiter, JoinResult(error=ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.member_id))
+    builder.put_member(
         replace(
             member,
             protocols=request.protocols,
@@ -167,41 +168,41 @@ def _park(step: Step, member: Member, request: Join, waiter: Waiter) -> None:
     )
 
 
-def _replace_static(step: Step, request: Join, waiter: Waiter, old_id: str) -> None:
+def _replace_static(builder: ClassicDecisionBuilder, request: Join, waiter: Waiter, old_id: str) -> None:
     """A static member rejoins with a new id (KIP-345): it replaces the old id, which is fenced."""
-    old_leader = step.group.leader
-    member = _take_place(step, request, old_id)
-    group = step.group
+    old_leader = builder.group.leader
+    member = _replace_member_id(builder, request, old_id)
+    group = builder.group
     if group.state is GroupState.STABLE:
         if select_protocol(group) == group.protocol_name:
             # Nothing that matters to the assignment has changed: no rebalance, only the new id is stored.
             is_leader = group.leader == member.member_id
             if request.may_skip_assignment:
-                step.reply(waiter, joined(group, member.member_id, skip_assignment=is_leader))
+                builder.reply(waiter, join_result(group, member.member_id, skip_assignment=is_leader))
             else:
                 # An old client that sees itself as leader would assign: it gets its old id as the leader.
-                answer = joined(group, member.member_id)
-                step.reply(waiter, replace(answer, leader=old_leader or "", members=()))
-            return step.store()
-        _wait(step, member, waiter)
-        return prepare(step)
-    _wait(step, member, waiter)
+                answer = join_result(group, member.member_id)
+                builder.reply(waiter, replace(answer, leader=old_leader or "", members=()))
+            return builder.store_group()
+        _await_rebalance(builder, member, waiter)
+        return prepare_rebalance(builder)
+    _await_rebalance(builder, member, waiter)
     if group.state is GroupState.COMPLETING_REBALANCE:
         # The leader may already be assigning to the old id, and the new id would get nothing.
-        return prepare(step)
-    return complete_if_joined(step)
+        return prepare_rebalance(builder)
+    return complete_if_joined(builder)
 
 
-def _wait(step: Step, member: Member, waiter: Waiter) -> None:
-    step.put(replace(member, join_waiter=waiter))
+def _await_rebalance(builder: ClassicDecisionBuilder, member: ClassicMember, waiter: Waiter) -> None:
+    builder.put_member(replace(member, join_waiter=waiter))
 
 
-def _take_place(step: Step, request: Join, old_id: str) -> Member:
-    group = step.group
+def _replace_member_id(builder: ClassicDecisionBuilder, request: Join, old_id: str) -> ClassicMember:
+    group = builder.group
     old = group.members[old_id]
-    step.reply(old.join_waiter, JoinResult(error=ErrorCode.FENCED_INSTANCE_ID, member_id=old_id))
-    step.reply(old.sync_waiter, SyncResult(error=ErrorCode.FENCED_INSTANCE_ID))
-    step.timer(SESSION_TIMER + old_id, None)
+    builder.reply(old.join_waiter, JoinResult(error=ErrorCode.FENCED_INSTANCE_ID, member_id=old_id))
+    builder.reply(old.sync_waiter, SyncResult(error=ErrorCode.FENCED_INSTANCE_ID))
+    builder.set_timer(SESSION_TIMER + old_id, None)
     member = replace(
         old,
         member_id=request.new_member_id,
@@ -214,8 +215,8 @@ def _take_place(step: Step, request: Join, old_id: str) -> Member:
         sync_waiter=None,
         is_new=False,  # Its session starts now, and does not expire while it is parked.
     )
-    step.put_all(member if key == old_id else other for key, other in group.members.items())
+    builder.replace_members(member if key == old_id else other for key, other in group.members.items())
     if group.leader == old_id:
-        step.group = replace(step.group, leader=member.member_id)
-    step.session(member)
+        builder.group = replace(builder.group, leader=member.member_id)
+    builder.restart_session(member)
     return member

@@ -1,12 +1,12 @@
 """Classic groups: frozen state, requests to the rules, their results, and the records that make decisions durable.
 
-A group id names one group, of one kind: classic, or with server-side assignment (`penstock.groups.kinds` lists them).
-What all kinds have in common is `AnyGroup`; their records are the same.
+A group id names one group, of one kind: classic, or with server-side assignment. `penstock.groups.storage_formats`
+lists the kinds. What all of them have in common is `AnyGroup`; their records are the same.
 
 Durable parts of a group are its members with their protocols and assignments, its generation, leader and protocol. Soft
 parts are lost with the process and rebuilt by clients' retries: requests parked in a join or a sync (`join_waiter`,
-`sync_waiter`), ids given to members that have not come back (`pending`), and the progress of a rebalance. A group that
-is preparing a rebalance is therefore stored as its previous generation, in which its members continue after a restart.
+`sync_waiter`), ids given to members that have not come back (`pending_members`), and the progress of a rebalance. So a
+group that is preparing a rebalance is stored as its previous generation, in which its members continue after a restart.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class GroupState(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ClassicMember:
     """A member of a group."""
 
     member_id: str
@@ -89,7 +89,7 @@ class Member:
     sync_waiter: Waiter | None = None
     is_new: bool = False
     """Its join was never answered, so it cannot be expected to send heartbeats."""
-    owes_sync: bool = False
+    pending_sync: bool = False
     """Has not synced in this generation."""
 
     def metadata(self, protocol_name: str | None) -> bytes:
@@ -124,7 +124,7 @@ class TransactionOwner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class ClassicGroup:
     """A classic group. `members` is in joining order."""
 
     kind: ClassVar[str] = "classic"
@@ -135,7 +135,7 @@ class Group:
     """None: a simple group, which only stores offsets."""
     protocol_name: str | None = None
     leader: str | None = None
-    members: Mapping[str, Member] = field(default_factory=dict)
+    members: Mapping[str, ClassicMember] = field(default_factory=dict)
     instances: Mapping[str, str] = field(default_factory=dict)
     """group instance id → member id"""
     since_ms: int = 0
@@ -143,16 +143,16 @@ class Group:
     subscribed: frozenset[str] | None = None
     """Topics that the consumers of this generation subscribe to; None if unknown."""
     # Soft:
-    pending: frozenset[str] = frozenset()
-    window: JoinWindow | None = None
+    pending_members: frozenset[str] = frozenset()
+    join_window: JoinWindow | None = None
     """Set while an initial rebalance is prepared."""
     stored: bool = False
     """Whether the group has a row."""
 
     @property
-    def initial(self) -> bool:
+    def is_initial_rebalance(self) -> bool:
         """Whether the rebalance being prepared makes the first generation with members."""
-        return self.window is not None
+        return self.join_window is not None
 
     @property
     def shown_state(self) -> str:
@@ -166,7 +166,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offset:
+class OffsetAndMetadata:
     """A committed offset."""
 
     committed_offset: int
@@ -215,7 +215,7 @@ class GroupDeleted:
 class OffsetsCommitted:
     """Committed offsets, which replace earlier ones."""
 
-    offsets: Mapping[TopicPartition, Offset]
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class OffsetsPending:
     """Offsets to be committed if a transaction is. Refused if the producer is no longer in that transaction."""
 
     owner: TransactionOwner
-    offsets: Mapping[TopicPartition, Offset]
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ Record: TypeAlias = (
 )
 
 
-class Decision(coordination.Decision[AnyGroup, Record]):
+class GroupDecision(coordination.Decision[AnyGroup, Record]):
     """A decision about a group. A rule of one kind may return a group of another."""
 
     __slots__ = ()
@@ -320,7 +320,7 @@ class SyncResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
+class ClassicHeartbeat:
     """Heartbeat."""
 
     member_id: str
@@ -329,7 +329,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leaver:
+class LeavingMember:
     """One member that LeaveGroup names: by its id, or by its instance id alone."""
 
     member_id: str
@@ -350,7 +350,7 @@ class CommitOffsets:
     member_id: str = ""
     instance_id: str | None = None
     generation: int = -1
-    offsets: Mapping[TopicPartition, Offset]
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
     knows_unknown_groups: bool = True
     """v9+: the client knows GROUP_ID_NOT_FOUND."""
     version: int = 9
@@ -381,7 +381,7 @@ class DeleteOffsetsResult:
     subscribed: frozenset[str] = frozenset()
 
 
-def with_members(members: Iterable[Member]) -> tuple[Mapping[str, Member], Mapping[str, str]]:
+def with_members(members: Iterable[ClassicMember]) -> tuple[Mapping[str, ClassicMember], Mapping[str, str]]:
     """The two indexes of a group's members."""
     by_id = {member.member_id: member for member in members}
     instances = {m.instance_id: m.member_id for m in by_id.values() if m.instance_id is not None}

@@ -20,10 +20,10 @@ from penstock.base.cooperative import (
 )
 from penstock.base.errors import PlatformError
 from penstock.coordination.model import Key
-from penstock.groups.asked_offsets import sort_out
-from penstock.groups.failures import ASK_AGAIN, code_of, reading_code_of
-from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
-from penstock.groups.service import GroupService, Topics
+from penstock.groups.commit_validation import validate_offsets
+from penstock.groups.failures import ASK_AGAIN, code_of, offset_fetch_code_of
+from penstock.groups.model import CommitOffsets, DeleteOffsets, OffsetAndMetadata, TopicPartition
+from penstock.groups.service import GroupService, TopicLookup
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import (
     OffsetCommitRequest,
@@ -59,7 +59,7 @@ class OffsetHandlers:
     """OffsetCommit, OffsetFetch, OffsetDelete. Every method takes the context and a request, and returns the
     response."""
 
-    def __init__(self, groups: GroupService, topics: Topics) -> None:
+    def __init__(self, groups: GroupService, topics: TopicLookup) -> None:
         self._groups, self._topics = groups, topics
 
     async def offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
@@ -69,21 +69,21 @@ class OffsetHandlers:
         topic ids.
         """
         now_ms, retention_ms = self._groups.now_ms(), request.retention_time_ms
-        asked = await sort_out(
+        asked = await validate_offsets(
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=now_ms,
             expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
         )  # fmt: skip
         if asked.is_for_group:
             asked.outcome = await self._commit(context, request, asked.offsets)
-        topics = await asked.told(request.topics, OffsetCommitResponseTopic, OffsetCommitResponsePartition)
+        topics = await asked.response_topics(request.topics, OffsetCommitResponseTopic, OffsetCommitResponsePartition)
         return OffsetCommitResponse(topics=topics)
 
     async def _commit(
         self,
         context: RequestContext,
         request: OffsetCommitRequest,
-        offsets: Mapping[TopicPartition, Offset],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
     ) -> ErrorCode:
         asked = CommitOffsets(
             member_id=request.member_id,
@@ -146,7 +146,7 @@ class OffsetHandlers:
             else:
                 offsets, pending = await self._groups.offsets(key), frozenset[TopicPartition]()
         except PlatformError as error:
-            response.error_code = code = reading_code_of(error)
+            response.error_code = code = offset_fetch_code_of(error)
             for number, topic in enumerate(request.topics or ()):
                 await yield_if_due(number)
                 response.topics.append(await _fetched(topic, None, {}, frozenset(), code))
@@ -226,7 +226,7 @@ class OffsetHandlers:
 async def _fetched(
     topic: OffsetFetchRequestTopics,
     topic_id: bytes | None,
-    offsets: Mapping[TopicPartition, Offset],
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
     pending: Container[TopicPartition],
     error: ErrorCode,
 ) -> OffsetFetchResponseTopics:

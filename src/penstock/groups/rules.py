@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING
 
 from penstock.base.lazy import lazy_import
 from penstock.coordination.model import Key, Waiter
-from penstock.groups import kept_offsets, transitions
+from penstock.groups import offset_deletion, transitions
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.join import has_valid_session
 from penstock.groups.join import join as join_classic
 from penstock.groups.model import (
     AnyGroup,
+    ClassicGroup,
+    ClassicHeartbeat,
     CommitOffsets,
-    Decision,
     DeleteOffsets,
     DeleteOffsetsResult,
-    Group,
-    Heartbeat,
+    GroupDecision,
     Join,
     JoinResult,
-    Leaver,
     LeaveResult,
-    Offset,
+    LeavingMember,
+    OffsetAndMetadata,
     Sync,
     SyncResult,
     TopicPartition,
 )
+from penstock.groups.rule_context import RuleContext
 from penstock.groups.share.model import ShareGroup
 from penstock.groups.streams.model import StreamsGroup
-from penstock.groups.terms import Terms
 from penstock.groups.transitions import answer
 from penstock.wire.error_codes import ErrorCode
 
@@ -51,110 +51,112 @@ else:  # Imported lazily: not every deployment has such groups.
     streams = lazy_import("penstock.groups.streams.transitions")
     streams_offsets = lazy_import("penstock.groups.streams.offsets")
 
-TermsOf = Callable[[Key, int], Terms]
+RuleContextOf = Callable[[Key, int], RuleContext]
 """The settings and topics that rules use for a group, at a given time."""
 
 
 class GroupRules:
     """The rules for groups of all kinds."""
 
-    def __init__(self, terms: TermsOf) -> None:
-        self.terms = terms
+    def __init__(self, rule_context: RuleContextOf) -> None:
+        self.rule_context = rule_context
 
     # --- Without a request ---
 
-    def expired(self, key: Key, state: AnyGroup | None, timer: str, now_ms: int) -> Decision:
+    def expired(self, key: Key, state: AnyGroup | None, timer: str, now_ms: int) -> GroupDecision:
         """A timer of a group fired."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         match state:
-            case Group():
-                return transitions.expired(state, timer, now_ms, terms.settings)
+            case ClassicGroup():
+                return transitions.expired(state, timer, now_ms, context.settings)
             case ConsumerGroup():
-                return consumer.expired(state, timer, terms)
+                return consumer.expired(state, timer, context)
             case ShareGroup():
                 return share.expired(state, timer, now_ms)
             case StreamsGroup():
-                return streams.expired(state, timer, terms)
-        return Decision(state=state)
+                return streams.expired(state, timer, context)
+        return GroupDecision(state=state)
 
-    def restored(self, key: Key, state: AnyGroup, now_ms: int) -> Decision:
+    def restored(self, key: Key, state: AnyGroup, now_ms: int) -> GroupDecision:
         """A group was loaded."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         match state:
-            case Group():
-                return transitions.restored(state, now_ms, terms.settings)
+            case ClassicGroup():
+                return transitions.restored(state, now_ms, context.settings)
             case ConsumerGroup():
-                return consumer.restored(state, terms)
+                return consumer.restored(state, context)
             case ShareGroup():
-                return share.restored(state, terms.settings.share)
+                return share.restored(state, context.settings.share)
             case StreamsGroup():
-                return streams.restored(state, terms)
-        return Decision(state=state)
+                return streams.restored(state, context)
+        return GroupDecision(state=state)
 
     def is_stored(self, state: AnyGroup) -> bool:
         """Whether a group has a row. All but classic ones always have."""
-        return state.stored if isinstance(state, Group) else True
+        return state.stored if isinstance(state, ClassicGroup) else True
 
     # --- Members that use the classic protocol ---
 
-    def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> Decision:
+    def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> GroupDecision:
         """JoinGroup. An empty consumer or streams group becomes a classic one."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         if isinstance(group, ConsumerGroup) and group.members:
-            return classic_members.join(group, request, waiter, terms)
-        if group is None or isinstance(group, Group):
-            return join_classic(group, request, waiter, now_ms, terms.settings)
+            return classic_members.join(group, request, waiter, context)
+        if group is None or isinstance(group, ClassicGroup):
+            return join_classic(group, request, waiter, now_ms, context.settings)
         if isinstance(group, ConsumerGroup | StreamsGroup) and not group.members:
-            return join_classic(_emptied(group), request, waiter, now_ms, terms.settings)
-        if not has_valid_session(request, terms.settings):
+            return join_classic(_emptied(group), request, waiter, now_ms, context.settings)
+        if not has_valid_session(request, context.settings):
             error, member_id = ErrorCode.INVALID_SESSION_TIMEOUT, request.member_id
         else:
             error, member_id = ErrorCode.INCONSISTENT_GROUP_PROTOCOL, ""
         return answer(group, waiter, JoinResult(error=error, member_id=member_id))
 
-    def sync(self, key: Key, group: AnyGroup | None, request: Sync, waiter: Waiter, now_ms: int) -> Decision:
+    def sync(self, key: Key, group: AnyGroup | None, request: Sync, waiter: Waiter, now_ms: int) -> GroupDecision:
         """SyncGroup."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         if isinstance(group, ConsumerGroup):
-            return classic_members.sync(group, request, waiter, terms)
-        if group is None or isinstance(group, Group):
-            return transitions.sync(group, request, waiter, now_ms, terms.settings)
+            return classic_members.sync(group, request, waiter, context)
+        if group is None or isinstance(group, ClassicGroup):
+            return transitions.sync(group, request, waiter, now_ms, context.settings)
         return answer(group, waiter, SyncResult(error=ErrorCode.UNKNOWN_MEMBER_ID))
 
-    def heartbeat(self, key: Key, group: AnyGroup | None, request: Heartbeat, waiter: Waiter, now_ms: int) -> Decision:
+    def heartbeat(
+        self, key: Key, group: AnyGroup | None, request: ClassicHeartbeat, waiter: Waiter, now_ms: int
+    ) -> GroupDecision:
         """Heartbeat."""
         if isinstance(group, ConsumerGroup):
-            return classic_members.heartbeat(group, request, waiter, self.terms(key, now_ms))
-        if group is None or isinstance(group, Group):
+            return classic_members.heartbeat(group, request, waiter, self.rule_context(key, now_ms))
+        if group is None or isinstance(group, ClassicGroup):
             return transitions.heartbeat(group, request, waiter)
         return answer(group, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
 
     def leave(
-        self, key: Key, group: AnyGroup | None, leavers: Sequence[Leaver], waiter: Waiter, now_ms: int
-    ) -> Decision:
+        self, key: Key, group: AnyGroup | None, leavers: Sequence[LeavingMember], waiter: Waiter, now_ms: int
+    ) -> GroupDecision:
         """LeaveGroup."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         if isinstance(group, ConsumerGroup):
-            return classic_members.leave(group, leavers, waiter, terms)
-        if group is None or isinstance(group, Group):
-            return transitions.leave(group, leavers, waiter, now_ms, terms.settings)
+            return classic_members.leave(group, leavers, waiter, context)
+        if group is None or isinstance(group, ClassicGroup):
+            return transitions.leave(group, leavers, waiter, now_ms, context.settings)
         return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
 
     # --- Offsets ---
 
     def commit_offsets(
         self, key: Key, group: AnyGroup | None, request: CommitOffsets, waiter: Waiter, now_ms: int
-    ) -> Decision:
+    ) -> GroupDecision:
         """OffsetCommit and TxnOffsetCommit."""
         if isinstance(group, ConsumerGroup):
             return consumer.commit_offsets(group, request, waiter)
         if isinstance(group, StreamsGroup):
-            return streams_offsets.commit_offsets(group, request, waiter, self.terms(key, now_ms).topics)
-        if group is None or isinstance(group, Group):
-            return transitions.commit_offsets(group, request, waiter, now_ms, self.terms(key, now_ms).settings)
+            return streams_offsets.commit_offsets(group, request, waiter, self.rule_context(key, now_ms).topics)
+        if group is None or isinstance(group, ClassicGroup):
+            return transitions.commit_offsets(group, request, waiter, now_ms, self.rule_context(key, now_ms).settings)
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
 
-    def fetch_error(self, group: AnyGroup | None, member_id: str | None, epoch: int, waiter: Waiter) -> Decision:
+    def fetch_error(self, group: AnyGroup | None, member_id: str | None, epoch: int, waiter: Waiter) -> GroupDecision:
         """OffsetFetch: whether a caller that claims membership may fetch. Classic groups do not check."""
         error = ErrorCode.NONE
         if isinstance(group, ConsumerGroup):
@@ -163,11 +165,11 @@ class GroupRules:
             error = streams_offsets.fetch_error(group, member_id, epoch)
         return answer(group, waiter, error)
 
-    def delete_offsets(self, group: AnyGroup | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
+    def delete_offsets(self, group: AnyGroup | None, request: DeleteOffsets, waiter: Waiter) -> GroupDecision:
         """OffsetDelete."""
         if isinstance(group, ConsumerGroup | StreamsGroup):
-            return kept_offsets.delete_offsets(group, request, waiter)
-        if group is None or isinstance(group, Group):
+            return offset_deletion.delete_offsets(group, request, waiter)
+        if group is None or isinstance(group, ClassicGroup):
             return transitions.delete_offsets(group, request, waiter)
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
 
@@ -175,31 +177,31 @@ class GroupRules:
         self,
         key: Key,
         group: AnyGroup | None,
-        offsets: Mapping[TopicPartition, Offset],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
         topic_names: Mapping[bytes, str],
         waiter: Waiter,
         now_ms: int,
         pending: Collection[TopicPartition] = (),
-    ) -> Decision:
+    ) -> GroupDecision:
         """Delete expired offsets, and the group with the last of them."""
-        terms = self.terms(key, now_ms)
+        context = self.rule_context(key, now_ms)
         if isinstance(group, ConsumerGroup | StreamsGroup):
-            return kept_offsets.expire_offsets(group, offsets, topic_names, waiter, terms, pending)
-        if group is None or isinstance(group, Group):
-            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, terms.settings, pending)
+            return offset_deletion.expire_offsets(group, offsets, topic_names, waiter, context, pending)
+        if group is None or isinstance(group, ClassicGroup):
+            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, context.settings, pending)
         return answer(group, waiter, 0)
 
     # --- Administration ---
 
-    def delete(self, group: AnyGroup | None, waiter: Waiter) -> Decision:
+    def delete(self, group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
         """DeleteGroups, one group."""
         return transitions.delete_group(group, waiter)
 
-    def remove(self, group: AnyGroup | None, waiter: Waiter) -> Decision:
+    def remove(self, group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
         """A group of a virtual cluster that is being deleted."""
         return transitions.remove_group(group, waiter)
 
 
-def _emptied(group: ConsumerGroup | StreamsGroup) -> Group:
+def _emptied(group: ConsumerGroup | StreamsGroup) -> ClassicGroup:
     """The classic group that replaces an empty one of another kind. Its offsets stay."""
-    return Group(since_ms=group.empty_since_ms or 0, stored=True)
+    return ClassicGroup(since_ms=group.empty_since_ms or 0, stored=True)

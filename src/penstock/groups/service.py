@@ -26,28 +26,29 @@ from penstock.coordination.runtime import CoordinatorRuntime
 from penstock.coordination.timers import Scheduler
 from penstock.groups import store
 from penstock.groups.consumer import model as consumer
+from penstock.groups.member_epochs import JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.model import (
     AnyGroup,
+    ClassicGroup,
+    ClassicHeartbeat,
     CommitOffsets,
-    Decision,
     DeleteOffsets,
     DeleteOffsetsResult,
-    Group,
+    GroupDecision,
     GroupState,
-    Heartbeat,
     Join,
     JoinResult,
-    Leaver,
     LeaveResult,
-    Offset,
+    LeavingMember,
+    OffsetAndMetadata,
     Record,
     Sync,
     SyncResult,
     TopicPartition,
 )
+from penstock.groups.rule_context import RuleContext
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings, LiveGroupSettings
-from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.metadata.database import TransactionRunner
 from penstock.wire.error_codes import ErrorCode
@@ -70,7 +71,7 @@ _ENDED_AT_ONCE = 100
 """How many groups that are to be deleted are waited for concurrently."""
 
 
-class Topics(Protocol):
+class TopicLookup(Protocol):
     """What is needed of topics."""
 
     def topic_id(self, cluster_id: int, name: str) -> bytes | None:
@@ -83,7 +84,7 @@ class Topics(Protocol):
         """How many partitions the topic with that id has, or None when there is no such topic."""
 
 
-class KnownTopics(Topics, Protocol):
+class TopicNames(TopicLookup, Protocol):
     """The same, with their names."""
 
     def names(self, cluster_id: int) -> Sequence[str]:
@@ -106,10 +107,10 @@ class NoConfigs:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterTopics:
+class ClusterTopicView:
     """The topics of one virtual cluster."""
 
-    topics: Topics
+    topics: TopicLookup
     cluster_id: int
     version: int
 
@@ -126,16 +127,16 @@ class ClusterTopics:
         return self.topics.partition_count(self.cluster_id, topic_id)
 
 
-async def _nothing(key: Key) -> None:
+async def _no_preparation(key: Key) -> None:
     """Used where nothing has to happen before a deletion."""
 
 
-async def _alone(key: Key, delete: Callable[[], Awaitable[bool]]) -> None:
+async def _delete_only_group(key: Key, delete: Callable[[], Awaitable[bool]]) -> None:
     """Used where nothing else has state of a group."""
     await delete()
 
 
-async def _at_once() -> None:
+async def _already_current() -> None:
     """Used where the database is always up to date."""
 
 
@@ -156,7 +157,7 @@ class GroupService:
         self,
         *,
         database: TransactionRunner,
-        topics: KnownTopics,
+        topics: TopicNames,
         settings: GroupSettings,
         configs: GroupConfigs | None = None,
         holder: LeaseHolder,
@@ -164,7 +165,7 @@ class GroupService:
         scheduler: Scheduler,
         randomness: Randomness,
         pending_offset_writer: store.PendingOffsetWriter | None = None,
-        catch_up: Callable[[], Awaitable[None]] = _at_once,
+        catch_up: Callable[[], Awaitable[None]] = _already_current,
         live: LiveSettings | None = None,
     ) -> None:
         self._database, self._topics, self.settings = database, topics, settings
@@ -179,12 +180,12 @@ class GroupService:
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
-        self._rules = GroupRules(self.terms)
+        self._rules = GroupRules(self.rule_context)
         self.limit: Callable[[int], float | None] = lambda cluster_id: None
         """The limit on groups of a virtual cluster; None: no limit."""
-        self.before_deletion: Callable[[Key], Awaitable[None]] = _nothing
+        self.before_deletion: Callable[[Key], Awaitable[None]] = _no_preparation
         """Called before a group is deleted by a request, which waits for it."""
-        self.delete_with: Callable[[Key, Callable[[], Awaitable[bool]]], Coroutine[Any, Any, None]] = _alone
+        self.delete_with: Callable[[Key, Callable[[], Awaitable[bool]]], Coroutine[Any, Any, None]] = _delete_only_group
         """Wraps the deletion of a group, so that its other state is deleted as well, with no writes in between."""
         self._deletions = ShieldedTasks()
         self._counts: dict[int, int] = {}
@@ -209,14 +210,14 @@ class GroupService:
         await self._deletions.close()
         await self._runtime.close()
 
-    def terms(self, key: Key, now_ms: int) -> Terms:
+    def rule_context(self, key: Key, now_ms: int) -> RuleContext:
         """The settings and topics that rules use for a group, at a given time."""
         cluster_id, group_id = key
         overrides = self._configs.group_overrides(cluster_id, group_id)
         settings = self.settings_of(cluster_id)
-        return Terms(
+        return RuleContext(
             now_ms=now_ms,
-            topics=ClusterTopics(self._topics, cluster_id, self._topic_versions.get(cluster_id, 1)),
+            topics=ClusterTopicView(self._topics, cluster_id, self._topic_versions.get(cluster_id, 1)),
             settings=settings,
             consumer=settings.consumer.of_group(overrides),
             streams=settings.streams.of_group(overrides),
@@ -237,13 +238,15 @@ class GroupService:
         text = new_uuid(self._randomness).hex()
         return f"{prefix[:MAX_PREFIX_CHARS]}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
-    async def apply(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision], answer: type[T]) -> T:
+    async def submit(
+        self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], GroupDecision], answer: type[T]
+    ) -> T:
         """Apply a rule that only one kind of group has."""
         return await self._runtime.submit(key, rule, answer)
 
     # --- Members ---
 
-    async def make_room(self, key: Key) -> None:
+    async def check_group_limit(self, key: Key) -> None:
         """Raise `Refused` if the group does not exist and its virtual cluster is at its limit."""
         limit = self.limit(key[0])
         if limit is None or self.count(key[0]) < limit:
@@ -267,7 +270,7 @@ class GroupService:
 
     async def join(self, key: Key, request: Join) -> JoinResult:
         """JoinGroup; returns when the rebalance completes."""
-        await self.make_room(key)
+        await self.check_group_limit(key)
         return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.join(key, group, request, waiter, now_ms), JoinResult
         )
@@ -278,13 +281,13 @@ class GroupService:
             key, lambda group, waiter, now_ms: self._rules.sync(key, group, request, waiter, now_ms), SyncResult
         )
 
-    async def heartbeat(self, key: Key, request: Heartbeat) -> ErrorCode:
+    async def heartbeat(self, key: Key, request: ClassicHeartbeat) -> ErrorCode:
         """Heartbeat."""
         return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.heartbeat(key, group, request, waiter, now_ms), ErrorCode
         )
 
-    async def leave(self, key: Key, leavers: Sequence[Leaver]) -> LeaveResult:
+    async def leave(self, key: Key, leavers: Sequence[LeavingMember]) -> LeaveResult:
         """LeaveGroup."""
         return await self._runtime.submit(
             key, lambda group, waiter, now_ms: self._rules.leave(key, group, leavers, waiter, now_ms), LeaveResult
@@ -293,20 +296,16 @@ class GroupService:
     # --- Members of consumer groups ---
 
     async def consumer_heartbeat(
-        self, key: Key, request: consumer.Heartbeat, may_see: Callable[[str], bool]
-    ) -> consumer.HeartbeatResult:
+        self, key: Key, request: consumer.ConsumerHeartbeat, may_see: Callable[[str], bool]
+    ) -> consumer.ConsumerHeartbeatResult:
         """ConsumerGroupHeartbeat; `may_see` tells which topics the member may describe. Raises `Refused`."""
-        rule = (
-            transitions.leave
-            if request.epoch in (consumer.LEAVES, consumer.LEAVES_FOR_A_WHILE)
-            else transitions.heartbeat
-        )
-        if request.epoch == 0:
-            await self.make_room(key)
+        rule = transitions.leave if request.epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH) else transitions.heartbeat
+        if request.epoch == JOIN_EPOCH:
+            await self.check_group_limit(key)
         result = await self._runtime.submit(
             key,
-            lambda group, waiter, now_ms: rule(group, request, waiter, self.terms(key, now_ms)),
-            consumer.HeartbeatResult,
+            lambda group, waiter, now_ms: rule(group, request, waiter, self.rule_context(key, now_ms)),
+            consumer.ConsumerHeartbeatResult,
         )
         if result.resolve and key not in self._resolving:
             task = asyncio.get_running_loop().create_task(self._resolve(key, result.resolve, may_see))
@@ -325,8 +324,8 @@ class GroupService:
         try:
             await self._runtime.submit(
                 key,
-                lambda group, waiter, now_ms: transitions.resolved(
-                    group, topics, version, waiter, self.terms(key, now_ms)
+                lambda group, waiter, now_ms: transitions.regexes_resolved(
+                    group, topics, version, waiter, self.rule_context(key, now_ms)
                 ),
                 bool,
             )
@@ -344,20 +343,22 @@ class GroupService:
 
     async def commit_offsets(self, key: Key, request: CommitOffsets) -> ErrorCode:
         """OffsetCommit."""
-        await self.make_room(key)
+        await self.check_group_limit(key)
         return await self._runtime.submit(
             key,
             lambda group, waiter, now_ms: self._rules.commit_offsets(key, group, request, waiter, now_ms),
             ErrorCode,
         )
 
-    async def offsets(self, key: Key) -> dict[TopicPartition, Offset]:
+    async def offsets(self, key: Key) -> dict[TopicPartition, OffsetAndMetadata]:
         """All committed offsets of a group, none for an unknown one. Includes every commit decided before."""
         await self._runtime.await_durable(key)
         await self._catch_up()
         return await self._database.read(lambda: store.offsets_of(key))
 
-    async def stable_offsets(self, key: Key) -> tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]:
+    async def stable_offsets(
+        self, key: Key
+    ) -> tuple[dict[TopicPartition, OffsetAndMetadata], frozenset[TopicPartition]]:
         """The same, and the partitions that have pending offsets of open transactions."""
         await self._runtime.await_durable(key)
         await self._catch_up()
@@ -383,7 +384,7 @@ class GroupService:
     async def described(self, key: Key, kind: type[G]) -> G:
         """A group of that kind in its current state. Raises `Refused`, with Kafka's message, if there is none."""
         group_id = key[1]
-        if not group_id and kind is not Group:  # Only a classic group may have an empty id.
+        if not group_id and kind is not ClassicGroup:  # Only a classic group may have an empty id.
             raise Refused(ErrorCode.INVALID_GROUP_ID, "")
         group = await self.find(key)
         if isinstance(group, kind):
@@ -433,7 +434,7 @@ class GroupService:
         """Delete a group of a virtual cluster that is being deleted, even if it has members."""
         await self._delete(key, lambda group, waiter, _: self._rules.remove(group, waiter))
 
-    async def _delete(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision]) -> ErrorCode:
+    async def _delete(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], GroupDecision]) -> ErrorCode:
         error = ErrorCode.NONE
 
         async def delete() -> bool:
@@ -478,7 +479,7 @@ class GroupService:
         if unknown:  # They were deleted, or another agent created them.
             names |= await self._database.read(lambda: store.topic_names(key[0], unknown))
 
-        def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
+        def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> GroupDecision:
             return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms, pending)
 
         try:
@@ -487,6 +488,6 @@ class GroupService:
         except Conflict:
             return 0  # The group is in use: the next check will do it.
 
-    def _names(self, cluster_id: int, offsets: Mapping[TopicPartition, Offset]) -> dict[bytes, str]:
+    def _names(self, cluster_id: int, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> dict[bytes, str]:
         names = {topic_id: self._topics.topic_name(cluster_id, topic_id) for topic_id, _ in offsets}
         return {topic_id: name for topic_id, name in names.items() if name is not None}

@@ -8,7 +8,7 @@ from penstock.base.config_values import INT, INT_MAX, LIST, LONG, STRING, Config
 from penstock.base.dataclasses import dataclass, field, replace
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import Bounded, BrokerSettings, LiveSettings, declare, setting
-from penstock.groups.configs import KINDS, Bounds, assignment_interval_ms, bounds_of, whole_of
+from penstock.groups.configs import CONFIGURABLE_KINDS, Bounds, assignment_interval_ms, bounds_of, int_config
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
 
@@ -47,7 +47,7 @@ def _migration_policy(value: ConfigValue) -> str | None:
 def _check(settings: BrokerSettings) -> None:
     if settings.whole("group.min.session.timeout.ms") > settings.whole("group.max.session.timeout.ms"):
         raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
-    for kind in KINDS:
+    for kind in CONFIGURABLE_KINDS:
         heartbeat, session = f"group.{kind}.heartbeat.interval.ms", f"group.{kind}.session.timeout.ms"
         if settings.whole(heartbeat) >= settings.whole(session):
             raise InvalidRequest(f"{heartbeat} must be less than {session}")
@@ -193,7 +193,7 @@ class ConsumerSettings:
             return self
 
         def number(name: str, otherwise: int) -> int:
-            return whole_of(overrides, f"consumer.{name}", otherwise, self.bounds)
+            return int_config(overrides, f"consumer.{name}", otherwise, self.bounds)
 
         return replace(
             self,

@@ -1,11 +1,11 @@
 """The SQL of groups, and the journal that the coordinator runtime writes to.
 
-Offsets are not kept in memory. Commits go through the journal, guarded by the slot's fencing epoch and in order with
+Offsets are not kept in memory. Commits go through the journal, fenced by the slot's epoch and in order with
 everything else that happens to the group; reads of offsets go straight to the database.
 
-Where one process owns the data, pending offsets of transactions, and their outcomes, take a faster way
-(`PendingOffsetWriter`), by which the database gets them later. So each transaction of the journal's database begins by
-storing what is still missing, and reads of offsets wait until nothing is (`GroupService`).
+Where one process owns the data, pending offsets of transactions, and their outcomes, become durable in commit
+records (`PendingOffsetWriter`), and the database gets them later. So each transaction of the journal's database begins
+by storing what is still missing, and reads of offsets wait until nothing is (`GroupService`).
 
 Every script may run twice, because the port retries after a conflict; `FencedWrites` resolves whether a transaction
 whose answer was lost has happened.
@@ -24,7 +24,6 @@ from penstock.coordination.fenced_writes import FencedWrites
 from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Scheduler
-from penstock.groups.kinds import KINDS, Kind
 from penstock.groups.model import (
     AnyGroup,
     AnyMember,
@@ -33,7 +32,7 @@ from penstock.groups.model import (
     MemberRemoved,
     MembersCleared,
     MemberStored,
-    Offset,
+    OffsetAndMetadata,
     OffsetsCommitted,
     OffsetsDeleted,
     OffsetsPending,
@@ -42,6 +41,7 @@ from penstock.groups.model import (
     TransactionOwner,
 )
 from penstock.groups.share.model import ShareGroup
+from penstock.groups.storage_formats import FORMATS, GroupFormat
 from penstock.metadata.database import Script, TransactionRunner
 from penstock.metadata.names import long_name, name_key, name_of, row_key
 from penstock.metadata.statements import chunks, parameters
@@ -55,17 +55,18 @@ TRANSACTION_ONGOING = 1
 
 
 @dataclass(slots=True)
-class _Change:
+class _GroupChange:
     """The combined effect of a batch of records on one group."""
 
     group: AnyGroup | None = None
     deleted: bool = False
     cleared: bool = False
     members: dict[str, AnyMember | None] = field(default_factory=dict)
-    offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
-    pending: dict[TransactionOwner, dict[TopicPartition, Offset]] = field(default_factory=dict)
+    offsets: dict[TopicPartition, OffsetAndMetadata | None] = field(default_factory=dict)
+    pending: dict[TransactionOwner, dict[TopicPartition, OffsetAndMetadata]] = field(default_factory=dict)
     overtaken: set[tuple[TransactionOwner, TopicPartition]] = field(default_factory=set)
-    """Pending partitions for which the group has committed other offsets since."""
+    """Pending partitions for which the group itself has committed other offsets since: these win when the transaction
+    commits."""
 
     def add(self, record: Record) -> None:
         match record:
@@ -98,11 +99,11 @@ class _Change:
                         own.pop(partition, None)
 
 
-def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
+def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _GroupChange]:
     """The combined changes of the records of many decisions."""
-    changes: dict[Key, _Change] = {}
+    changes: dict[Key, _GroupChange] = {}
     for key, record in records:
-        changes.setdefault(key, _Change()).add(record)
+        changes.setdefault(key, _GroupChange()).add(record)
     return changes
 
 
@@ -110,7 +111,7 @@ def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
 
 
 def write(
-    changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()
+    changes: Mapping[Key, _GroupChange], *, may_be_pending: Container[Key] = ()
 ) -> Script[frozenset[tuple[int, TransactionOwner]]]:
     """Apply changes in the order of keys, so that transactions cannot deadlock. Returns the owners whose offsets were
     left out, because their transactions have ended.
@@ -119,7 +120,7 @@ def write(
     an offset also deletes a pending one that would replace it, as in Kafka.
     """
     owners = {(key[0], owner): None for key in sorted(changes) for owner in changes[key].pending}
-    open_owners = yield from _hold_open(owners)
+    open_owners = yield from _lock_open_transactions(owners)
     for key in sorted(changes):
         change, row = changes[key], row_key(key)
         if change.deleted:
@@ -157,7 +158,9 @@ def write(
     return frozenset(owners.keys() - open_owners)
 
 
-def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tuple[int, TransactionOwner]]]:
+def _lock_open_transactions(
+    owners: Iterable[tuple[int, TransactionOwner]],
+) -> Script[set[tuple[int, TransactionOwner]]]:
     """The transactions that are open. The others get no more offsets; these cannot end before this transaction does."""
     found = set()
     for cluster_id, owner in sorted(owners, key=_by_owner):
@@ -189,7 +192,10 @@ def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:
 
 
 def add_pending(
-    key: Key, producer_id: int, offsets: Mapping[TopicPartition, Offset], overtaken: Container[TopicPartition] = ()
+    key: Key,
+    producer_id: int,
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    overtaken: Container[TopicPartition] = (),
 ) -> Script[None]:
     """Store pending offsets of a producer's transaction."""
     for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
@@ -223,7 +229,7 @@ def _partition(item: tuple[TopicPartition, Any]) -> TopicPartition:
 
 
 def _upsert_group(key: Key, group: AnyGroup) -> tuple[str, Sequence[object]]:
-    state = KINDS[group.kind].encode(group)
+    state = FORMATS[group.kind].encode(group)
     columns = (slot_of(key), group.protocol_type or "", len(group.members), group.empty_since_ms, state, group.kind)
     return (
         "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state, kind,"
@@ -245,7 +251,7 @@ def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[
         values, args = [], list[object](row_key(key))
         for member in rows:
             values.append(f"($1, $2, ${len(args) + 1}, ${len(args) + 2})")
-            args += (name_key(member.member_id), KINDS[member.kind].encode_member(member))
+            args += (name_key(member.member_id), FORMATS[member.kind].encode_member(member))
         yield (
             f"INSERT INTO group_member (cluster_id, group_id, member_id, state) VALUES {', '.join(values)}"
             " ON CONFLICT (cluster_id, group_id, member_id) DO UPDATE SET state = excluded.state",
@@ -253,7 +259,7 @@ def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[
         )
 
 
-def _upsert_offsets(key: Key, rows: Sequence[tuple[TopicPartition, Offset]]) -> tuple[str, Sequence[object]]:
+def _upsert_offsets(key: Key, rows: Sequence[tuple[TopicPartition, OffsetAndMetadata]]) -> tuple[str, Sequence[object]]:
     values, args = [], list[object](row_key(key))
     for (topic_id, partition), offset in rows:
         values.append(f"($1, $2, {parameters(7, len(args) + 1)})")
@@ -275,12 +281,12 @@ def load_group(key: Key) -> Script[AnyGroup | None]:
     rows = yield "SELECT kind, state FROM group_ WHERE cluster_id = $1 AND group_id = $2", row
     if not rows:
         return None
-    kind = _kind_of(rows[0][0])
+    stored_as = _format_of(rows[0][0])
     members: list[bytes] = []
-    if kind.stores_members:
+    if stored_as.stores_members:
         stored = yield "SELECT state FROM group_member WHERE cluster_id = $1 AND group_id = $2 ORDER BY member_id", row
         members = [bytes(row[0]) for row in stored]
-    return kind.decode(bytes(rows[0][1]), members)
+    return stored_as.decode(bytes(rows[0][1]), members)
 
 
 def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup]]]:
@@ -298,19 +304,19 @@ def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup
             continue
         key = int(cluster_id), name_of(group_id, long)
         try:
-            group = _kind_of(kind).decode(bytes(state), members.get((int(cluster_id), str(group_id)), ()))
+            group = _format_of(kind).decode(bytes(state), members.get((int(cluster_id), str(group_id)), ()))
         except CorruptData as problem:
-            _log.error("the group %r of cluster %d is not there: %s", key[1], key[0], problem)
+            _log.error("the group %r of cluster %d cannot be read: %s", key[1], key[0], problem)
             continue
         groups.append((key, group))
     return groups
 
 
-def _kind_of(name: object) -> Kind:
-    kind = KINDS.get(str(name))
-    if kind is None:
+def _format_of(name: object) -> GroupFormat:
+    found = FORMATS.get(str(name))
+    if found is None:
         raise CorruptData(f"there are no groups of kind {name}")
-    return kind
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +350,7 @@ def has_group(key: Key) -> Script[bool]:
     return bool((yield "SELECT 1 FROM group_ WHERE cluster_id = $1 AND group_id = $2", row_key(key)))
 
 
-def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
+def offsets_of(key: Key) -> Script[dict[TopicPartition, OffsetAndMetadata]]:
     """All offsets of a group, by topic id and partition."""
     rows = yield (
         "SELECT topic_id, partition_index, committed_offset, leader_epoch, metadata, committed_ms, expires_ms"
@@ -352,7 +358,7 @@ def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
         row_key(key),
     )
     return {
-        (bytes(row[0]), int(row[1])): Offset(
+        (bytes(row[0]), int(row[1])): OffsetAndMetadata(
             committed_offset=int(row[2]),
             leader_epoch=int(row[3]),
             metadata=str(row[4]),
@@ -379,7 +385,7 @@ def groups_with_pending(slots: Container[int]) -> Script[set[Key]]:
     return {key for key in keys if slot_of(key) in slots}
 
 
-def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]]:
+def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, OffsetAndMetadata], frozenset[TopicPartition]]]:
     """Both, in one snapshot."""
     offsets = yield from offsets_of(key)
     pending = yield from pending_of(key)
@@ -397,7 +403,7 @@ def topic_names(cluster_id: int, topic_ids: Iterable[bytes]) -> Script[dict[byte
 
 
 def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
-    """Delete all offsets of a deleted topic. Its id is never reused, so this needs no guard."""
+    """Delete all offsets of a deleted topic. Its id is never reused, so this needs no fencing."""
     yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
     yield "DELETE FROM group_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
 
@@ -460,9 +466,9 @@ class GroupJournal:
         return await self._database.read(lambda: load_group(key))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> Collection[int]:
-        """One guarded transaction, or only pending offsets by their passage. Returns or raises only when the outcome is
-        known. Refused are pending offsets of transactions that have ended; all of them, if the answer was lost and that
-        is not known."""
+        """One fenced transaction; where there are only pending offsets, a commit record if that is faster. Returns or
+        raises only when the outcome is known. Refused are pending offsets of transactions that have ended; all of them,
+        if the answer was lost and that is not known."""
         written = list(records)
         pending = [(key, record) for key, record in written if isinstance(record, OffsetsPending)]
         self._pending.update(key for key, _ in pending)

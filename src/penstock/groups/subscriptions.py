@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from struct import Struct, error
 
-from penstock.groups.capacity import MAX_NAMED
-from penstock.groups.model import CONSUMER, Group
+from penstock.groups.capacity import MAX_PARSED_TOPICS
+from penstock.groups.model import CONSUMER, ClassicGroup
 
 _INT16 = Struct(">h")
 _INT32 = Struct(">i")
 
 
-def subscribed_topics(group: Group) -> frozenset[str] | None:
+def subscribed_topics(group: ClassicGroup) -> frozenset[str] | None:
     """The topics of all members; None if the group is not of consumers, or metadata of a member cannot be parsed, or
     they name too many."""
     if group.protocol_type != CONSUMER:
         return None
     topics: set[str] = set()
-    left = MAX_NAMED
+    left = MAX_PARSED_TOPICS
     for member in group.members.values():
         try:
             named = _topics(member.metadata(group.protocol_name), left)

@@ -11,21 +11,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.decision_builder import JOIN_TIMER, SESSION_TIMER, SYNC_TIMER, ClassicDecisionBuilder
 from penstock.groups.model import (
     CONSUMER,
     AnyGroup,
+    ClassicGroup,
+    ClassicHeartbeat,
     CommitOffsets,
-    Decision,
     DeleteOffsets,
     DeleteOffsetsResult,
-    Group,
+    GroupDecision,
     GroupDeleted,
     GroupState,
-    Heartbeat,
     JoinResult,
-    Leaver,
     LeaveResult,
-    Offset,
+    LeavingMember,
+    OffsetAndMetadata,
     OffsetsDeleted,
     Record,
     Sync,
@@ -33,15 +34,11 @@ from penstock.groups.model import (
     TopicPartition,
 )
 from penstock.groups.rebalance import (
-    JOIN_TIMER,
-    SESSION_TIMER,
-    SYNC_TIMER,
-    Step,
     complete_if_joined,
-    first_join_timer,
+    join_timer_fired,
     member_error,
-    prepare,
-    prepare_or_complete,
+    prepare_or_complete_rebalance,
+    prepare_rebalance,
     rebalance_timeout_ms,
 )
 from penstock.groups.settings import GroupSettings
@@ -50,15 +47,15 @@ from penstock.wire.error_codes import ErrorCode
 _GENERATIONS = (GroupState.STABLE, GroupState.COMPLETING_REBALANCE)
 
 
-def answer(group: AnyGroup | None, waiter: Waiter, value: object) -> Decision:
+def answer(group: AnyGroup | None, waiter: Waiter, value: object) -> GroupDecision:
     """Reply at once, and change nothing."""
-    return Decision(state=group, replies=(Reply(waiter, value),))
+    return GroupDecision(state=group, replies=(Reply(waiter, value),))
 
 
 # --- Members -------------------------------------------------------------------------------------------------------
 
 
-def heartbeat(group: Group | None, request: Heartbeat, waiter: Waiter) -> Decision:
+def heartbeat(group: ClassicGroup | None, request: ClassicHeartbeat, waiter: Waiter) -> GroupDecision:
     """Keep a member alive, or tell it to rejoin while a rebalance is prepared."""
     if group is None:
         return answer(group, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
@@ -70,30 +67,32 @@ def heartbeat(group: Group | None, request: Heartbeat, waiter: Waiter) -> Decisi
     preparing = group.state is GroupState.PREPARING_REBALANCE
     code = ErrorCode.REBALANCE_IN_PROGRESS if preparing else ErrorCode.NONE
     timer = Timer(SESSION_TIMER + request.member_id, group.members[request.member_id].session_timeout_ms)
-    return Decision(state=group, replies=(Reply(waiter, code),), timers=(timer,))
+    return GroupDecision(state=group, replies=(Reply(waiter, code),), timers=(timer,))
 
 
-def sync(group: Group | None, request: Sync, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
+def sync(
+    group: ClassicGroup | None, request: Sync, waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> GroupDecision:
     """Get the assignment of this generation; the leader's request has everybody's."""
     error = _sync_error(group, request)
     if group is None or error is not ErrorCode.NONE:
         return answer(group, waiter, SyncResult(error=error))
-    step = Step(group, now_ms, settings)
-    member = replace(group.members[request.member_id], owes_sync=False)
+    builder = ClassicDecisionBuilder(group, now_ms, settings)
+    member = replace(group.members[request.member_id], pending_sync=False)
     if group.state is GroupState.STABLE:
-        step.put(member)
-        step.reply(waiter, _assignment(group, member.assignment))
+        builder.put_member(member)
+        builder.reply(waiter, _sync_result(group, member.assignment))
     else:
-        step.reply(member.sync_waiter, SyncResult(error=ErrorCode.REBALANCE_IN_PROGRESS))  # An obsolete retry.
-        step.put(replace(member, sync_waiter=waiter))
+        builder.reply(member.sync_waiter, SyncResult(error=ErrorCode.REBALANCE_IN_PROGRESS))  # An obsolete retry.
+        builder.put_member(replace(member, sync_waiter=waiter))
         if group.leader == member.member_id:
-            _assign(step, request.assignments)
-    if not any(other.owes_sync for other in step.group.members.values()):
-        step.timer(SYNC_TIMER, None)
-    return step.decision()
+            _assign(builder, request.assignments)
+    if not any(other.pending_sync for other in builder.group.members.values()):
+        builder.set_timer(SYNC_TIMER, None)
+    return builder.decision()
 
 
-def _sync_error(group: Group | None, request: Sync) -> ErrorCode:
+def _sync_error(group: ClassicGroup | None, request: Sync) -> ErrorCode:
     if group is None:
         return ErrorCode.UNKNOWN_MEMBER_ID
     error = member_error(group, request.member_id, request.instance_id)
@@ -107,49 +106,49 @@ def _sync_error(group: Group | None, request: Sync) -> ErrorCode:
     return ErrorCode.NONE if group.state in _GENERATIONS else ErrorCode.REBALANCE_IN_PROGRESS
 
 
-def _assign(step: Step, assignments: Mapping[str, bytes]) -> None:
+def _assign(builder: ClassicDecisionBuilder, assignments: Mapping[str, bytes]) -> None:
     members = []
-    for member in step.group.members.values():
+    for member in builder.group.members.values():
         assignment = assignments.get(member.member_id, b"")
         if member.sync_waiter is not None:
-            step.reply(member.sync_waiter, _assignment(step.group, assignment))
-            step.session(member)
+            builder.reply(member.sync_waiter, _sync_result(builder.group, assignment))
+            builder.restart_session(member)
         members.append(replace(member, assignment=assignment, sync_waiter=None))
-    step.put_all(members)
-    step.group = replace(step.group, state=GroupState.STABLE, since_ms=step.now_ms)
-    step.store()
+    builder.replace_members(members)
+    builder.group = replace(builder.group, state=GroupState.STABLE, since_ms=builder.now_ms)
+    builder.store_group()
 
 
-def _assignment(group: Group, assignment: bytes) -> SyncResult:
+def _sync_result(group: ClassicGroup, assignment: bytes) -> SyncResult:
     return SyncResult(protocol_type=group.protocol_type, protocol_name=group.protocol_name, assignment=assignment)
 
 
 def leave(
-    group: Group | None, leavers: Sequence[Leaver], waiter: Waiter, now_ms: int, settings: GroupSettings
-) -> Decision:
+    group: ClassicGroup | None, leavers: Sequence[LeavingMember], waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> GroupDecision:
     """Remove members now, instead of when their sessions expire."""
     if group is None:
         return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
-    step = Step(group, now_ms, settings)
+    builder = ClassicDecisionBuilder(group, now_ms, settings)
     gone: dict[str, None] = {}
-    errors = tuple(_leaves(group, leaver, gone) for leaver in leavers)
-    step.remove(*gone)
-    if step.group.state not in _GENERATIONS:
-        complete_if_joined(step)
+    errors = tuple(_leave_error(group, leaver, gone) for leaver in leavers)
+    builder.remove_members(*gone)
+    if builder.group.state not in _GENERATIONS:
+        complete_if_joined(builder)
     elif ErrorCode.NONE in errors:
-        prepare(step)  # Also for an id that was never joined with.
-    step.reply(waiter, LeaveResult(errors=errors))
-    return step.decision()
+        prepare_rebalance(builder)  # Also for an id that was never joined with.
+    builder.reply(waiter, LeaveResult(errors=errors))
+    return builder.decision()
 
 
-def _leaves(group: Group, leaver: Leaver, gone: dict[str, None]) -> ErrorCode:
+def _leave_error(group: ClassicGroup, leaver: LeavingMember, gone: dict[str, None]) -> ErrorCode:
     """Why a member cannot leave, or NONE: then it is added to `gone`, and cannot be named again."""
     member_id = leaver.member_id
     if not member_id and leaver.instance_id is not None:
         member_id = group.instances.get(leaver.instance_id, "")
     if member_id in gone:
         return ErrorCode.UNKNOWN_MEMBER_ID
-    if member_id not in group.pending:
+    if member_id not in group.pending_members:
         error = member_error(group, member_id, leaver.instance_id)
         if error is not ErrorCode.NONE:
             # The owner of the instance id may have left earlier in this request.
@@ -162,76 +161,76 @@ def _leaves(group: Group, leaver: Leaver, gone: dict[str, None]) -> ErrorCode:
 # --- Timers --------------------------------------------------------------------------------------------------------
 
 
-def expired(group: Group | None, timer: str, now_ms: int, settings: GroupSettings) -> Decision:
+def expired(group: ClassicGroup | None, timer: str, now_ms: int, settings: GroupSettings) -> GroupDecision:
     """A timer fired."""
     if group is None:
-        return Decision(state=None)
-    step = Step(group, now_ms, settings)
+        return GroupDecision(state=None)
+    builder = ClassicDecisionBuilder(group, now_ms, settings)
     if timer == JOIN_TIMER:
         if group.state is GroupState.PREPARING_REBALANCE:
-            first_join_timer(step)
+            join_timer_fired(builder)
     elif timer == SYNC_TIMER:
-        _sync_expired(step)
+        _sync_expired(builder)
     else:
-        _session_expired(step, timer.removeprefix(SESSION_TIMER))
-    return step.decision()
+        _session_expired(builder, timer.removeprefix(SESSION_TIMER))
+    return builder.decision()
 
 
-def _sync_expired(step: Step) -> None:
-    late = [member.member_id for member in step.group.members.values() if member.owes_sync]
-    if late and step.group.state in _GENERATIONS:
-        step.remove(*late)
-        prepare(step)
+def _sync_expired(builder: ClassicDecisionBuilder) -> None:
+    late = [member.member_id for member in builder.group.members.values() if member.pending_sync]
+    if late and builder.group.state in _GENERATIONS:
+        builder.remove_members(*late)
+        prepare_rebalance(builder)
 
 
-def _session_expired(step: Step, member_id: str) -> None:
-    group = step.group
+def _session_expired(builder: ClassicDecisionBuilder, member_id: str) -> None:
+    group = builder.group
     member = group.members.get(member_id)
     if member is not None:
         waits = member.join_waiter is not None or member.sync_waiter is not None
         if waits and not member.is_new:
             return  # Parked, so it is alive; its session restarts with the reply.
-        step.remove(member_id)
-        prepare_or_complete(step)
-    elif member_id in group.pending:
-        step.remove(member_id)
-        complete_if_joined(step)
+        builder.remove_members(member_id)
+        prepare_or_complete_rebalance(builder)
+    elif member_id in group.pending_members:
+        builder.remove_members(member_id)
+        complete_if_joined(builder)
 
 
-def restored(group: Group, now_ms: int, settings: GroupSettings) -> Decision:
+def restored(group: ClassicGroup, now_ms: int, settings: GroupSettings) -> GroupDecision:
     """A group was loaded: every member gets a full session time-out."""
-    step = Step(group, now_ms, settings)
+    builder = ClassicDecisionBuilder(group, now_ms, settings)
     for member in group.members.values():
-        step.session(member)
+        builder.restart_session(member)
     if len(group.members) > settings.max_size:
         # The limit was lowered: members that rejoin when there is no room left are refused.
-        prepare(step)
+        prepare_rebalance(builder)
     elif group.state is GroupState.COMPLETING_REBALANCE:
-        step.put_all([replace(member, owes_sync=True) for member in group.members.values()])
-        step.timer(SYNC_TIMER, rebalance_timeout_ms(group))
-    return step.decision()
+        builder.replace_members([replace(member, pending_sync=True) for member in group.members.values()])
+        builder.set_timer(SYNC_TIMER, rebalance_timeout_ms(group))
+    return builder.decision()
 
 
 # --- Offsets -------------------------------------------------------------------------------------------------------
 
 
 def commit_offsets(
-    group: Group | None, request: CommitOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
-) -> Decision:
+    group: ClassicGroup | None, request: CommitOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> GroupDecision:
     """Commit offsets for a member of the current generation, or for a caller without membership while it is empty."""
     if group is None and request.generation >= 0 and request.owner is None:
         return answer(group, waiter, _unknown_group(request))
-    step = Step(group or Group(since_ms=now_ms), now_ms, settings)
-    error = _commit_error(step.group, request)
+    builder = ClassicDecisionBuilder(group or ClassicGroup(since_ms=now_ms), now_ms, settings)
+    error = _commit_error(builder.group, request)
     if error is ErrorCode.NONE:
-        member = step.group.members.get(request.member_id)
+        member = builder.group.members.get(request.member_id)
         if member is not None and request.owner is None:
-            step.session(member)
-        if not step.group.stored and request.offsets:
-            step.store()
-        step.records += request.records
-    step.reply(waiter, error)
-    return step.decision()
+            builder.restart_session(member)
+        if not builder.group.stored and request.offsets:
+            builder.store_group()
+        builder.records += request.records
+    builder.reply(waiter, error)
+    return builder.decision()
 
 
 def _unknown_group(request: CommitOffsets) -> ErrorCode:
@@ -239,7 +238,7 @@ def _unknown_group(request: CommitOffsets) -> ErrorCode:
     return ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
 
 
-def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
+def _commit_error(group: ClassicGroup, request: CommitOffsets) -> ErrorCode:
     in_transaction = request.owner is not None
     if request.generation < 0 and group.state is GroupState.EMPTY:
         return ErrorCode.NONE
@@ -257,7 +256,7 @@ def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
     return ErrorCode.REBALANCE_IN_PROGRESS if completing else ErrorCode.NONE
 
 
-def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
+def delete_offsets(group: ClassicGroup | None, request: DeleteOffsets, waiter: Waiter) -> GroupDecision:
     """Delete offsets of topics that no member subscribes to."""
     if group is None:
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
@@ -267,34 +266,34 @@ def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) 
     partitions = tuple(p for topic, ps in request.topics.items() if topic not in subscribed for p in ps)
     result = DeleteOffsetsResult(subscribed=subscribed)
     records: tuple[Record, ...] = (OffsetsDeleted(partitions),) if partitions else ()
-    return Decision(state=group, records=records, replies=(Reply(waiter, result),))
+    return GroupDecision(state=group, records=records, replies=(Reply(waiter, result),))
 
 
-def delete_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
+def delete_group(group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
     """Delete an empty group of any kind, and its offsets."""
     if group is None:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
     if group.empty_since_ms is None:
         return answer(group, waiter, ErrorCode.NON_EMPTY_GROUP)
-    return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, ErrorCode.NONE),))
+    return GroupDecision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, ErrorCode.NONE),))
 
 
-def remove_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
+def remove_group(group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
     """Delete a group of any kind with its members, which cannot come back: their virtual cluster is being deleted."""
     if group is None:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
     replies = [Reply(waiter, ErrorCode.NONE)]
-    if isinstance(group, Group):
+    if isinstance(group, ClassicGroup):
         error = ErrorCode.COORDINATOR_NOT_AVAILABLE
         for member in group.members.values():
             if member.join_waiter is not None:
                 replies.append(Reply(member.join_waiter, JoinResult(error=error, member_id=member.member_id)))
             if member.sync_waiter is not None:
                 replies.append(Reply(member.sync_waiter, SyncResult(error=error)))
-    return Decision(state=None, records=(GroupDeleted(),), replies=tuple(replies))
+    return GroupDecision(state=None, records=(GroupDeleted(),), replies=tuple(replies))
 
 
-def is_subscribed(group: Group, topic: str) -> bool:
+def is_subscribed(group: ClassicGroup, topic: str) -> bool:
     """Whether members subscribe to a topic; if that is unknown, consumers are assumed to."""
     if group.subscribed is not None:
         return topic in group.subscribed
@@ -302,14 +301,14 @@ def is_subscribed(group: Group, topic: str) -> bool:
 
 
 def expire_offsets(
-    group: Group | None,
-    offsets: Mapping[TopicPartition, Offset],
+    group: ClassicGroup | None,
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
     topic_names: Mapping[bytes, str],
     waiter: Waiter,
     now_ms: int,
     settings: GroupSettings,
     pending: Collection[TopicPartition] = (),
-) -> Decision:
+) -> GroupDecision:
     """Delete expired offsets, and an empty group with the last of them, or without any (KIP-211).
 
     `offsets` are all the group has. The retention counts from when the group became empty, else from the commit: for
@@ -326,13 +325,15 @@ def expire_offsets(
         and ((name := topic_names.get(partition[0])) is None or _is_expired(group, name, offset, now_ms, settings))
     )
     is_done = len(expired) == len(offsets) and not pending
-    if is_done and group.state is GroupState.EMPTY and not group.pending:
-        return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, len(expired)),))
+    if is_done and group.state is GroupState.EMPTY and not group.pending_members:
+        return GroupDecision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, len(expired)),))
     records: tuple[Record, ...] = (OffsetsDeleted(expired),) if expired else ()
-    return Decision(state=group, records=records, replies=(Reply(waiter, len(expired)),))
+    return GroupDecision(state=group, records=records, replies=(Reply(waiter, len(expired)),))
 
 
-def _is_expired(group: Group, topic: str, offset: Offset, now_ms: int, settings: GroupSettings) -> bool:
+def _is_expired(
+    group: ClassicGroup, topic: str, offset: OffsetAndMetadata, now_ms: int, settings: GroupSettings
+) -> bool:
     if is_subscribed(group, topic):
         return False
     if group.protocol_type is None:

@@ -9,7 +9,7 @@ from functools import partial
 from penstock.base.context import RequestContext
 from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, map_nested_with_outer, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import describe_within_budget
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
@@ -93,7 +93,7 @@ class ShareHandlers:
         self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
     ) -> describe.DescribeShareGroupOffsetsResponse:
         """DescribeShareGroupOffsets, key 90, v0-1. v1: lag (KIP-1226)."""
-        groups = await described_in_room(
+        groups = await describe_within_budget(
             request.groups, partial(self._described, context.cluster_id),
             lambda asked: describe.DescribeShareGroupOffsetsResponseGroup(
                 group_id=asked.group_id, error_code=ASK_AGAIN

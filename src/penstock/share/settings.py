@@ -10,7 +10,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import BrokerSettings, declare, setting
 from penstock.groups.settings import group_setting
-from penstock.groups.share.service import GroupConfigs
+from penstock.groups.share.service import ConfigOverrides
 from penstock.share.model import Limits
 
 _DURATION = (
@@ -75,7 +75,7 @@ class ShareConfig:
 class ShareConfigs:
     """The settings of every share group, resolved once after each change."""
 
-    def __init__(self, configs: GroupConfigs, broker: BrokerSettings) -> None:
+    def __init__(self, configs: ConfigOverrides, broker: BrokerSettings) -> None:
         self._configs, self._broker = configs, broker
         self._known: dict[tuple[int, str], tuple[Mapping[str, str], ShareConfig]] = {}
         self._default = share_config({}, broker)

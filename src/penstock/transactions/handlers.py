@@ -18,7 +18,7 @@ from penstock.base.cooperative import (
 from penstock.base.errors import PlatformError
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import describe_within_budget
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.log.model import Partition
 from penstock.log.producer_ids import ProducerIds
@@ -240,7 +240,7 @@ class TransactionHandlers:
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
         """DescribeTransactions, key 65, v0 (KIP-664): the owner of an id, and the partitions of its transaction."""
-        states = await described_in_room(
+        states = await describe_within_budget(
             request.transactional_ids, partial(self._describe, context),
             lambda name: describing.TransactionState(error_code=ASK_AGAIN, transactional_id=name),
         )  # fmt: skip

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.asked_offsets import sort_out
+from penstock.groups.commit_validation import validate_offsets
 from penstock.groups.failures import code_of
-from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
-from penstock.groups.service import GroupService, Topics
+from penstock.groups.model import CommitOffsets, OffsetAndMetadata, TopicPartition, TransactionOwner
+from penstock.groups.service import GroupService, TopicLookup
 from penstock.transactions.model import NEVER_MS, AddToTransaction, ProducerIdAndEpoch
 from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
@@ -29,7 +29,7 @@ IMPLICIT_SINCE, ABORTABLE_SINCE, TOPIC_IDS_SINCE, UNKNOWN_GROUPS_SINCE = 5, 4, 6
 class TransactionOffsetHandlers:
     """Answers TxnOffsetCommit."""
 
-    def __init__(self, service: TransactionService, groups: GroupService, topics: Topics) -> None:
+    def __init__(self, service: TransactionService, groups: GroupService, topics: TopicLookup) -> None:
         self._service, self._groups, self._topics = service, groups, topics
 
     async def txn_offset_commit(
@@ -37,17 +37,19 @@ class TransactionOffsetHandlers:
     ) -> TxnOffsetCommitResponse:
         """TxnOffsetCommit, key 28, v0-6. v2: leader epochs. v3: flexible, members (KIP-447). v4: TRANSACTION_ABORTABLE.
         v5: adds the group to the transaction implicitly (KIP-890). v6: topic ids."""
-        asked = await sort_out(
+        asked = await validate_offsets(
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=self._groups.now_ms(),
         )  # fmt: skip
         if asked.is_for_group:
             asked.outcome = await self._commit(context, request, asked.offsets)
-        topics = await asked.told(request.topics, TxnOffsetCommitResponseTopic, TxnOffsetCommitResponsePartition)
+        topics = await asked.response_topics(
+            request.topics, TxnOffsetCommitResponseTopic, TxnOffsetCommitResponsePartition
+        )
         return TxnOffsetCommitResponse(topics=topics)
 
     async def _commit(
-        self, context: RequestContext, request: TxnOffsetCommitRequest, offsets: dict[TopicPartition, Offset]
+        self, context: RequestContext, request: TxnOffsetCommitRequest, offsets: dict[TopicPartition, OffsetAndMetadata]
     ) -> ErrorCode:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
@@ -55,7 +57,7 @@ class TransactionOffsetHandlers:
             return ErrorCode.INVALID_REQUEST
         try:
             # Before the group is added: an invalid group must not become part of a transaction.
-            await self._groups.make_room((context.cluster_id, request.group_id))
+            await self._groups.check_group_limit((context.cluster_id, request.group_id))
             error, began_ms = await self._join(context, request)
             if error is not ErrorCode.NONE:
                 return error

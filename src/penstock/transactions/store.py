@@ -24,7 +24,7 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
 from penstock.base.integers import pack_i64s, unpack_i64s
 from penstock.coordination.model import Key
-from penstock.groups.model import Offset, OffsetsPending, TopicPartition
+from penstock.groups.model import OffsetAndMetadata, OffsetsPending, TopicPartition
 from penstock.groups.store import add_pending
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_of, row_key
@@ -56,7 +56,7 @@ UTF8_BYTES_MAX = 4
 T = TypeVar("T")
 Ended = tuple[int, int, bool]
 """Cluster id and producer id of a transaction that ends, and whether by a commit."""
-Pending = tuple[Key, int, Mapping[TopicPartition, Offset]]
+Pending = tuple[Key, int, Mapping[TopicPartition, OffsetAndMetadata]]
 """Pending offsets of a group in a producer's transaction: the group, the producer id, the offsets."""
 
 
@@ -261,7 +261,7 @@ def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
             topic_id, partition, committed, leader_epoch, committed_ms, expires_ms, size = _OFFSET.unpack_from(blob, at)
             at += _OFFSET.size
             metadata, at = blob[at : at + size].decode(), at + size
-            offsets[topic_id, partition] = Offset(
+            offsets[topic_id, partition] = OffsetAndMetadata(
                 committed_offset=committed, leader_epoch=leader_epoch, metadata=metadata, committed_ms=committed_ms,
                 expires_ms=None if expires_ms == _NO_EXPIRY else expires_ms,
             )  # fmt: skip
@@ -288,8 +288,8 @@ class _ProducerOffsets:
 
     first_end: bool | None = None
     """Whether the first of its transactions that ended was committed; None if none has ended."""
-    committed: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
-    pending: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
+    committed: dict[Key, dict[TopicPartition, OffsetAndMetadata]] = field(default_factory=dict)
+    pending: dict[Key, dict[TopicPartition, OffsetAndMetadata]] = field(default_factory=dict)
 
     def end(self, *, commit: bool) -> None:
         if self.first_end is None:

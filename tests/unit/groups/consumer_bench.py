@@ -8,26 +8,26 @@ from typing import Any
 
 from penstock.groups.consumer import transitions
 from penstock.groups.consumer.encoding import decode, encode, encode_member
-from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember, Heartbeat, HeartbeatResult
+from penstock.groups.consumer.model import ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerMember
 from penstock.groups.model import (
+    ClassicGroup,
+    ClassicHeartbeat,
     CommitOffsets,
-    Decision,
-    Group,
+    GroupDecision,
     GroupDeleted,
     GroupStored,
     Join,
-    Leaver,
+    LeavingMember,
     MemberRemoved,
     MembersCleared,
     MemberStored,
-    Offset,
+    OffsetAndMetadata,
     Record,
     Sync,
 )
-from penstock.groups.model import Heartbeat as ClassicHeartbeat
+from penstock.groups.rule_context import RuleContext
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
-from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.consumer_protocol import encode_subscription
 from penstock.wire.error_codes import ErrorCode
@@ -82,12 +82,12 @@ class ConsumerBench:
         self.answers: dict[int, Any] = {}
         self._waiter = 0
         self._new_ids = 0
-        self.rules = GroupRules(lambda key, now_ms: self.terms)
+        self.rules = GroupRules(lambda key, now_ms: self.context)
 
     @property
-    def terms(self) -> Terms:
+    def context(self) -> RuleContext:
         settings = self.settings
-        return Terms(
+        return RuleContext(
             now_ms=self.now_ms, topics=self.topics, settings=settings, consumer=settings.consumer,
             streams=settings.streams,
         )  # fmt: skip
@@ -97,16 +97,16 @@ class ConsumerBench:
     def beat(
         self, member_id: str, epoch: int, *, topics: set[str] | None = None,
         owned: Mapping[bytes, set[int]] | None = None, **more: Any,
-    ) -> HeartbeatResult:  # fmt: skip
-        request = Heartbeat(
+    ) -> ConsumerHeartbeatResult:  # fmt: skip
+        request = ConsumerHeartbeat(
             member_id=member_id, epoch=epoch, topics=None if topics is None else frozenset(topics),
             owned=None if owned is None else {t: frozenset(p) for t, p in owned.items() if p}, **more,
         )  # fmt: skip
         rule = transitions.leave if epoch < 0 else transitions.heartbeat
-        result: HeartbeatResult = self.ask(lambda group, waiter: rule(group, request, waiter, self.terms))
+        result: ConsumerHeartbeatResult = self.ask(lambda group, waiter: rule(group, request, waiter, self.context))
         return result
 
-    def join(self, member_id: str, *topics: str, **more: Any) -> HeartbeatResult:
+    def join(self, member_id: str, *topics: str, **more: Any) -> ConsumerHeartbeatResult:
         more.setdefault("rebalance_timeout_ms", 60_000)
         return self.beat(member_id, 0, topics=set(topics or ("people",)), owned={}, **more)
 
@@ -123,7 +123,7 @@ class ConsumerBench:
     def resolve(self, found: Mapping[str, set[str]]) -> bool:
         topics = {pattern: frozenset(names) for pattern, names in found.items()}
         changed: bool = self.ask(
-            lambda group, waiter: transitions.resolved(group, topics, self.topics.version, waiter, self.terms)
+            lambda group, waiter: transitions.regexes_resolved(group, topics, self.topics.version, waiter, self.context)
         )
         return changed
 
@@ -163,7 +163,7 @@ class ConsumerBench:
         )
         return error
 
-    def classic_leave(self, *leavers: Leaver) -> tuple[ErrorCode, ...]:
+    def classic_leave(self, *leavers: LeavingMember) -> tuple[ErrorCode, ...]:
         answer = self.ask(lambda group, waiter: self.rules.leave(KEY, group, leavers, waiter, self.now_ms))
         errors: tuple[ErrorCode, ...] = answer.errors
         return errors
@@ -171,7 +171,7 @@ class ConsumerBench:
     # --- Offsets ---
 
     def commit(self, member_id: str = "", epoch: int = -1, *, partition: int = 0, **more: Any) -> ErrorCode:
-        offset = Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=self.now_ms)
+        offset = OffsetAndMetadata(committed_offset=1, leader_epoch=0, metadata="", committed_ms=self.now_ms)
         request = CommitOffsets(member_id=member_id, generation=epoch, offsets={(PEOPLE, partition): offset}, **more)
         error: ErrorCode = self.ask(
             lambda group, waiter: self.rules.commit_offsets(KEY, group, request, waiter, self.now_ms)
@@ -203,12 +203,12 @@ class ConsumerBench:
 
     # --- Rules ---
 
-    def ask(self, rule: Callable[[Any, int], Decision]) -> Any:
+    def ask(self, rule: Callable[[Any, int], GroupDecision]) -> Any:
         self._waiter += 1
         self.apply(rule(self.group, self._waiter))
         return self.answers.get(self._waiter)
 
-    def apply(self, decision: Decision) -> None:
+    def apply(self, decision: GroupDecision) -> None:
         self.group = decision.state
         for record in decision.records:
             self.records.append(record)
@@ -240,7 +240,7 @@ class ConsumerBench:
             return
         owners: dict[tuple[bytes, int], str] = {}
         for member in group.members.values():
-            for topic_id, partitions in (*member.assigned.items(), *member.revoking.items()):
+            for topic_id, partitions in (*member.assigned.items(), *member.pending_revocation.items()):
                 assert partitions, "a topic without partitions"
                 for partition in partitions:
                     owner = owners.setdefault((topic_id, partition), member.member_id)
@@ -250,7 +250,11 @@ class ConsumerBench:
         assert owners == {(t, p): m for t, owned in group.owners.items() for p, m in owned.items()}
         assert group.target_epoch <= group.epoch
         again = decode(encode(group), [encode_member(member) for member in group.members.values()])
-        assert (again.owners, again.tally, again.instances) == (group.owners, group.tally, group.instances)
+        assert (again.owners, again.subscription_counts, again.instances) == (
+            group.owners,
+            group.subscription_counts,
+            group.instances,
+        )
         assert self.stored == {member_id: encode_member(member) for member_id, member in group.members.items()}
         assert self.head is not None
         assert encode(self.head.group) == encode(group)
@@ -263,7 +267,7 @@ def assigned(member: ConsumerMember | None) -> set[int]:
 
 def is_classic(group: object) -> bool:
     """Whether a group is a classic one."""
-    return isinstance(group, Group)
+    return isinstance(group, ClassicGroup)
 
 
 def without_pauses(settings: GroupSettings | None = None) -> GroupSettings:

@@ -8,15 +8,15 @@ from struct import pack
 from penstock.groups import transitions
 from penstock.groups.join import join
 from penstock.groups.model import (
+    ClassicGroup,
+    ClassicHeartbeat,
     CommitOffsets,
-    Decision,
-    Group,
+    GroupDecision,
     GroupState,
-    Heartbeat,
     Join,
     JoinResult,
-    Leaver,
-    Offset,
+    LeavingMember,
+    OffsetAndMetadata,
     Record,
     Sync,
     SyncResult,
@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, settings: GroupSettings | None = None) -> None:
         self.settings = settings or GroupSettings()
-        self.group: Group | None = None
+        self.group: ClassicGroup | None = None
         self.now_ms = 1_000_000
         self.records: list[Record] = []
         self.answers: dict[int, object] = {}
@@ -86,13 +86,13 @@ class Bench:
         return waiter
 
     def heartbeat(self, member_id: str, generation: int, instance_id: str | None = None) -> ErrorCode:
-        request = Heartbeat(member_id=member_id, generation=generation, instance_id=instance_id)
+        request = ClassicHeartbeat(member_id=member_id, generation=generation, instance_id=instance_id)
         waiter = self._waiter("heartbeat")
         self.apply(transitions.heartbeat(self.group, request, waiter))
         return self.answers[waiter]
 
-    def leave(self, *leavers: str | Leaver) -> tuple[ErrorCode, ...]:
-        named = [leaver if isinstance(leaver, Leaver) else Leaver(member_id=leaver) for leaver in leavers]
+    def leave(self, *leavers: str | LeavingMember) -> tuple[ErrorCode, ...]:
+        named = [leaver if isinstance(leaver, LeavingMember) else LeavingMember(member_id=leaver) for leaver in leavers]
         waiter = self._waiter("leave")
         self.apply(transitions.leave(self.group, named, waiter, self.now_ms, self.settings))
         return self.answers[waiter].errors
@@ -101,7 +101,7 @@ class Bench:
         self, member_id: str = "", generation: int = -1, *, instance_id: str | None = None, version: int = 9,
         owner: TransactionOwner | None = None,
     ):  # fmt: skip
-        offset = Offset(committed_offset=5, leader_epoch=0, metadata="", committed_ms=self.now_ms)
+        offset = OffsetAndMetadata(committed_offset=5, leader_epoch=0, metadata="", committed_ms=self.now_ms)
         request = CommitOffsets(
             member_id=member_id,
             instance_id=instance_id,
@@ -149,7 +149,7 @@ class Bench:
 
     # --- What happened ---
 
-    def apply(self, decision: Decision) -> None:
+    def apply(self, decision: GroupDecision) -> None:
         self.group = decision.state
         self.records += decision.records
         for reply in decision.replies:

@@ -13,7 +13,7 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.coordination.leases import LeaseHolder
-from penstock.groups.handlers import Endpoint, GroupHandlers
+from penstock.groups.handlers import CoordinatorEndpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
@@ -140,8 +140,8 @@ class FakeTopics:
 class Here:
     """One agent coordinates everything."""
 
-    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
-        return Endpoint(1, "localhost", 9092)
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> CoordinatorEndpoint:
+        return CoordinatorEndpoint(1, "localhost", 9092)
 
 
 class World:

@@ -6,24 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.groups.model import CommitOffsets, Decision, GroupDeleted, GroupStored, MemberRemoved, MemberStored
+from penstock.groups.member_epochs import LEAVE_EPOCH, STATIC_LEAVE_EPOCH
+from penstock.groups.model import CommitOffsets, GroupDecision, GroupDeleted, GroupStored, MemberRemoved, MemberStored
+from penstock.groups.rule_context import RuleContext
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
 from penstock.groups.streams import transitions
 from penstock.groups.streams.encoding import decode, encode, encode_member
 from penstock.groups.streams.model import (
-    LEAVES,
-    LEAVES_FOR_A_WHILE,
-    Heartbeat,
-    HeartbeatResult,
     InternalTopic,
     StreamsGroup,
     StreamsGroupSettings,
+    StreamsHeartbeat,
+    StreamsHeartbeatResult,
     Subtopology,
     Topology,
 )
-from penstock.groups.streams.tasks import Spans, Task, Tasks
-from penstock.groups.terms import Terms
+from penstock.groups.streams.tasks import Task, TaskRanges, Tasks
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -95,18 +94,18 @@ class StreamsBench:
         self.timers: dict[str, int] = {}
         self.rows: dict[str, bytes] = {}
         self.row: bytes | None = None
-        self.rules = GroupRules(lambda key, now_ms: self.terms)
+        self.rules = GroupRules(lambda key, now_ms: self.context)
 
     @property
-    def terms(self) -> Terms:
-        return Terms(
+    def context(self) -> RuleContext:
+        return RuleContext(
             now_ms=self.now_ms, topics=self.topics, settings=self.settings, consumer=self.settings.consumer,
             streams=self.streams,
         )  # fmt: skip
 
     # --- Requests ---
 
-    def beat(self, member: Member, **more: Any) -> HeartbeatResult:
+    def beat(self, member: Member, **more: Any) -> StreamsHeartbeatResult:
         """One heartbeat of a client that says everything; it takes over what it is told."""
         if member.epoch == 0:
             more.setdefault("topology", self.topology)
@@ -118,9 +117,9 @@ class StreamsBench:
         owned = more["owned"] or Tasks()
         more["owned_spans"] = spans_of(owned.active | owned.standby | owned.warmup)
         more["offset_spans"] = spans_of([*(more.get("reached") or ()), *(more.get("ends") or ())])
-        request = Heartbeat(member_id=member.member_id, instance_id=member.instance, **more)
-        rule = transitions.leave if request.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
-        result: HeartbeatResult = self.adopt(rule(self.group, request, 1, self.terms))
+        request = StreamsHeartbeat(member_id=member.member_id, instance_id=member.instance, **more)
+        rule = transitions.leave if request.epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH) else transitions.heartbeat
+        result: StreamsHeartbeatResult = self.adopt(rule(self.group, request, 1, self.context))
         member.epoch = max(result.epoch, 0)
         if result.tasks is not None:
             member.tasks = Tasks(frozenset(result.tasks.active), result.tasks.standby, result.tasks.warmup)
@@ -141,7 +140,7 @@ class StreamsBench:
         request = CommitOffsets(member_id=member_id, generation=epoch, offsets=offsets, **more)
         return self.adopt(self.rules.commit_offsets(KEY, self.group, request, 1, self.now_ms), keep=False)
 
-    def adopt(self, decision: Decision, *, keep: bool = True) -> Any:
+    def adopt(self, decision: GroupDecision, *, keep: bool = True) -> Any:
         if keep:
             self.group, self.records = decision.state, decision.records
             for record in decision.records:
@@ -199,18 +198,18 @@ class StreamsBench:
             for member in members:
                 self.create_missing(self.beat(member))
 
-    def create_missing(self, result: HeartbeatResult) -> None:
+    def create_missing(self, result: StreamsHeartbeatResult) -> None:
         """Create the topics that a heartbeat says are missing."""
         if result.missing:
             self.topics.put(**{topic.name: topic.partitions for topic in result.missing})
 
 
-def spans_of(said: Iterable[Task]) -> Spans:
+def spans_of(said: Iterable[Task]) -> TaskRanges:
     """What a request says these are."""
-    spans = Spans()
+    ranges = TaskRanges()
     for task in said:
-        spans.add(task.subtopology_id, (task.partition,))
-    return spans
+        ranges.add(task.subtopology_id, (task.partition,))
+    return ranges
 
 
 def tasks(**by_part: Iterable[int]) -> frozenset[Task]:

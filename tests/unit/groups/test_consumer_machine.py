@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from penstock.groups.assignors import ASSIGNORS
 from penstock.groups.consumer.model import ConsumerGroup
-from penstock.groups.model import Leaver
+from penstock.groups.model import LeavingMember
 from penstock.groups.settings import GroupSettings
 from penstock.log.refusals import Refused
 from penstock.wire.consumer_protocol import read_assignment
@@ -259,7 +259,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Left alone, members settle: everybody who subscribes a partition sees it at one of them."""
         for client in [client for client in self.clients.values() if client.is_classic]:
-            self.bench.classic_leave(Leaver(member_id=client.member_id))
+            self.bench.classic_leave(LeavingMember(member_id=client.member_id))
             del self.clients[client.member_id]
         for _ in range(60):  # Longer than the session of a static member that is away.
             self.bench.pass_ms(1_000)
@@ -273,10 +273,10 @@ class ConsumerMachine(RuleBasedStateMachine):
             self.nobody_shares()
         self.leave_downgraded()
         group = self.bench.group
-        if isinstance(group, ConsumerGroup) and group.members and not group.tally.classic:
+        if isinstance(group, ConsumerGroup) and group.members and not group.subscription_counts.classic:
             assert group.shown_state == "Stable"
             had = {(t, p) for m in group.members.values() for t, found in m.assigned.items() for p in found}
-            topics = {NAMES[name]: self.bench.topics.counts[name] for name in group.tally.topics}
+            topics = {NAMES[name]: self.bench.topics.counts[name] for name in group.subscription_counts.topics}
             assert had == {(t, p) for t, count in topics.items() for p in range(count)}
 
 

@@ -9,7 +9,7 @@ import pytest
 from consumer_bench import PEOPLE, ConsumerBench, assigned, without_pauses
 
 from penstock.groups.consumer.model import ConsumerGroup
-from penstock.groups.model import Group, GroupState, Leaver
+from penstock.groups.model import ClassicGroup, GroupState, LeavingMember
 from penstock.groups.settings import ConsumerSettings, GroupSettings
 from penstock.wire.consumer_protocol import encode_assignment, encode_subscription, read_assignment
 from penstock.wire.error_codes import ErrorCode
@@ -108,7 +108,7 @@ def test_upgrade_is_refused(policy: str, assignment: bytes | None, more: dict[st
     settings = GroupSettings(consumer=ConsumerSettings(migration_policy=policy))
     bench = classic(settings, assignment, **more)
     assert bench.error(lambda: bench.join("new")) is ErrorCode.GROUP_ID_NOT_FOUND
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
 
 
 def test_empty_groups_become_what_the_next_member_speaks() -> None:
@@ -117,10 +117,10 @@ def test_empty_groups_become_what_the_next_member_speaks() -> None:
     bench.beat("new", -1)
     bench.classic_join()
     bench.pass_ms(5_000)
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
     assert bench.group.generation == 1
     bench.check()
-    bench.classic_leave(Leaver(member_id="classic-1"))
+    bench.classic_leave(LeavingMember(member_id="classic-1"))
     assert bench.join("new").epoch == 1
     assert isinstance(bench.group, ConsumerGroup)
     bench.check()
@@ -129,7 +129,7 @@ def test_empty_groups_become_what_the_next_member_speaks() -> None:
 def test_last_member_of_the_consumer_protocol_takes_the_protocol_along() -> None:
     bench = mixed()
     bench.beat("new", -1)
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
     assert (bench.group.state, bench.group.generation) == (GroupState.PREPARING_REBALANCE, 2)
     assert set(bench.timers) == {"join", "session/classic-1"}
     bench.check()
@@ -146,7 +146,7 @@ def test_downgrade_by_a_lost_member(how: str) -> None:
     for _ in range(9):
         bench.pass_ms(5_000)
         bench.classic_beat("classic-1", 2)
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
 
 
 def test_downgrade_can_be_forbidden() -> None:
@@ -169,8 +169,8 @@ def test_downgrade_that_was_forbidden_comes_with_the_next_member_that_goes() -> 
     bench.settings = QUICK
     bench.restart()
     assert isinstance(bench.group, ConsumerGroup)
-    bench.classic_leave(Leaver(member_id="classic-2"))
-    assert isinstance(bench.group, Group)
+    bench.classic_leave(LeavingMember(member_id="classic-2"))
+    assert isinstance(bench.group, ClassicGroup)
     assert list(bench.group.members) == ["classic-3"]
     bench.check()
 
@@ -186,15 +186,15 @@ def test_members_with_protocols_that_nobody_can_read_go_down_with_their_group() 
     bench.join("new")
     assert isinstance(bench.group, ConsumerGroup)
     bench.beat("new", -1)
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
     assert read_assignment(bench.group.members["classic-1"].assignment).assigned_partitions
     bench.check()
 
 
 def test_classic_leave_does_not_downgrade_but_frees() -> None:
     bench = mixed()
-    assert bench.classic_leave(Leaver(member_id="x")) == (ErrorCode.UNKNOWN_MEMBER_ID,)
-    assert bench.classic_leave(Leaver(member_id="classic-1")) == (ErrorCode.NONE,)
+    assert bench.classic_leave(LeavingMember(member_id="x")) == (ErrorCode.UNKNOWN_MEMBER_ID,)
+    assert bench.classic_leave(LeavingMember(member_id="classic-1")) == (ErrorCode.NONE,)
     bench.beat("new", 2)
     assert assigned(bench.group.members["new"]) == set(range(6))
     bench.check()
@@ -202,9 +202,9 @@ def test_classic_leave_does_not_downgrade_but_frees() -> None:
 
 def test_an_administrator_removes_members_of_either_protocol() -> None:
     bench = mixed()
-    modern = Leaver(member_id="new")
+    modern = LeavingMember(member_id="new")
     assert bench.classic_leave(modern, modern) == (ErrorCode.NONE,) * 2
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
     assert list(bench.group.members) == ["classic-1"]
     bench.check()
 
@@ -214,7 +214,7 @@ def test_classic_static_member_takes_the_place_of_a_modern_one() -> None:
     bench.join("new", instance_id="one")
     bench.beat("new", -2, instance_id="one")
     answer = bench.classic_join(instance_id="one")
-    assert isinstance(bench.group, Group)
+    assert isinstance(bench.group, ClassicGroup)
     assert (answer.error, bench.group.state) == (ErrorCode.NONE, GroupState.STABLE)
     assert sync(bench, answer.member_id, answer.generation) == set(range(6))
     bench.check()

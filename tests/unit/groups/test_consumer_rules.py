@@ -9,7 +9,7 @@ from consumer_bench import PEOPLE, PLACES, ConsumerBench, assigned, without_paus
 
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.model import OffsetsCommitted, TransactionOwner
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.reconcile import MemberState
 from penstock.groups.settings import ConsumerSettings, GroupSettings
 from penstock.wire.error_codes import ErrorCode
 
@@ -48,10 +48,10 @@ def test_partitions_are_given_back_before_they_are_given() -> None:
     bench.join("a")
     joined = bench.join("b")
     assert (joined.epoch, partitions(joined)) == (2, set())  # Its partitions are still a's.
-    assert bench.group.members["b"].state is Reconciliation.UNRELEASED
+    assert bench.group.members["b"].state is MemberState.UNRELEASED
     told = bench.beat("a", 1)
     assert (told.epoch, partitions(told)) == (1, {0, 1, 2})
-    assert bench.group.members["a"].state is Reconciliation.UNREVOKED
+    assert bench.group.members["a"].state is MemberState.UNREVOKED
     assert "rebalance/a" in bench.timers
     assert partitions(bench.beat("a", 1, owned={PEOPLE: {0, 1, 2, 5}})) is None  # Not all of it yet.
     assert partitions(bench.beat("b", 2)) is None
@@ -182,7 +182,7 @@ def test_unsubscribed_topics_go_at_once_even_before_the_next_assignment() -> Non
     assert answer.assigned is not None
     assert set(answer.assigned) == {PEOPLE}
     assert bench.group.target_epoch == 1
-    assert bench.group.members["a"].revoking == {PLACES: {0: 1, 1: 1}}
+    assert bench.group.members["a"].pending_revocation == {PLACES: {0: 1, 1: 1}}
     bench.check()
 
 

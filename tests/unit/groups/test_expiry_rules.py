@@ -8,13 +8,13 @@ from functools import partial
 from group_bench import TOPIC, Bench, subscription
 
 from penstock.groups import transitions
-from penstock.groups.model import GroupDeleted, Offset, OffsetsDeleted, Record, TopicPartition
+from penstock.groups.model import GroupDeleted, OffsetAndMetadata, OffsetsDeleted, Record, TopicPartition
 
 DAY_MS = 86_400_000
 
 
 def expire(bench: Bench, committed_ms: int, **more: object) -> tuple[object, ...]:
-    offset = Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=committed_ms, **more)
+    offset = OffsetAndMetadata(committed_offset=1, leader_epoch=0, metadata="", committed_ms=committed_ms, **more)
     decision = transitions.expire_offsets(
         bench.group, {(TOPIC, 0): offset}, {TOPIC: "orders"}, 99, bench.now_ms, bench.settings
     )
@@ -61,7 +61,7 @@ def test_an_open_transaction_keeps_the_offsets_of_its_partitions_and_the_group()
     bench = Bench()
     bench.commit()
     bench.pass_ms(7 * DAY_MS)
-    old = Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=0)
+    old = OffsetAndMetadata(committed_offset=1, leader_epoch=0, metadata="", committed_ms=0)
     offsets, names = {(TOPIC, 0): old, (TOPIC, 1): old}, {TOPIC: "orders"}
 
     def expire_beside(*pending: TopicPartition) -> tuple[Record, ...]:

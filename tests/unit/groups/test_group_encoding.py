@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from penstock.agent.settings import SETTINGS
 from penstock.base.errors import CorruptData
 from penstock.groups.encoding import decode, encode
-from penstock.groups.model import Group, GroupState, Member, with_members
+from penstock.groups.model import ClassicGroup, ClassicMember, GroupState, with_members
 from penstock.groups.settings import GroupSettings
 from penstock.groups.subscriptions import subscribed_topics
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 MEMBERS = st.builds(
-    Member,
+    ClassicMember,
     member_id=TEXT,
     instance_id=st.none() | TEXT,
     client_id=TEXT,
@@ -30,9 +30,9 @@ MEMBERS = st.builds(
 
 
 @st.composite
-def groups(draw: st.DrawFn) -> Group:
+def groups(draw: st.DrawFn) -> ClassicGroup:
     by_id, instances = with_members(draw(st.lists(MEMBERS, max_size=4, unique_by=lambda member: member.member_id)))
-    return Group(
+    return ClassicGroup(
         state=draw(st.sampled_from([GroupState.EMPTY, GroupState.COMPLETING_REBALANCE, GroupState.STABLE])),
         generation=draw(INT32),
         protocol_type=draw(st.none() | TEXT),
@@ -46,13 +46,13 @@ def groups(draw: st.DrawFn) -> Group:
 
 
 @given(groups())
-def test_stored_groups_come_back(group: Group) -> None:
+def test_stored_groups_come_back(group: ClassicGroup) -> None:
     assert decode(encode(group)) == group
     assert list(decode(encode(group)).members) == list(group.members)
 
 
 @given(groups(), st.data())
-def test_truncated_groups_are_refused(group: Group, data: st.DataObject) -> None:
+def test_truncated_groups_are_refused(group: ClassicGroup, data: st.DataObject) -> None:
     stored = encode(group)
     with pytest.raises(CorruptData):
         decode(stored[: data.draw(st.integers(0, len(stored) - 1))])

@@ -10,7 +10,7 @@ from group_bench import subscription
 from group_world import ORDERS, PAYMENTS, Process, World, settle
 
 from penstock.coordination.model import CoordinatorLoading, Key
-from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
+from penstock.groups.model import CommitOffsets, OffsetAndMetadata, TransactionOwner
 from penstock.transactions.model import Transaction
 from penstock.transactions.store import put
 from penstock.wire.api_keys import ApiKey
@@ -293,7 +293,7 @@ async def test_fetching_what_was_never_committed() -> None:
 async def test_offsets_of_a_transaction_that_the_database_does_not_know_are_not_acknowledged() -> None:
     world = World()
     process = await world.start()
-    offset = Offset(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
+    offset = OffsetAndMetadata(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
     owner = TransactionOwner(transactional_id="txn", producer_id=7, epoch=1, begins=True)
     asked = CommitOffsets(offsets={(ORDERS, 0): offset}, owner=owner)
     with pytest.raises(CoordinatorLoading):
@@ -394,7 +394,7 @@ async def test_offsets_expire_beside_those_that_wait_for_a_transaction() -> None
     txn = Transaction(key=(1, "txn"), producer_id=7, epoch=1, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: put(txn))
     owner = TransactionOwner(transactional_id="txn", producer_id=7, epoch=1, begins=True)
-    waiting = Offset(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
+    waiting = OffsetAndMetadata(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
     world.clock.now_s += 8 * DAY_MS / 1000
     asked = CommitOffsets(offsets={(ORDERS, 0): waiting}, owner=owner)
     assert await process.service.commit_offsets((1, "g"), asked) is ErrorCode.NONE
@@ -584,7 +584,7 @@ async def test_a_group_has_only_so_many_members(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_members_of_a_group_say_only_so_much_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.groups.capacity.MAX_SAID_BYTES", 25_000)
+    monkeypatch.setattr("penstock.groups.capacity.MAX_METADATA_BYTES", 25_000)
     process = await World().start()
     long = subscription("orders") + bytes(10_000)
     await stable(process, 2, metadata=long)

@@ -12,7 +12,7 @@ from test_group_handlers import DAY_MS, commit, join
 
 from penstock.base.errors import PlatformError
 from penstock.groups.consumer import model as consumer
-from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
+from penstock.groups.model import CommitOffsets, OffsetAndMetadata, TransactionOwner
 from penstock.groups.settings import GroupSettings
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -61,7 +61,7 @@ class Crowd:
         task.add_done_callback(self.joining.discard)
 
     async def beats(self, cluster_id: int, group: str) -> None:
-        request = consumer.Heartbeat(
+        request = consumer.ConsumerHeartbeat(
             member_id=f"m{self.random.randrange(2)}", epoch=self.random.choice((0, 0, -1)), rebalance_timeout_ms=10_000,
             topics=frozenset({"orders"}), owned={},
         )  # fmt: skip
@@ -74,7 +74,9 @@ class Crowd:
     async def transacts(self, cluster_id: int, group: str) -> None:
         """Offsets of a transaction, which may have ended meanwhile: the group is there all the same."""
         owner = TransactionOwner(transactional_id="relay", producer_id=7, epoch=0, begins=True)
-        offset = Offset(committed_offset=1, leader_epoch=-1, metadata="", committed_ms=self.process.service.now_ms())
+        offset = OffsetAndMetadata(
+            committed_offset=1, leader_epoch=-1, metadata="", committed_ms=self.process.service.now_ms()
+        )
         with suppress(PlatformError):
             await self.process.service.commit_offsets(
                 (cluster_id, group), CommitOffsets(offsets={(bytes(16), 0): offset}, owner=owner)
@@ -132,14 +134,14 @@ async def test_at_its_limit_a_cluster_keeps_the_groups_it_has() -> None:
         await process.ask("offset_commit", commit(group=group), version=8)
     again = (await world.start()).service  # With nothing in memory.
     again.limit = lambda cluster_id: 2
-    await again.make_room((1, "a"))
+    await again.check_group_limit((1, "a"))
     for key in ((1, "c"), (1, "d")):
         with pytest.raises(Refused) as refused:
-            await again.make_room(key)
+            await again.check_group_limit(key)
         assert refused.value.code is ErrorCode.POLICY_VIOLATION
-    await again.make_room((2, "c"))
+    await again.check_group_limit((2, "c"))
     assert await again.delete((1, "b")) is ErrorCode.NONE
-    await again.make_room((1, "c"))
+    await again.check_group_limit((1, "c"))
 
 
 async def test_a_group_on_its_way_to_the_database_is_there_and_nobody_lists_all_of_them() -> None:
@@ -153,7 +155,7 @@ async def test_a_group_on_its_way_to_the_database_is_there_and_nobody_lists_all_
     assert service._runtime.current((1, "a")) == (False, None)
     service._counts[1] = 1  # Somebody else's, say.
     reads = world.database.reads
-    await service.make_room((1, "a"))
+    await service.check_group_limit((1, "a"))
     assert world.database.reads == reads
     answer = await committing
     assert answer.topics[0].partitions[0].error_code == ErrorCode.NONE

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.groups.encoding import decode, encode
-from penstock.groups.model import GroupState, GroupStored, Leaver
+from penstock.groups.model import GroupState, GroupStored, LeavingMember
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
 
@@ -113,7 +113,7 @@ class GroupMachine(RuleBasedStateMachine):
         instance_id, records = self.fenced[member_id], len(self.bench.records)
         assert self.bench.heartbeat(member_id, group.generation, instance_id) is ErrorCode.FENCED_INSTANCE_ID
         assert self.bench.commit(member_id, group.generation, instance_id=instance_id) is ErrorCode.FENCED_INSTANCE_ID
-        leaver = Leaver(member_id=member_id, instance_id=instance_id)
+        leaver = LeavingMember(member_id=member_id, instance_id=instance_id)
         assert self.bench.leave(leaver) == (ErrorCode.FENCED_INSTANCE_ID,)
         self.bench.sync(member_id, group.generation, dict.fromkeys(group.members, b"stolen"), instance_id=instance_id)
         assert self.bench.group == group
@@ -141,7 +141,7 @@ class GroupMachine(RuleBasedStateMachine):
         group = self.bench.group
         if group is None or group.state is not GroupState.COMPLETING_REBALANCE:
             return []
-        return [m.member_id for m in group.members.values() if m.owes_sync and m.member_id != group.leader]
+        return [m.member_id for m in group.members.values() if m.pending_sync and m.member_id != group.leader]
 
     @rule(delay_ms=st.sampled_from([1, 30, 30, 30, 600, 600, 9_000, 11_000, 61_000]), alive=st.booleans())
     def time_passes(self, delay_ms: int, alive: bool) -> None:
@@ -228,7 +228,7 @@ class GroupMachine(RuleBasedStateMachine):
             return
         assert (group.leader in group.members) or (group.leader is None and not group.members)
         assert {m.instance_id: m.member_id for m in group.members.values() if m.instance_id} == group.instances
-        assert not group.pending & set(group.members)
+        assert not group.pending_members & set(group.members)
         if group.state is GroupState.EMPTY:
             assert not group.members
         for member_id in group.members:

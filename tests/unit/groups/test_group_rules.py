@@ -11,7 +11,7 @@ from penstock.groups.model import (
     GroupDeleted,
     GroupState,
     GroupStored,
-    Leaver,
+    LeavingMember,
     OffsetsCommitted,
     OffsetsDeleted,
     TransactionOwner,
@@ -224,7 +224,7 @@ def test_old_id_of_a_static_member_is_fenced_and_changes_nothing() -> None:
     assert bench.joined(bench.join(old_id, instance_id="i")).error is ErrorCode.FENCED_INSTANCE_ID
     assert bench.synced(bench.sync(old_id, 1, instance_id="i")).error is ErrorCode.FENCED_INSTANCE_ID
     assert bench.commit(old_id, 1, instance_id="i") is ErrorCode.FENCED_INSTANCE_ID
-    assert bench.leave(Leaver(member_id=old_id, instance_id="i")) == (ErrorCode.FENCED_INSTANCE_ID,)
+    assert bench.leave(LeavingMember(member_id=old_id, instance_id="i")) == (ErrorCode.FENCED_INSTANCE_ID,)
     assert (bench.group, bench.records) == (before, records)
 
 
@@ -286,16 +286,19 @@ def test_static_members_stay_when_they_do_not_join_again_until_their_session_end
 
 def test_static_member_leaves_by_its_instance_id() -> None:
     bench, _ = static_group()
-    assert bench.leave(Leaver(member_id="", instance_id="nobody")) == (ErrorCode.UNKNOWN_MEMBER_ID,)
-    assert bench.leave(Leaver(member_id="", instance_id="i")) == (ErrorCode.NONE,)
+    assert bench.leave(LeavingMember(member_id="", instance_id="nobody")) == (ErrorCode.UNKNOWN_MEMBER_ID,)
+    assert bench.leave(LeavingMember(member_id="", instance_id="i")) == (ErrorCode.NONE,)
     assert bench.state is GroupState.EMPTY
 
 
 def test_whoever_is_named_twice_leaves_once() -> None:
     unknown, fenced = ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID
     bench, member_id = static_group()
-    by_id, by_name = Leaver(member_id=member_id), Leaver(member_id="", instance_id="i")
-    by_both, stranger = Leaver(member_id=member_id, instance_id="i"), Leaver(member_id="another", instance_id="i")
+    by_id, by_name = LeavingMember(member_id=member_id), LeavingMember(member_id="", instance_id="i")
+    by_both, stranger = (
+        LeavingMember(member_id=member_id, instance_id="i"),
+        LeavingMember(member_id="another", instance_id="i"),
+    )
     assert bench.leave(stranger, by_name, by_id, by_name, by_both, stranger) == (
         fenced, ErrorCode.NONE, unknown, unknown, unknown, unknown,
     )  # fmt: skip

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.groups.model import Group, GroupStored, MemberRemoved, MemberStored
+from penstock.groups.model import ClassicGroup, GroupStored, MemberRemoved, MemberStored
 from penstock.groups.share import assignor, membership
 from penstock.groups.share.encoding import decode, encode, encode_member
 from penstock.groups.share.model import (
-    Heartbeat,
-    HeartbeatResult,
     KnownTopic,
     ShareGroup,
     ShareGroupSettings,
+    ShareHeartbeat,
+    ShareHeartbeatResult,
 )
 from penstock.wire.error_codes import ErrorCode
 
@@ -35,8 +35,8 @@ class Coordinator:
         self.now_ms = 1_000
         self.records: tuple[Any, ...] = ()
 
-    def heartbeat(self, member_id: str, epoch: int, *topics: str, **fields: Any) -> HeartbeatResult:
-        request = Heartbeat(
+    def heartbeat(self, member_id: str, epoch: int, *topics: str, **fields: Any) -> ShareHeartbeatResult:
+        request = ShareHeartbeat(
             member_id=member_id, epoch=epoch, topics=frozenset(topics) if topics else None, **fields
         )  # fmt: skip
         decision = membership.heartbeat(self.group, request, self.topics.get, SETTINGS, 1, self.now_ms)
@@ -154,18 +154,18 @@ def test_groups_that_are_full_or_of_another_kind() -> None:
         coordinator.heartbeat(f"m{number}", JOIN, "a")
     assert coordinator.heartbeat("late", JOIN, "a").error is ErrorCode.GROUP_MAX_SIZE_REACHED
     assert coordinator.heartbeat("m1", JOIN, "a").error is ErrorCode.NONE
-    coordinator.group = Group()
+    coordinator.group = ClassicGroup()
     assert coordinator.heartbeat("m", JOIN, "a").error is ErrorCode.GROUP_ID_NOT_FOUND
 
 
 def test_offsets_are_set_in_empty_groups_only() -> None:
     coordinator = Coordinator()
     coordinator.heartbeat("m", JOIN, "a")
-    assert coordinator.adopt(membership.empty(coordinator.group, {}, 1, 5)).error is ErrorCode.NON_EMPTY_GROUP
+    assert coordinator.adopt(membership.require_empty(coordinator.group, {}, 1, 5)).error is ErrorCode.NON_EMPTY_GROUP
     refused = membership.forget_topics(coordinator.group, frozenset({A}), 1)
     assert coordinator.adopt(refused).error is ErrorCode.NON_EMPTY_GROUP
-    assert coordinator.adopt(membership.empty(Group(), {}, 1, 5)).error is ErrorCode.GROUP_ID_NOT_FOUND
-    made = membership.empty(None, {A: 2}, 1, 5)
+    assert coordinator.adopt(membership.require_empty(ClassicGroup(), {}, 1, 5)).error is ErrorCode.GROUP_ID_NOT_FOUND
+    made = membership.require_empty(None, {A: 2}, 1, 5)
     assert made.state == ShareGroup(topics={A: KnownTopic(2, 2)}, empty_since_ms=5)
 
 

@@ -14,11 +14,11 @@ from penstock.groups.streams.assignor import Assignee, assigned
 from penstock.groups.streams.tasks import Task, Tasks
 
 
-def member(name: str, process: str | None = None, *, has: Tasks | None = None, **reached: int) -> Assignee:
+def member(name: str, process: str | None = None, *, has: Tasks | None = None, **changelog_offsets: int) -> Assignee:
     has = has or Tasks()
     return Assignee(
         member_id=name, process_id=process or name, active=has.active, standby=has.standby,
-        reached={Task("0", int(index.removeprefix("_"))): at for index, at in reached.items()},
+        changelog_offsets={Task("0", int(index.removeprefix("_"))): at for index, at in changelog_offsets.items()},
     )  # fmt: skip
 
 
@@ -47,9 +47,11 @@ def test_who_has_a_copy_becomes_active() -> None:
     assert found == {"a": Tasks(tasks(_0=[1])), "b": Tasks(tasks(_0=[0]))}
 
 
-@pytest.mark.parametrize(("reached", "winner"), [((5, 9), "b"), ((9, 5), "a")])
-def test_who_has_come_furthest_becomes_active(reached: tuple[int, int], winner: str) -> None:
-    found = assigned([member("a", _0=reached[0]), member("b", _0=reached[1])], {"0": 1}, frozenset("0"), 0)
+@pytest.mark.parametrize(("changelog_offsets", "winner"), [((5, 9), "b"), ((9, 5), "a")])
+def test_who_has_come_furthest_becomes_active(changelog_offsets: tuple[int, int], winner: str) -> None:
+    found = assigned(
+        [member("a", _0=changelog_offsets[0]), member("b", _0=changelog_offsets[1])], {"0": 1}, frozenset("0"), 0
+    )
     assert found[winner].active == tasks(_0=[0])
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from streams_bench import Member, StreamsBench
 
-from penstock.groups.streams.model import LEAVES, LEAVES_FOR_A_WHILE, StreamsGroupSettings
+from penstock.groups.member_epochs import LEAVE_EPOCH, STATIC_LEAVE_EPOCH
+from penstock.groups.streams.model import StreamsGroupSettings
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -56,7 +57,7 @@ class StreamsMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS, for_a_while=st.booleans())
     def leaves(self, number: int, for_a_while: bool) -> None:
         member = self._member(number)
-        epoch = LEAVES_FOR_A_WHILE if for_a_while and member.instance else LEAVES
+        epoch = STATIC_LEAVE_EPOCH if for_a_while and member.instance else LEAVE_EPOCH
         if self.bench.group is not None and member.member_id in self.bench.group.members:
             self.bench.beat(member, epoch=epoch, owned=None)
         del self.members[f"m{number}"]
@@ -94,7 +95,7 @@ class StreamsMachine(RuleBasedStateMachine):
         active: dict[object, str] = {}
         states: dict[object, str] = {}
         for member in group.members.values():
-            for task in (*member.assigned.active, *member.revoking.active):
+            for task in (*member.assigned.active, *member.pending_revocation.active):
                 assert active.setdefault(task, member.member_id) == member.member_id
             held = {*member.assigned.active, *member.assigned.standby, *member.assigned.warmup}
             for task in held:

@@ -12,30 +12,29 @@ import pytest
 from streams_bench import COPIES, COUNTS, KEY, Member, StreamsBench, spans_of, tasks
 
 from penstock.groups.consumer.model import ConsumerGroup
+from penstock.groups.member_epochs import LEAVE_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.model import (
+    ClassicGroup,
     DeleteOffsets,
-    Group,
     GroupDeleted,
     GroupStored,
     Join,
     MemberStored,
-    Offset,
+    OffsetAndMetadata,
     OffsetsDeleted,
     TransactionOwner,
 )
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.reconcile import MemberState
 from penstock.groups.streams import topology as topologies
 from penstock.groups.streams import transitions
 from penstock.groups.streams.model import (
-    LEAVES,
-    LEAVES_FOR_A_WHILE,
-    Endpoint,
-    Heartbeat,
     InternalTopic,
     StatusCode,
     StreamsGroupSettings,
+    StreamsHeartbeat,
     Subtopology,
     Topology,
+    UserEndpoint,
 )
 from penstock.groups.streams.tasks import Task, Tasks
 from penstock.log.refusals import Refused
@@ -176,7 +175,7 @@ def copartitioned(*topics: str) -> tuple[frozenset[str], ...]:
 def test_partitions_of_internal_topics(
     parts: list[Subtopology], existing: dict[str, int], expected: dict[str, int]
 ) -> None:
-    found = topologies.configured(Topology(epoch=0, subtopologies=tuple(parts)), existing.get)
+    found = topologies.configure(Topology(epoch=0, subtopologies=tuple(parts)), existing.get)
     assert {topic.name: topic.partitions for topic in found.missing} == expected
     assert found.partition_counts == expected
 
@@ -208,8 +207,8 @@ def test_partitions_of_internal_topics(
 def test_topics_that_do_not_fit(
     parts: list[Subtopology], existing: dict[str, int], code: StatusCode, detail: str
 ) -> None:
-    found = topologies.configured(Topology(epoch=0, subtopologies=tuple(parts)), existing.get)
-    assert found.complaint == (code, detail)
+    found = topologies.configure(Topology(epoch=0, subtopologies=tuple(parts)), existing.get)
+    assert found.problem == (code, detail)
     assert (found.task_counts, found.missing) == (None, ())
 
 
@@ -224,16 +223,16 @@ def test_topics_that_do_not_fit(
 )
 def test_topologies_that_no_topics_make_run(parts: list[Subtopology]) -> None:
     with pytest.raises(Refused) as refusal:
-        topologies.configured(Topology(epoch=0, subtopologies=tuple(parts)), {"a": 1}.get)
+        topologies.configure(Topology(epoch=0, subtopologies=tuple(parts)), {"a": 1}.get)
     assert refusal.value.code is ErrorCode.STREAMS_INVALID_TOPOLOGY
 
 
 def test_a_topology_of_many_tasks() -> None:
     topology = Topology(epoch=0, subtopologies=tuple(part(str(number), sources=("a",)) for number in range(101)))
-    found = topologies.configured(topology, {"a": 990}.get)
+    found = topologies.configure(topology, {"a": 990}.get)
     assert found.task_counts == {str(number): 990 for number in range(101)}
     with pytest.raises(Refused, match="101000 tasks") as refusal:
-        topologies.configured(topology, {"a": 1000}.get)
+        topologies.configure(topology, {"a": 1000}.get)
     assert refusal.value.code is ErrorCode.STREAMS_INVALID_TOPOLOGY
 
 
@@ -248,7 +247,7 @@ def test_a_long_topology_takes_little_time() -> None:
     ]  # fmt: skip
     chain.append(part("first", sources=("a",), repartition_sinks=(f"r{count}",)))
     before_s = process_time()
-    found = topologies.configured(Topology(epoch=0, subtopologies=tuple(chain)), {"a": 3}.get)
+    found = topologies.configure(Topology(epoch=0, subtopologies=tuple(chain)), {"a": 3}.get)
     assert set(found.partition_counts.values()) == {3}
     assert process_time() - before_s < 3, "a hundredth of it when each is looked at once, many times as much if not"
 
@@ -282,9 +281,9 @@ def test_a_task_is_given_back_before_it_is_given(ready: StreamsBench) -> None:
     ready.beat(one)
     second = ready.beat(other)
     assert (second.epoch, other.tasks.active, ready.group.shown_state) == (3, frozenset(), "Reconciling")
-    revoking = ready.beat(one, owned=None)
-    assert (revoking.epoch, len(one.tasks.active)) == (2, 4), "told to give four back, in its old epoch"
-    assert ready.group.members["a"].state is Reconciliation.UNREVOKED
+    pending_revocation = ready.beat(one, owned=None)
+    assert (pending_revocation.epoch, len(one.tasks.active)) == (2, 4), "told to give four back, in its old epoch"
+    assert ready.group.members["a"].state is MemberState.UNREVOKED
     assert ready.beat(other).tasks is None, "not before that is confirmed"
     assert ready.beat(one, owned=None).epoch == 2, "a member that does not say what it has, has everything"
     assert ready.beat(one).epoch == 3
@@ -325,12 +324,12 @@ def test_who_is_not_heard_of_is_taken_out(ready: StreamsBench) -> None:
 def test_leaving(ready: StreamsBench) -> None:
     one, other = Member("a"), Member("b")
     ready.settle([one, other])
-    gone = ready.beat(one, epoch=LEAVES)
-    assert (gone.member_id, gone.epoch, gone.statuses) == ("a", LEAVES, ())
+    gone = ready.beat(one, epoch=LEAVE_EPOCH)
+    assert (gone.member_id, gone.epoch, gone.statuses) == ("a", LEAVE_EPOCH, ())
     assert not any(name.endswith("/a") for name in ready.timers)
     ready.settle([other])
     assert other.tasks.active == ALL
-    ready.beat(other, epoch=LEAVES)
+    ready.beat(other, epoch=LEAVE_EPOCH)
     epoch = ready.group.epoch
     assert (ready.group.shown_state, ready.group.target_epoch) == ("Empty", epoch)
     again = Member("c")
@@ -366,7 +365,7 @@ def test_tasks_whose_answer_was_lost_are_told_again(ready: StreamsBench) -> None
     other.epoch, other.tasks = knew
     ready.beat(other)
     assert (other.epoch, other.tasks) == given
-    ready.beat(one, epoch=LEAVES)
+    ready.beat(one, epoch=LEAVE_EPOCH)
     knew = other.epoch, other.tasks
     ready.beat(other)
     other.epoch, other.tasks = knew
@@ -394,19 +393,19 @@ def test_how_many_tasks_a_heartbeat_names_makes_it_no_longer(ready: StreamsBench
     for index in (3, -1, 4):
         many = frozenset(Task(part, number % 4) for part in "01" for number in range(4)) | {Task("1", index)}
         spans, tasks_ = spans_of(many), frozenset(Task("1", number) for number in range(20_000))
-        request = Heartbeat(
-            member_id="m", epoch=member.epoch, owned=Tasks(standby=tasks_), owned_spans=spans, offset_spans=spans,
-            reached=dict.fromkeys(tasks_, 1), ends=dict.fromkeys(tasks_, 1),
+        request = StreamsHeartbeat(
+            member_id="m", epoch=member.epoch, owned=Tasks(standby=tasks_), owned_ranges=spans, offset_ranges=spans,
+            changelog_offsets=dict.fromkeys(tasks_, 1), changelog_end_offsets=dict.fromkeys(tasks_, 1),
         )  # fmt: skip
         sys.settrace(trace)
         with suppress(Refused):
-            transitions.heartbeat(ready.group, request, 1, ready.terms)
+            transitions.heartbeat(ready.group, request, 1, ready.context)
         sys.settrace(None)
     assert lines < 2_000
 
 
-@pytest.mark.parametrize("epoch", [1, LEAVES, LEAVES_FOR_A_WHILE])
-@pytest.mark.parametrize("group", [None, ConsumerGroup(), Group()], ids=["none", "consumer", "classic"])
+@pytest.mark.parametrize("epoch", [1, LEAVE_EPOCH, STATIC_LEAVE_EPOCH])
+@pytest.mark.parametrize("group", [None, ConsumerGroup(), ClassicGroup()], ids=["none", "consumer", "classic"])
 def test_only_who_joins_makes_a_group(bench: StreamsBench, group: Any, epoch: int) -> None:
     bench.group = group
     assert bench.refused(Member("m"), epoch=epoch, topology=None) is ErrorCode.GROUP_ID_NOT_FOUND
@@ -415,7 +414,7 @@ def test_only_who_joins_makes_a_group(bench: StreamsBench, group: Any, epoch: in
 def test_groups_change_their_kind_when_they_are_empty(ready: StreamsBench) -> None:
     ready.group = ConsumerGroup()
     assert ready.refused(Member("m")) is ErrorCode.GROUP_ID_NOT_FOUND
-    ready.group = Group(stored=True)
+    ready.group = ClassicGroup(stored=True)
     member = Member("m")
     ready.beat(member)
     assert ready.group.kind == "streams"
@@ -425,7 +424,7 @@ def test_groups_change_their_kind_when_they_are_empty(ready: StreamsBench) -> No
     )  # fmt: skip
     refused = ready.rules.join(KEY, ready.group, join, 1, ready.now_ms)
     assert refused.replies[0].answer.error is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-    ready.beat(member, epoch=LEAVES)
+    ready.beat(member, epoch=LEAVE_EPOCH)
     joined = ready.rules.join(KEY, ready.group, replace(join, member_id=""), 1, ready.now_ms)
     assert (joined.replies[0].answer.error, joined.state.kind) == (ErrorCode.MEMBER_ID_REQUIRED, "classic")
 
@@ -435,7 +434,7 @@ def test_a_group_is_full(ready: StreamsBench) -> None:
     static = Member("m", instance="i")
     ready.beat(static)
     assert ready.refused(Member("n")) is ErrorCode.GROUP_MAX_SIZE_REACHED
-    ready.beat(static, epoch=LEAVES_FOR_A_WHILE)
+    ready.beat(static, epoch=STATIC_LEAVE_EPOCH)
     assert ready.beat(Member("n", instance="i")).member_id == "n", "it comes in its own place"
 
 
@@ -444,18 +443,18 @@ def test_static_members(ready: StreamsBench) -> None:
     ready.settle([static, other])
     epoch, had = ready.group.epoch, static.tasks.active
     assert ready.refused(Member("z", instance="i")) is ErrorCode.UNRELEASED_INSTANCE_ID
-    for epoch_said in (epoch, LEAVES, LEAVES_FOR_A_WHILE):
+    for epoch_said in (epoch, LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
         assert ready.refused(Member("z", instance="i"), epoch=epoch_said, topology=None) is ErrorCode.FENCED_INSTANCE_ID
         wrong = Member("a", instance="other")
         assert ready.refused(wrong, epoch=epoch_said, topology=None) is ErrorCode.UNKNOWN_MEMBER_ID
-    assert ready.beat(static, epoch=LEAVES_FOR_A_WHILE).epoch == LEAVES_FOR_A_WHILE
+    assert ready.beat(static, epoch=STATIC_LEAVE_EPOCH).epoch == STATIC_LEAVE_EPOCH
     assert ready.group.epoch == epoch, "nothing is assigned anew"
     ready.restart()
     again = Member("c", instance="i", process="p")
     joined = ready.beat(again)
     assert (joined.epoch, again.tasks.active, list(ready.group.members)) == (epoch, had, ["b", "c"])
     assert ready.commit("c", epoch - 1, ("lines", min(had).partition)) is ErrorCode.NONE, "had since ever"
-    ready.beat(again, epoch=LEAVES_FOR_A_WHILE)
+    ready.beat(again, epoch=STATIC_LEAVE_EPOCH)
     ready.wait(44_000)
     ready.beat(other)
     ready.wait(1_000)
@@ -465,11 +464,11 @@ def test_static_members(ready: StreamsBench) -> None:
 def test_a_static_member_that_comes_back_leaves_no_task_offsets_behind(ready: StreamsBench) -> None:
     for number in range(3):
         member = Member(f"m{number}", instance="i", process="p")
-        ready.beat(member, reached={Task("1", 0): number})
-        assert {key: said.reached for key, said in ready.group.task_offsets.items()} == {
+        ready.beat(member, changelog_offsets={Task("1", 0): number})
+        assert {key: said.changelog_offsets for key, said in ready.group.task_offsets.items()} == {
             member.member_id: {Task("1", 0): number}
         }
-        ready.beat(member, epoch=LEAVES_FOR_A_WHILE)
+        ready.beat(member, epoch=STATIC_LEAVE_EPOCH)
     ready.beat(member)
     assert list(ready.group.task_offsets) == ["m2"], "the same member again"
 
@@ -518,7 +517,7 @@ def test_standbys_are_in_other_processes_and_take_over(ready: StreamsBench) -> N
     assert all(state <= found for found in held.values()), "every process has the state of every task once"
     had = members[2].tasks.standby
     for member in members[:2]:
-        ready.beat(member, epoch=LEAVES)
+        ready.beat(member, epoch=LEAVE_EPOCH)
     ready.settle(members[2:])
     assert members[2].tasks.active == ALL > had
     assert members[2].tasks.standby == frozenset(), "there is nobody to keep a copy"
@@ -529,25 +528,25 @@ def test_standbys_are_in_other_processes_and_take_over(ready: StreamsBench) -> N
 def test_shutting_down_the_application(ready: StreamsBench) -> None:
     one, other = Member("a"), Member("b")
     ready.settle([one, other])
-    assert codes(ready.beat(one, shuts_down=True)) == [StatusCode.SHUTDOWN_APPLICATION]
+    assert codes(ready.beat(one, shutdown_application=True)) == [StatusCode.SHUTDOWN_APPLICATION]
     answer = ready.beat(other)
     assert answer.statuses[0].detail == (
         "Streams group member a encountered a fatal error and requested a shutdown for the entire application."
     )
-    ready.beat(one, epoch=LEAVES)
+    ready.beat(one, epoch=LEAVE_EPOCH)
     assert codes(ready.beat(other)) == [StatusCode.SHUTDOWN_APPLICATION]
-    ready.beat(other, epoch=LEAVES, shuts_down=True)
+    ready.beat(other, epoch=LEAVE_EPOCH, shutdown_application=True)
     assert ready.beat(Member("c")).statuses == (), "forgotten with the last member"
-    assert ready.refused(one, epoch=LEAVES) is ErrorCode.UNKNOWN_MEMBER_ID
-    asked = Heartbeat(member_id="a", epoch=LEAVES, shuts_down=True)
-    answer = ready.adopt(transitions.leave(ready.group, asked, 1, ready.terms))
+    assert ready.refused(one, epoch=LEAVE_EPOCH) is ErrorCode.UNKNOWN_MEMBER_ID
+    asked = StreamsHeartbeat(member_id="a", epoch=LEAVE_EPOCH, shutdown_application=True)
+    answer = ready.adopt(transitions.leave(ready.group, asked, 1, ready.context))
     assert (answer.code, ready.group.shutdown_by) == (ErrorCode.UNKNOWN_MEMBER_ID, "a"), "given up before it could ask"
 
 
 def test_endpoints_and_what_can_be_asked_there(ready: StreamsBench) -> None:
     one, other = Member("a"), Member("b")
-    ready.beat(one, endpoint=Endpoint("here", 1))
-    first = ready.beat(other, endpoint=Endpoint("there", 2))
+    ready.beat(one, endpoint=UserEndpoint("here", 1))
+    first = ready.beat(other, endpoint=UserEndpoint("there", 2))
     assert first.endpoints is not None
     ready.settle([one, other])
     epoch = ready.group.endpoint_epoch
@@ -560,7 +559,7 @@ def test_endpoints_and_what_can_be_asked_there(ready: StreamsBench) -> None:
         assert {(topic, index) for topic, found in active.items() for index in found} == {
             ("lines" if task.subtopology_id == "0" else "words", task.partition) for task in member.tasks.active
         }
-    ready.beat(other, endpoint=Endpoint("elsewhere", 3))
+    ready.beat(other, endpoint=UserEndpoint("elsewhere", 3))
     assert ready.group.endpoint_epoch == epoch + 1
 
 
@@ -579,15 +578,19 @@ def test_state_that_is_on_a_disk_already_is_remembered_and_used(ready: StreamsBe
     for member in members:
         ready.beat(member)
     far = {Task("1", 0): 10, Task("1", 1): 10, Task("9", 0): 5, Task("1", 99): 5}
-    ready.beat(members[1], reached=far, ends={Task("1", 0): 20})
-    assert ready.group.task_offsets["b"].reached == {Task("1", 0): 10, Task("1", 1): 10}, "of tasks that there are"
-    many = {Task("1", 99 + number): 1 for number in range(transitions.SORTED_OUT)}
-    ready.beat(members[0], reached={Task("1", 0): 20, **many})
-    assert ready.group.task_offsets["a"].reached == {}, "nobody believes who says much of tasks that there are not"
+    ready.beat(members[1], changelog_offsets=far, changelog_end_offsets={Task("1", 0): 20})
+    assert ready.group.task_offsets["b"].changelog_offsets == {Task("1", 0): 10, Task("1", 1): 10}, (
+        "of tasks that there are"
+    )
+    many = {Task("1", 99 + number): 1 for number in range(transitions.MAX_FILTERED_OFFSETS)}
+    ready.beat(members[0], changelog_offsets={Task("1", 0): 20, **many})
+    assert ready.group.task_offsets["a"].changelog_offsets == {}, (
+        "nobody believes who says much of tasks that there are not"
+    )
     ready.wait(1_000)
     ready.settle(members)
     assert tasks(_1=[0, 1]) <= members[1].tasks.active
-    ready.beat(members[1], epoch=LEAVES)
+    ready.beat(members[1], epoch=LEAVE_EPOCH)
     assert list(ready.group.task_offsets) == ["a"]
 
 
@@ -658,7 +661,9 @@ def test_offsets_go_with_whoever_needs_them(ready: StreamsBench) -> None:
     decision = ready.rules.delete_offsets(ready.group, request, 1)
     assert decision.replies[0].answer.subscribed == {"lines"}
     assert decision.records == (OffsetsDeleted((other,)),)
-    offsets = {at: Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=0) for at in (lines, other)}
+    offsets = {
+        at: OffsetAndMetadata(committed_offset=1, leader_epoch=0, metadata="", committed_ms=0) for at in (lines, other)
+    }
     names = {lines[0]: "lines", other[0]: "other"}
 
     def expire(*pending: tuple[bytes, int]) -> Any:
@@ -668,7 +673,7 @@ def test_offsets_go_with_whoever_needs_them(ready: StreamsBench) -> None:
     assert expire().records == (OffsetsDeleted((other,)),)
     assert expire(other).records == (), "one that an open transaction has an offset for stays"
     assert ready.rules.delete(ready.group, 1).replies[0].answer is ErrorCode.NON_EMPTY_GROUP
-    ready.beat(member, epoch=LEAVES)
+    ready.beat(member, epoch=LEAVE_EPOCH)
     assert expire().records == (GroupDeleted(),)
     assert expire(other).records == (OffsetsDeleted((lines,)),)
     offsets.clear()

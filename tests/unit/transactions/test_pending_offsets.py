@@ -28,7 +28,7 @@ from penstock.coordination.timers import LoopScheduler
 from penstock.groups.model import (
     CommitOffsets,
     DeleteOffsets,
-    Offset,
+    OffsetAndMetadata,
     OffsetsCommitted,
     TopicPartition,
     TransactionOwner,
@@ -215,7 +215,9 @@ class World:
 
     def request(self, offsets: dict[TopicPartition, int], owner: TransactionOwner | None = None) -> CommitOffsets:
         stamped = {
-            place: Offset(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=self.clock.now_ms())
+            place: OffsetAndMetadata(
+                committed_offset=value, leader_epoch=-1, metadata="", committed_ms=self.clock.now_ms()
+            )
             for place, value in offsets.items()
         }
         return CommitOffsets(offsets=stamped, owner=owner)
@@ -394,7 +396,9 @@ async def test_what_is_left_out_of_records_nobody_would_see(seed: int) -> None:
         producer_id, group = choose.randint(1, 3), choose.choice(GROUPS)
         places = [(b"t" * 16, index) for index in range(6) if is_shared or index % 3 == producer_id - 1]
         offsets = {
-            place: Offset(committed_offset=number, leader_epoch=-1, metadata="", committed_ms=choose.randint(0, 50))
+            place: OffsetAndMetadata(
+                committed_offset=number, leader_epoch=-1, metadata="", committed_ms=choose.randint(0, 50)
+            )
             for place in choose.sample(places, choose.randint(1, len(places)))
         }
         if choose.random() < 0.1:
@@ -417,7 +421,7 @@ async def test_what_is_left_out_of_records_nobody_would_see(seed: int) -> None:
 
 def test_a_relay_moves_each_offset_once() -> None:
     def told(value: int, *, commit: bool = True) -> list[store.TransactionChanges]:
-        offset = Offset(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=value)
+        offset = OffsetAndMetadata(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=value)
         pending = ((1, "readers"), 7, {(b"t" * 16, 0): offset, (b"t" * 16, value % 2): offset})
         return [store.TransactionChanges(pending=[pending]), store.TransactionChanges(ended=[(1, 7, commit)])]
 

@@ -15,7 +15,7 @@ from penstock.base.cooperative import gather_in_batches
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.coordination.model import CoordinatorLoading, Key
-from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
+from penstock.groups.model import OffsetAndMetadata, OffsetsPending, TransactionOwner
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
@@ -135,7 +135,7 @@ def waiting_offsets(
         transactional_id=key[1], producer_id=producer.producer_id, epoch=producer.epoch, begins=began_ms is None,
         began_ms=NEVER_MS if began_ms is None else began_ms,
     )  # fmt: skip
-    one = Offset(committed_offset=7, leader_epoch=-1, metadata="", committed_ms=5)
+    one = OffsetAndMetadata(committed_offset=7, leader_epoch=-1, metadata="", committed_ms=5)
     return (1, "readers"), OffsetsPending(owner, {(b"t" * 16, 0): one})
 
 
@@ -245,7 +245,7 @@ def test_a_record_tells_ids_while_they_fit() -> None:
 def test_a_record_tells_offsets_while_they_fit() -> None:
     def told(partitions: int, slots: Slots) -> bytes | None:
         writes = TransactionWrites(slots)
-        one = Offset(committed_offset=7, leader_epoch=-1, metadata="m" * 20, committed_ms=5)
+        one = OffsetAndMetadata(committed_offset=7, leader_epoch=-1, metadata="m" * 20, committed_ms=5)
         writes.pending.append(((1, "readers"), 7, {(b"t" * 16, number): one for number in range(partitions)}))
         writes.ended.append((1, 8, True))
         return writes.record()

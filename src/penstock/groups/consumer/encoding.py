@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from struct import Struct
 
 from penstock.groups.consumer.membership import of_members
-from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember, Resolved
+from penstock.groups.consumer.model import ClassicMemberMetadata, ConsumerGroup, ConsumerMember, ResolvedRegex
 from penstock.groups.packing import (
     Unpacker,
     pack_blob,
@@ -28,8 +28,8 @@ from penstock.groups.packing import (
     pack_texts,
     unpacked,
 )
-from penstock.groups.partitions import Assigned
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.partitions import PartitionEpochs
+from penstock.groups.reconcile import MemberState
 
 _VERSION = 1
 _GROUP = Struct(">Biiqqq")
@@ -71,7 +71,7 @@ def encode_member(member: ConsumerMember) -> bytes:
     parts.append(pack_count(len(protocols)))
     for name, metadata in protocols:
         parts += (pack_text(name), pack_blob(metadata))
-    parts += (_pack_assigned(member.assigned), _pack_assigned(member.revoking))
+    parts += (_pack_assigned(member.assigned), _pack_assigned(member.pending_revocation))
     parts.append(pack_partitions({topic_id: sorted(found) for topic_id, found in member.target.items()}))
     return b"".join(parts)
 
@@ -81,7 +81,7 @@ def decode(stored: bytes, members: Sequence[bytes]) -> ConsumerGroup:
     return of_members(unpacked(stored, _read_group), [unpacked(member, _read_member) for member in members])
 
 
-def _pack_assigned(assigned: Assigned) -> bytes:
+def _pack_assigned(assigned: PartitionEpochs) -> bytes:
     parts = [pack_count(len(assigned))]
     for topic_id, partitions in assigned.items():
         numbers = Struct(f">{len(partitions)}i")
@@ -89,7 +89,7 @@ def _pack_assigned(assigned: Assigned) -> bytes:
     return b"".join(parts)
 
 
-def _read_assigned(unpacker: Unpacker) -> Assigned:
+def _read_assigned(unpacker: Unpacker) -> PartitionEpochs:
     assigned = {}
     for _ in range(unpacker.count()):
         topic_id = bytes(unpacker.raw(_TOPIC_ID.size))
@@ -105,7 +105,7 @@ def _read_group(unpacker: Unpacker) -> ConsumerGroup:
     for _ in range(unpacker.count()):
         pattern = unpacker.text() or ""
         (resolved_ms,) = unpacker.fixed(_REGEX)
-        regexes[pattern] = Resolved(topics=frozenset(unpacker.texts()), resolved_ms=resolved_ms)
+        regexes[pattern] = ResolvedRegex(topics=frozenset(unpacker.texts()), resolved_ms=resolved_ms)
     return ConsumerGroup(
         epoch=epoch, target_epoch=target_epoch, assigned_ms=assigned_ms, topics_hash=topics_hash, regexes=regexes,
         empty_since_ms=None if empty_since_ms < 0 else empty_since_ms,
@@ -121,14 +121,14 @@ def _read_member(unpacker: Unpacker) -> ConsumerMember:
     client_id, client_host = unpacker.text() or "", unpacker.text() or ""
     assignor, regex, topics = unpacker.text(), unpacker.text() or "", frozenset(unpacker.texts())
     protocols = tuple((unpacker.text() or "", unpacker.blob() or b"") for _ in range(unpacker.count()))
-    assigned, revoking = _read_assigned(unpacker), _read_assigned(unpacker)
+    assigned, pending_revocation = _read_assigned(unpacker), _read_assigned(unpacker)
     target = {topic_id: frozenset(found) for topic_id, found in unpacker.partitions().items()}
-    classic = ClassicSide(session_timeout_ms=session_timeout_ms, protocols=protocols) if is_classic else None
+    classic = ClassicMemberMetadata(session_timeout_ms=session_timeout_ms, protocols=protocols) if is_classic else None
     return ConsumerMember(
         member_id=member_id, instance_id=instance_id, rack_id=rack_id, client_id=client_id, client_host=client_host,
         rebalance_timeout_ms=rebalance_timeout_ms, assignor=assignor, topics=topics, regex=regex, classic=classic,
-        epoch=epoch, previous_epoch=previous_epoch, state=Reconciliation(state), assigned=assigned, revoking=revoking,
-        target=target,
+        epoch=epoch, previous_epoch=previous_epoch, state=MemberState(state), assigned=assigned,
+        pending_revocation=pending_revocation, target=target,
     )  # fmt: skip
 
 

@@ -13,21 +13,14 @@ from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, build_dict, yield_if_due
 from penstock.base.errors import PlatformError
-from penstock.groups.capacity import MAX_TOPICS
-from penstock.groups.consumer.model import (
-    JOINS,
-    LEAVES,
-    LEAVES_FOR_A_WHILE,
-    ConsumerGroup,
-    ConsumerMember,
-    Heartbeat,
-    HeartbeatResult,
-)
-from penstock.groups.consumer.steps import preferred_assignor
-from penstock.groups.describing import described_in_room, each_member, grant_all
+from penstock.groups.capacity import MAX_SUBSCRIBED_TOPICS
+from penstock.groups.consumer.decision_builder import preferred_assignor
+from penstock.groups.consumer.model import ConsumerGroup, ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerMember
+from penstock.groups.describing import describe_within_budget, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
+from penstock.groups.member_epochs import JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.partitions import Partitions
-from penstock.groups.service import GroupService, Topics
+from penstock.groups.service import GroupService, TopicLookup
 from penstock.groups.settings import ConsumerSettings
 from penstock.log.refusals import Refused
 from penstock.wire.api_keys import ApiKey
@@ -46,7 +39,7 @@ _DESCRIBE_TOPIC = action(Operation.DESCRIBE, ResourceType.TOPIC)
 class ConsumerGroupHandlers:
     """ConsumerGroupHeartbeat and ConsumerGroupDescribe."""
 
-    def __init__(self, groups: GroupService, topics: Topics) -> None:
+    def __init__(self, groups: GroupService, topics: TopicLookup) -> None:
         self._groups, self._topics = groups, topics
         self.authorizer: Authorizer | None = None
         """Set where ACLs apply: regular expressions match only topics that the member may describe."""
@@ -73,9 +66,9 @@ class ConsumerGroupHandlers:
 
     def _asked(
         self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest, owned: Partitions | None
-    ) -> Heartbeat:
+    ) -> ConsumerHeartbeat:
         names = request.subscribed_topic_names
-        return Heartbeat(
+        return ConsumerHeartbeat(
             member_id=request.member_id or self._groups.new_member_id(),
             epoch=request.member_epoch,
             instance_id=request.instance_id,
@@ -93,7 +86,7 @@ class ConsumerGroupHandlers:
         self, context: RequestContext, request: describe_wire.ConsumerGroupDescribeRequest
     ) -> describe_wire.ConsumerGroupDescribeResponse:
         """ConsumerGroupDescribe, key 69, v0-1. v1: the protocol that a member uses."""
-        groups = await described_in_room(
+        groups = await describe_within_budget(
             request.group_ids, partial(self._describe, context),
             lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
@@ -147,7 +140,7 @@ class ConsumerGroupHandlers:
 def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
     """The partitions a member has, including those it has not revoked yet."""
     held: dict[bytes, set[int]] = {}
-    for partitions in (member.assigned, member.revoking):
+    for partitions in (member.assigned, member.pending_revocation):
         for topic_id, found in partitions.items():
             held.setdefault(topic_id, set()).update(found)
     return held
@@ -155,10 +148,10 @@ def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
 
 def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: ConsumerSettings, version: int) -> None:
     """Raise `Refused` for an inconsistent request."""
-    if len(request.subscribed_topic_names or ()) > MAX_TOPICS:
-        raise _invalid(f"A member may subscribe to {MAX_TOPICS} topics by name.")
-    brings_id = version >= _CLIENT_MAKES_ID_SINCE or request.member_epoch > 0 or request.member_epoch == LEAVES
-    if (brings_id or request.member_epoch == LEAVES_FOR_A_WHILE) and not request.member_id.strip():
+    if len(request.subscribed_topic_names or ()) > MAX_SUBSCRIBED_TOPICS:
+        raise _invalid(f"A member may subscribe to {MAX_SUBSCRIBED_TOPICS} topics by name.")
+    brings_id = version >= _CLIENT_MAKES_ID_SINCE or request.member_epoch > 0 or request.member_epoch == LEAVE_EPOCH
+    if (brings_id or request.member_epoch == STATIC_LEAVE_EPOCH) and not request.member_id.strip():
         raise _invalid("MemberId can't be empty.")
     for name, value in (
         ("GroupId", request.group_id),
@@ -167,16 +160,16 @@ def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: Cons
     ):
         if value is not None and not value.strip():
             raise _invalid(f"{name} can't be empty.")
-    if request.member_epoch == JOINS:
+    if request.member_epoch == JOIN_EPOCH:
         if request.rebalance_timeout_ms == -1:
             raise _invalid("RebalanceTimeoutMs must be provided in first request.")
         if request.topic_partitions is None or request.topic_partitions:
             raise _invalid("TopicPartitions must be empty when (re-)joining.")
         if request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
             raise _invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
-    elif request.member_epoch == LEAVES_FOR_A_WHILE and request.instance_id is None:
+    elif request.member_epoch == STATIC_LEAVE_EPOCH and request.instance_id is None:
         raise _invalid("InstanceId can't be null.")
-    elif request.member_epoch < LEAVES_FOR_A_WHILE:
+    elif request.member_epoch < STATIC_LEAVE_EPOCH:
         raise _invalid("MemberEpoch is invalid.")
     assignor = request.server_assignor
     if assignor is not None and assignor not in settings.assignors:
@@ -201,7 +194,7 @@ async def _owned(listed: list[heartbeat_wire.ConsumerGroupHeartbeatRequestTopicP
     return await build_dict(list(owned.items()), lambda one: (one[0], frozenset(one[1])))
 
 
-def _response(result: HeartbeatResult) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:
+def _response(result: ConsumerHeartbeatResult) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:
     assignment = None
     if result.assigned is not None:
         assignment = heartbeat_wire.Assignment(

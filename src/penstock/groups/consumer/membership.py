@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember, Tally
-from penstock.groups.partitions import handed_over
+from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember, SubscriptionCounts
+from penstock.groups.partitions import updated_owners
 
 
 def of_members(group: ConsumerGroup, members: Iterable[ConsumerMember]) -> ConsumerGroup:
     """A group with exactly these members. If two claim a partition, the first one owns it."""
     by_id = {member.member_id: member for member in members}
     owners: dict[bytes, dict[int, str]] = {}
-    tally = Tally()
+    subscription_counts = SubscriptionCounts()
     for member in by_id.values():
-        tally = tally_with(tally, None, member)
-        for assigned in (member.assigned, member.revoking):
+        subscription_counts = counts_with(subscription_counts, None, member)
+        for assigned in (member.assigned, member.pending_revocation):
             for topic_id, partitions in assigned.items():
                 owned = owners.setdefault(topic_id, {})
                 for partition in partitions:
                     owned.setdefault(partition, member.member_id)
     instances = {m.instance_id: m.member_id for m in by_id.values() if m.instance_id is not None}
-    return replace(group, members=by_id, instances=instances, owners=owners, tally=tally)
+    return replace(group, members=by_id, instances=instances, owners=owners, subscription_counts=subscription_counts)
 
 
 def with_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGroup:
@@ -36,7 +36,7 @@ def with_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGroup:
         members={**group.members, member.member_id: member},
         instances=instances,
         owners=_owners(group, member.member_id, before, member),
-        tally=tally_with(group.tally, before, member),
+        subscription_counts=counts_with(group.subscription_counts, before, member),
         empty_since_ms=None,
     )
 
@@ -51,35 +51,37 @@ def without_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGrou
         members={member_id: kept for member_id, kept in group.members.items() if member_id != member.member_id},
         instances=instances,
         owners=_owners(group, member.member_id, member, None),
-        tally=tally_with(group.tally, member, None),
+        subscription_counts=counts_with(group.subscription_counts, member, None),
     )
 
 
 def _owners(
     group: ConsumerGroup, member_id: str, before: ConsumerMember | None, after: ConsumerMember | None
 ) -> Mapping[bytes, Mapping[int, str]]:
-    had = () if before is None else (before.assigned, before.revoking)
-    has = () if after is None else (after.assigned, after.revoking)
+    had = () if before is None else (before.assigned, before.pending_revocation)
+    has = () if after is None else (after.assigned, after.pending_revocation)
     if had == has:
         return group.owners
-    return handed_over(group.owners, member_id, had, has)
+    return updated_owners(group.owners, member_id, had, has)
 
 
-def tally_with(tally: Tally, before: ConsumerMember | None, after: ConsumerMember | None) -> Tally:
+def counts_with(
+    subscription_counts: SubscriptionCounts, before: ConsumerMember | None, after: ConsumerMember | None
+) -> SubscriptionCounts:
     """The tally after a member's subscription or protocol has changed."""
-    if before is not None and after is not None and _said(before) == _said(after):
-        return tally
+    if before is not None and after is not None and _counted_fields(before) == _counted_fields(after):
+        return subscription_counts
     classic = (after is not None and after.classic is not None) - (before is not None and before.classic is not None)
-    return Tally(
-        topics=_moved(tally.topics, _topics(before), _topics(after)),
-        regexes=_moved(tally.regexes, _regexes(before), _regexes(after)),
-        assignors=_moved(tally.assignors, _assignors(before), _assignors(after)),
-        classic=tally.classic + classic,
-        protocols=_moved(tally.protocols, _protocols(before), _protocols(after)),
+    return SubscriptionCounts(
+        topics=_updated_counts(subscription_counts.topics, _topics(before), _topics(after)),
+        regexes=_updated_counts(subscription_counts.regexes, _regexes(before), _regexes(after)),
+        assignors=_updated_counts(subscription_counts.assignors, _assignors(before), _assignors(after)),
+        classic=subscription_counts.classic + classic,
+        protocols=_updated_counts(subscription_counts.protocols, _protocols(before), _protocols(after)),
     )
 
 
-def _said(member: ConsumerMember) -> tuple[object, ...]:
+def _counted_fields(member: ConsumerMember) -> tuple[object, ...]:
     return (member.topics, member.regex, member.assignor, member.classic)
 
 
@@ -101,7 +103,7 @@ def _protocols(member: ConsumerMember | None) -> frozenset[str]:
     return frozenset(name for name, _ in member.classic.protocols)
 
 
-def _moved(counts: Mapping[str, int], before: frozenset[str], after: frozenset[str]) -> Mapping[str, int]:
+def _updated_counts(counts: Mapping[str, int], before: frozenset[str], after: frozenset[str]) -> Mapping[str, int]:
     if before == after:
         return counts
     moved = dict(counts)

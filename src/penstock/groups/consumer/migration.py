@@ -15,25 +15,33 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from penstock.groups import rebalance
+from penstock.groups.consumer.decision_builder import MEMBER_TIMERS, SESSION_TIMER, ConsumerDecisionBuilder
+from penstock.groups.consumer.embedded_protocol import (
+    encoded_assignment,
+    has_user_data,
+    parse_assignment,
+    parse_subscription,
+)
 from penstock.groups.consumer.membership import of_members
-from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember
-from penstock.groups.consumer.steps import MEMBER_TIMERS, SESSION_TIMER, Step
-from penstock.groups.consumer.subscription import assignment_of, encoded_assignment, has_user_data, subscription_of
+from penstock.groups.consumer.model import ClassicMemberMetadata, ConsumerGroup, ConsumerMember
+from penstock.groups.decision_builder import JOIN_TIMER as CLASSIC_JOIN_TIMER
+from penstock.groups.decision_builder import SYNC_TIMER as CLASSIC_SYNC_TIMER
+from penstock.groups.decision_builder import ClassicDecisionBuilder
 from penstock.groups.model import (
     CONSUMER,
     AnyGroup,
-    Decision,
-    Group,
+    ClassicGroup,
+    ClassicMember,
+    GroupDecision,
     GroupState,
     JoinResult,
-    Member,
     MembersCleared,
     SyncResult,
     with_members,
 )
 from penstock.groups.rebalance import select_protocol
+from penstock.groups.rule_context import RuleContext
 from penstock.groups.subscriptions import subscribed_topics
-from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Malformed
@@ -41,33 +49,33 @@ from penstock.wire.primitives import Malformed
 # --- Upgrade -------------------------------------------------------------------------------------------------------
 
 
-def upgraded(group: AnyGroup, terms: Terms) -> Step:
+def upgrade(group: AnyGroup, context: RuleContext) -> ConsumerDecisionBuilder:
     """The consumer group that a group of another kind becomes. Raises `Refused` where that is not allowed."""
-    if not isinstance(group, Group):
+    if not isinstance(group, ClassicGroup):
         raise _not_a_consumer_group("Group is not a consumer group.")
     if group.members:
-        _check_upgrade(group, terms)
+        _check_upgrade(group, context)
     try:
-        members = [_upgraded_member(group, member, terms) for member in group.members.values()]
+        members = [_upgraded_member(group, member, context) for member in group.members.values()]
     except Malformed as error:
         raise _cannot_upgrade("the embedded consumer protocol is malformed") from error
     generation = group.generation if members else 0
     consumer_group = of_members(ConsumerGroup(epoch=generation, target_epoch=generation), members)
-    step = Step(consumer_group, terms)
-    step.look_at_topics()
-    step.store_all()
+    builder = ConsumerDecisionBuilder(consumer_group, context)
+    builder.refresh_topics_hash()
+    builder.store_group_and_members()
     for member in members:
-        step.session(member)
-    _let_go(step, group)
-    return step
+        builder.restart_session(member)
+    _release_parked_members(builder, group)
+    return builder
 
 
-def _check_upgrade(group: Group, terms: Terms) -> None:
-    if not terms.consumer.upgrades:
+def _check_upgrade(group: ClassicGroup, context: RuleContext) -> None:
+    if not context.consumer.upgrades:
         raise _cannot_upgrade("online upgrade is disabled")
     if group.protocol_type != CONSUMER:
         raise _cannot_upgrade("the group does not use the consumer embedded protocol")
-    if len(group.members) > terms.consumer.max_size:
+    if len(group.members) > context.consumer.max_size:
         raise _cannot_upgrade("the group size exceeds the consumer group maximum size")
     try:
         custom = any(has_user_data(member.assignment) for member in group.members.values())
@@ -88,19 +96,19 @@ def _not_a_consumer_group(message: str) -> Refused:
     return Refused(ErrorCode.GROUP_ID_NOT_FOUND, message)
 
 
-def _upgraded_member(group: Group, member: Member, terms: Terms) -> ConsumerMember:
+def _upgraded_member(group: ClassicGroup, member: ClassicMember, context: RuleContext) -> ConsumerMember:
     protocol_name = group.protocol_name or select_protocol(group)
-    says = subscription_of(member.metadata(protocol_name), terms.topics)
-    target = assignment_of(member.assignment, terms.topics)
+    subscription = parse_subscription(member.metadata(protocol_name), context.topics)
+    target = parse_assignment(member.assignment, context.topics)
     return ConsumerMember(
         member_id=member.member_id,
         instance_id=member.instance_id,
-        rack_id=says.rack_id,
+        rack_id=subscription.rack_id,
         client_id=member.client_id,
         client_host=member.client_host,
         rebalance_timeout_ms=member.rebalance_timeout_ms,
-        topics=says.topics,
-        classic=ClassicSide(session_timeout_ms=member.session_timeout_ms, protocols=member.protocols),
+        topics=subscription.topics,
+        classic=ClassicMemberMetadata(session_timeout_ms=member.session_timeout_ms, protocols=member.protocols),
         epoch=group.generation,
         previous_epoch=group.generation,
         assigned={topic_id: dict.fromkeys(sorted(found), group.generation) for topic_id, found in target.items()},
@@ -108,72 +116,74 @@ def _upgraded_member(group: Group, member: Member, terms: Terms) -> ConsumerMemb
     )
 
 
-def _let_go(step: Step, group: Group) -> None:
+def _release_parked_members(builder: ConsumerDecisionBuilder, group: ClassicGroup) -> None:
     """Members parked in the classic group get REBALANCE_IN_PROGRESS; timers of the rebalance are cancelled."""
-    step.timer(rebalance.JOIN_TIMER, None)
-    step.timer(rebalance.SYNC_TIMER, None)
-    for member_id in sorted(group.pending):
-        step.timer(SESSION_TIMER + member_id, None)
+    builder.set_timer(CLASSIC_JOIN_TIMER, None)
+    builder.set_timer(CLASSIC_SYNC_TIMER, None)
+    for member_id in sorted(group.pending_members):
+        builder.set_timer(SESSION_TIMER + member_id, None)
     for member in group.members.values():
         error = ErrorCode.REBALANCE_IN_PROGRESS
-        step.reply(member.join_waiter, JoinResult(error=error, member_id=member.member_id))
-        step.reply(member.sync_waiter, SyncResult(error=error))
+        builder.reply(member.join_waiter, JoinResult(error=error, member_id=member.member_id))
+        builder.reply(member.sync_waiter, SyncResult(error=error))
 
 
 # --- Downgrade -----------------------------------------------------------------------------------------------------
 
 
-def without(group: ConsumerGroup, members: Collection[ConsumerMember], terms: Terms) -> Decision:
+def remove_members(group: ConsumerGroup, members: Collection[ConsumerMember], context: RuleContext) -> GroupDecision:
     """The group without some members: a classic one, if no member that uses the consumer protocol is left."""
-    step = Step(group, terms)
-    stay = group.tally.classic - sum(member.classic is not None for member in members)
-    if stay == len(group.members) - len(members) > 0 and may_downgrade(stay, terms):
+    builder = ConsumerDecisionBuilder(group, context)
+    classic_count = group.subscription_counts.classic - sum(member.classic is not None for member in members)
+    if classic_count == len(group.members) - len(members) > 0 and may_downgrade(classic_count, context):
         gone = {member.member_id for member in members}
-        return downgraded(step, [m for m in group.members.values() if m.member_id not in gone], rebalances=True)
-    step.fence(members)
-    return step.decision()
+        return downgrade(builder, [m for m in group.members.values() if m.member_id not in gone], rebalances=True)
+    builder.fence_members(members)
+    return builder.decision()
 
 
-def may_downgrade(size: int, terms: Terms) -> bool:
+def may_downgrade(size: int, context: RuleContext) -> bool:
     """Whether a group with that many classic members may be downgraded."""
-    return terms.consumer.downgrades and size <= terms.settings.max_size
+    return context.consumer.downgrades and size <= context.settings.max_size
 
 
-def downgraded(step: Step, members: Collection[ConsumerMember], *, rebalances: bool) -> Decision:
+def downgrade(
+    builder: ConsumerDecisionBuilder, members: Collection[ConsumerMember], *, rebalances: bool
+) -> GroupDecision:
     """The classic group of these members, all of which use the classic protocol."""
-    terms = step.terms
-    for member_id in {**step.group.members, **{member.member_id: None for member in members}}:
+    context = builder.context
+    for member_id in {**builder.group.members, **{member.member_id: None for member in members}}:
         for timer in MEMBER_TIMERS:
-            step.timer(timer + member_id, None)
-    by_id, instances = with_members([_downgraded_member(member, terms) for member in members])
-    group = Group(
+            builder.set_timer(timer + member_id, None)
+    by_id, instances = with_members([_downgraded_member(member, context) for member in members])
+    group = ClassicGroup(
         state=GroupState.STABLE,
-        generation=step.group.epoch,
+        generation=builder.group.epoch,
         protocol_type=CONSUMER,
         leader=next(iter(by_id)),
         members=by_id,
         instances=instances,
-        since_ms=terms.now_ms,
+        since_ms=context.now_ms,
     )
     group = replace(group, protocol_name=select_protocol(group))
-    classic = rebalance.Step(
-        replace(group, subscribed=subscribed_topics(group)), terms.now_ms, terms.settings, [MembersCleared()]
+    classic = ClassicDecisionBuilder(
+        replace(group, subscribed=subscribed_topics(group)), context.now_ms, context.settings, [MembersCleared()]
     )
-    classic.replies += step.replies
-    classic.timers += step.timers
-    classic.store()
+    classic.replies += builder.replies
+    classic.timers += builder.timers
+    classic.store_group()
     for member in by_id.values():
-        classic.session(member)
+        classic.restart_session(member)
     if rebalances:
-        rebalance.prepare(classic)
+        rebalance.prepare_rebalance(classic)
     return classic.decision()
 
 
-def _downgraded_member(member: ConsumerMember, terms: Terms) -> Member:
+def _downgraded_member(member: ConsumerMember, context: RuleContext) -> ClassicMember:
     classic = member.classic
     if classic is None:
         raise TypeError(f"{member.member_id} does not speak the classic protocol")
-    return Member(
+    return ClassicMember(
         member_id=member.member_id,
         instance_id=member.instance_id,
         client_id=member.client_id,
@@ -181,5 +191,5 @@ def _downgraded_member(member: ConsumerMember, terms: Terms) -> Member:
         rebalance_timeout_ms=member.rebalance_timeout_ms,
         session_timeout_ms=classic.session_timeout_ms,
         protocols=classic.protocols,
-        assignment=encoded_assignment(member.target, classic, terms.topics),
+        assignment=encoded_assignment(member.target, classic, context.topics),
     )

@@ -15,19 +15,17 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from penstock.base.dataclasses import dataclass, field
+from penstock.groups.member_epochs import JOIN_EPOCH
 from penstock.groups.model import CONSUMER
-from penstock.groups.partitions import Assigned, Owners, Partitions
-from penstock.groups.reconcile import Holdings, Reconciliation
+from penstock.groups.partitions import PartitionEpochs, PartitionOwners, Partitions
+from penstock.groups.reconcile import CurrentAssignment, MemberState
 from penstock.wire.error_codes import ErrorCode
 
 KIND = "consumer"
 
-JOINS, LEAVES, LEAVES_FOR_A_WHILE = 0, -1, -2
-"""Special member epochs in requests: joining, leaving, and a static member leaving temporarily."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassicSide:
+class ClassicMemberMetadata:
     """What a member said when it joined with the classic protocol."""
 
     session_timeout_ms: int
@@ -52,31 +50,33 @@ class ConsumerMember:
     topics: frozenset[str] = frozenset()
     regex: str = ""
     """A regular expression to subscribe by; empty: none."""
-    classic: ClassicSide | None = None
+    classic: ClassicMemberMetadata | None = None
     """None: it uses the consumer protocol."""
     epoch: int = 0
     previous_epoch: int = -1
     """The epoch before, which the member may still be in if a response was lost."""
-    state: Reconciliation = Reconciliation.STABLE
-    assigned: Assigned = field(default_factory=dict)
-    revoking: Assigned = field(default_factory=dict)
+    state: MemberState = MemberState.STABLE
+    assigned: PartitionEpochs = field(default_factory=dict)
+    pending_revocation: PartitionEpochs = field(default_factory=dict)
     target: Partitions = field(default_factory=dict)
     # Soft:
-    told_to_join: bool = False
+    told_to_rejoin: bool = False
     """A classic member that was told to rejoin, and has not yet."""
 
     @property
-    def holdings(self) -> Holdings:
+    def current_assignment(self) -> CurrentAssignment:
         """What it has and must revoke."""
-        return Holdings(epoch=self.epoch, state=self.state, assigned=self.assigned, revoking=self.revoking)
+        return CurrentAssignment(
+            epoch=self.epoch, state=self.state, assigned=self.assigned, pending_revocation=self.pending_revocation
+        )
 
     def has_reached(self, target_epoch: int) -> bool:
         """Whether it has exactly its target."""
-        return self.state is Reconciliation.STABLE and self.epoch == target_epoch
+        return self.state is MemberState.STABLE and self.epoch == target_epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class ResolvedRegex:
     """The topics that a regular expression matches."""
 
     topics: frozenset[str]
@@ -86,7 +86,7 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class SubscriptionCounts:
     """How many members have each subscription, assignor and protocol. No count is 0."""
 
     topics: Mapping[str, int] = field(default_factory=dict)
@@ -110,19 +110,19 @@ class ConsumerGroup:
     topics_hash: int = 0
     """Hash of the subscribed topics and their partition counts, as of `epoch`."""
     members: Mapping[str, ConsumerMember] = field(default_factory=dict)
-    regexes: Mapping[str, Resolved] = field(default_factory=dict)
+    regexes: Mapping[str, ResolvedRegex] = field(default_factory=dict)
     empty_since_ms: int | None = None
     # Derived:
     instances: Mapping[str, str] = field(default_factory=dict)
     """group instance id → member id"""
-    owners: Owners = field(default_factory=dict)
-    tally: Tally = Tally()  # frozen
+    owners: PartitionOwners = field(default_factory=dict)
+    subscription_counts: SubscriptionCounts = SubscriptionCounts()  # frozen
     # Soft:
     topics_version: int = 0
     """The version of the topics that `topics_hash` was last compared with."""
     changed_ms: int = 0
     """When `epoch` last increased."""
-    asked_ms: int = 0
+    regexes_requested_ms: int = 0
     """When resolution of regular expressions was last requested."""
 
     @property
@@ -143,7 +143,9 @@ class ConsumerGroup:
 
     def is_subscribed(self, topic: str) -> bool:
         """Whether any member subscribes to a topic."""
-        return topic in self.tally.topics or any(topic in resolved.topics for resolved in self.regexes.values())
+        return topic in self.subscription_counts.topics or any(
+            topic in resolved.topics for resolved in self.regexes.values()
+        )
 
     def static_member(self, instance_id: str | None) -> ConsumerMember | None:
         """The member with that group instance id."""
@@ -154,7 +156,7 @@ class ConsumerGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
+class ConsumerHeartbeat:
     """ConsumerGroupHeartbeat. None: unchanged."""
 
     member_id: str
@@ -173,11 +175,11 @@ class Heartbeat:
     def is_full(self) -> bool:
         """Whether the request has all fields, as after any error."""
         subscribes = self.topics is not None or self.regex is not None
-        return self.epoch == JOINS or (self.rebalance_timeout_ms != -1 and subscribes and self.owned is not None)
+        return self.epoch == JOIN_EPOCH or (self.rebalance_timeout_ms != -1 and subscribes and self.owned is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatResult:
+class ConsumerHeartbeatResult:
     """The response to a heartbeat."""
 
     error: ErrorCode = ErrorCode.NONE
@@ -185,7 +187,7 @@ class HeartbeatResult:
     member_id: str | None = None
     epoch: int = 0
     interval_ms: int = 0
-    assigned: Assigned | None = None
+    assigned: PartitionEpochs | None = None
     """None: unchanged."""
     resolve: frozenset[str] = frozenset()
     """Not part of the response: regular expressions to resolve."""

@@ -13,35 +13,34 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Waiter
-from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
+from penstock.groups.capacity import MAX_MEMBERS, has_metadata_room, size_of
 from penstock.groups.consumer import migration, regexes
-from penstock.groups.consumer.model import (
-    JOINS,
-    LEAVES_FOR_A_WHILE,
-    ConsumerGroup,
-    ConsumerMember,
-    Heartbeat,
-    HeartbeatResult,
-    Resolved,
-)
-from penstock.groups.consumer.steps import (
+from penstock.groups.consumer.decision_builder import (
     JOIN_TIMER,
     REBALANCE_TIMER,
     SESSION_TIMER,
     SYNC_TIMER,
-    Step,
+    ConsumerDecisionBuilder,
     preferred_assignor,
 )
+from penstock.groups.consumer.model import (
+    ConsumerGroup,
+    ConsumerHeartbeat,
+    ConsumerHeartbeatResult,
+    ConsumerMember,
+    ResolvedRegex,
+)
+from penstock.groups.member_epochs import JOIN_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
-    Decision,
-    Offset,
+    GroupDecision,
+    OffsetAndMetadata,
     TopicPartition,
 )
-from penstock.groups.partitions import is_part_of, same_partitions
-from penstock.groups.reconcile import Reconciliation
-from penstock.groups.terms import Terms
+from penstock.groups.partitions import is_subset_of, same_partitions
+from penstock.groups.reconcile import MemberState
+from penstock.groups.rule_context import RuleContext
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -51,87 +50,91 @@ MODERN_COMMITS_SINCE = 9
 STALE_EPOCHS_SINCE = 6
 """The version of TxnOffsetCommit from which clients know STALE_MEMBER_EPOCH."""
 
-REGEX_PAUSE_MS = 1_000
+REGEX_RESOLUTION_INTERVAL_MS = 1_000
 """The minimum interval between resolutions of a group's regular expressions, however often topics change."""
 
 
 # --- Members -------------------------------------------------------------------------------------------------------
 
 
-def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Add a member or keep it alive, and return its next step."""
-    step = _entered(group, request, terms)
-    known = _found(step, request)
-    member = _said(known, request)
-    _check_regex(step.group, known, member)
-    assignor = preferred_assignor(step.group, terms.consumer)
-    step.put(member)
-    step.forget_regexes()
+def heartbeat(
+    group: AnyGroup | None, request: ConsumerHeartbeat, waiter: Waiter, context: RuleContext
+) -> GroupDecision:
+    """Add a member or keep it alive, and reconcile it one step."""
+    builder = _get_or_create_group(group, request, context)
+    known = _get_or_create_member(builder, request)
+    member = _with_request_fields(known, request)
+    _check_regex(builder.group, known, member)
+    assignor = preferred_assignor(builder.group, context.consumer)
+    builder.put_member(member)
+    builder.drop_unused_regexes()
     changes_topics = known.topics != member.topics
     changes_regex = known.regex != member.regex
-    is_resolved = changes_regex and (not member.regex or member.regex in step.group.regexes)
-    bump = changes_topics or is_resolved or preferred_assignor(step.group, terms.consumer) != assignor
-    if bump or step.group.topics_version != terms.topics.version:
-        bump = step.look_at_topics() or bump
-    if bump or not step.group.epoch:
-        step.bump()
-    step.retarget()
-    member = step.reconcile(
-        step.group.members[member.member_id], request.owned, subscription_changed=changes_topics or changes_regex
+    is_resolved = changes_regex and (not member.regex or member.regex in builder.group.regexes)
+    bump = changes_topics or is_resolved or preferred_assignor(builder.group, context.consumer) != assignor
+    if bump or builder.group.topics_version != context.topics.version:
+        bump = builder.refresh_topics_hash() or bump
+    if bump or not builder.group.epoch:
+        builder.bump_epoch()
+    builder.compute_target()
+    member = builder.reconcile(
+        builder.group.members[member.member_id], request.owned, subscription_changed=changes_topics or changes_regex
     )
-    step.session(member)
+    builder.restart_session(member)
     changed = not same_partitions(known.assigned, member.assigned)
-    result = HeartbeatResult(
+    result = ConsumerHeartbeatResult(
         member_id=member.member_id,
         epoch=member.epoch,
-        interval_ms=step.interval_ms(member),
+        interval_ms=builder.heartbeat_interval_ms(member),
         assigned=member.assigned if request.is_full or changed else None,
-        resolve=_to_resolve(step),
+        resolve=_regexes_to_resolve(builder),
     )
-    step.reply(waiter, result)
-    return step.decision()
+    builder.reply(waiter, result)
+    return builder.decision()
 
 
-def _entered(group: AnyGroup | None, request: Heartbeat, terms: Terms) -> Step:
+def _get_or_create_group(
+    group: AnyGroup | None, request: ConsumerHeartbeat, context: RuleContext
+) -> ConsumerDecisionBuilder:
     """The consumer group of a request, created or converted when a member joins it; with room for the member."""
     if isinstance(group, ConsumerGroup):
-        step = Step(group, terms)
-    elif request.epoch != JOINS:
+        builder = ConsumerDecisionBuilder(group, context)
+    elif request.epoch != JOIN_EPOCH:
         text = "Consumer group not found." if group is None else "Group is not a consumer group."
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
     elif group is None:
-        step = Step(ConsumerGroup(), terms)
+        builder = ConsumerDecisionBuilder(ConsumerGroup(), context)
     else:
-        step = migration.upgraded(group, terms)
-    members, capacity = step.group.members, min(terms.consumer.max_size, MAX_MEMBERS)
+        builder = migration.upgrade(group, context)
+    members, capacity = builder.group.members, min(context.consumer.max_size, MAX_MEMBERS)
     if len(members) >= capacity and request.member_id not in members:
-        known = step.group.static_member(request.instance_id)
+        known = builder.group.static_member(request.instance_id)
         if known is None:
             raise Refused(
                 ErrorCode.GROUP_MAX_SIZE_REACHED,
                 f"The consumer group has reached its maximum capacity of {capacity} members.",
             )
     others = (size_of(other.topics) for key, other in members.items() if key != request.member_id)
-    if request.topics is not None and not is_room(size_of(request.topics), others):
+    if request.topics is not None and not has_metadata_room(size_of(request.topics), others):
         raise Refused(
             ErrorCode.GROUP_MAX_SIZE_REACHED, "The members of the consumer group subscribe to too many topics together."
         )
-    return step
+    return builder
 
 
-def _found(step: Step, request: Heartbeat) -> ConsumerMember:
+def _get_or_create_member(builder: ConsumerDecisionBuilder, request: ConsumerHeartbeat) -> ConsumerMember:
     """The member that sent a heartbeat."""
-    group = step.group
+    group = builder.group
     if request.instance_id is None:
         member = group.members.get(request.member_id)
-        if member is None and request.epoch == JOINS:
+        if member is None and request.epoch == JOIN_EPOCH:
             return ConsumerMember(member_id=request.member_id)
         if member is None:
             raise _unknown_member(request.member_id)
     else:
         member = group.static_member(request.instance_id)
-        if request.epoch == JOINS:
-            return static_successor(step, member, request.member_id, request.instance_id, is_classic=False)
+        if request.epoch == JOIN_EPOCH:
+            return static_successor(builder, member, request.member_id, request.instance_id, is_classic=False)
         if member is None:
             raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
         check_not_fenced(member, request.member_id, request.instance_id)
@@ -140,25 +143,30 @@ def _found(step: Step, request: Heartbeat) -> ConsumerMember:
 
 
 def static_successor(
-    step: Step, before: ConsumerMember | None, member_id: str, instance_id: str, *, is_classic: bool
+    builder: ConsumerDecisionBuilder,
+    before: ConsumerMember | None,
+    member_id: str,
+    instance_id: str,
+    *,
+    is_classic: bool,
 ) -> ConsumerMember:
     """The member that joins as a static one: new, or replacing the one that had the instance id."""
     if before is None:
-        known = step.group.members.get(member_id)
+        known = builder.group.members.get(member_id)
         return ConsumerMember(member_id=member_id) if known is None else known
     both_modern = not is_classic and before.classic is None
-    if both_modern and before.epoch != LEAVES_FOR_A_WHILE and before.member_id != member_id:
+    if both_modern and before.epoch != STATIC_LEAVE_EPOCH and before.member_id != member_id:
         raise Refused(
             ErrorCode.UNRELEASED_INSTANCE_ID,
             f"Static member {member_id} with instance id {instance_id} cannot join the group because the instance id"
             f" is owned by {before.member_id} member.",
         )
-    if before.member_id == member_id and before.epoch != LEAVES_FOR_A_WHILE:
+    if before.member_id == member_id and before.epoch != STATIC_LEAVE_EPOCH:
         return before
-    step.remove(before)
+    builder.remove_member(before)
     # It keeps the assignment of the member that it replaces.
-    successor = replace(before, member_id=member_id, epoch=0, previous_epoch=0, told_to_join=False)
-    step.put(successor)
+    successor = replace(before, member_id=member_id, epoch=0, previous_epoch=0, told_to_rejoin=False)
+    builder.put_member(successor)
     return successor
 
 
@@ -175,17 +183,17 @@ def _unknown_member(member_id: str) -> Refused:
     return Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of the group.")
 
 
-def _check_epoch(member: ConsumerMember, request: Heartbeat) -> None:
+def _check_epoch(member: ConsumerMember, request: ConsumerHeartbeat) -> None:
     """A member is in its epoch; or in the previous one, if it may have missed a response and owns nothing
     unassigned."""
-    if request.epoch in (JOINS, member.epoch):
+    if request.epoch in (JOIN_EPOCH, member.epoch):
         return
     if request.epoch > member.epoch:
         relation = "greater"
     elif (
         request.epoch == member.previous_epoch
         and request.owned is not None
-        and is_part_of(request.owned, member.assigned)
+        and is_subset_of(request.owned, member.assigned)
     ):
         return
     else:
@@ -197,7 +205,7 @@ def _check_epoch(member: ConsumerMember, request: Heartbeat) -> None:
     )
 
 
-def _said(member: ConsumerMember, request: Heartbeat) -> ConsumerMember:
+def _with_request_fields(member: ConsumerMember, request: ConsumerHeartbeat) -> ConsumerMember:
     """The member with the fields of its heartbeat."""
     if (
         request.topics is None and request.regex is None and request.assignor is None and request.rack_id is None
@@ -220,16 +228,16 @@ def _said(member: ConsumerMember, request: Heartbeat) -> ConsumerMember:
         client_id=request.client_id,
         client_host=request.client_host,
         classic=None,
-        told_to_join=False,
+        told_to_rejoin=False,
     )
 
 
 def _check_regex(group: ConsumerGroup, before: ConsumerMember, after: ConsumerMember) -> None:
-    if after.regex and after.regex != before.regex and after.regex not in group.tally.regexes:
+    if after.regex and after.regex != before.regex and after.regex not in group.subscription_counts.regexes:
         regexes.check(after.regex)
 
 
-def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
+def leave(group: AnyGroup | None, request: ConsumerHeartbeat, waiter: Waiter, context: RuleContext) -> GroupDecision:
     """Remove a member, or note that a static one left temporarily and keeps its assignment."""
     if not isinstance(group, ConsumerGroup):
         text = "Consumer group not found." if group is None else "Group is not a consumer group."
@@ -243,97 +251,102 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
         if member is None:
             raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
         check_not_fenced(member, request.member_id, request.instance_id)
-    result = HeartbeatResult(member_id=member.member_id, epoch=request.epoch)
-    if request.epoch == LEAVES_FOR_A_WHILE and request.instance_id is not None:
-        step = Step(group, terms)
-        since_ever = {topic_id: dict.fromkeys(found, 0) for topic_id, found in member.assigned.items()}
-        step.put(replace(member, epoch=LEAVES_FOR_A_WHILE, assigned=since_ever, revoking={}))
-        step.timer(REBALANCE_TIMER + member.member_id, None)
-        step.reply(waiter, result)
-        return step.decision()
-    decision = migration.without(group, (member,), terms)
+    result = ConsumerHeartbeatResult(member_id=member.member_id, epoch=request.epoch)
+    if request.epoch == STATIC_LEAVE_EPOCH and request.instance_id is not None:
+        builder = ConsumerDecisionBuilder(group, context)
+        assigned_since_join = {topic_id: dict.fromkeys(found, 0) for topic_id, found in member.assigned.items()}
+        builder.put_member(
+            replace(member, epoch=STATIC_LEAVE_EPOCH, assigned=assigned_since_join, pending_revocation={})
+        )
+        builder.set_timer(REBALANCE_TIMER + member.member_id, None)
+        builder.reply(waiter, result)
+        return builder.decision()
+    decision = migration.remove_members(group, (member,), context)
     return replace(decision, replies=(*decision.replies, Reply(waiter, result)))
 
 
 # --- Regular expressions -------------------------------------------------------------------------------------------
 
 
-def _to_resolve(step: Step) -> frozenset[str]:
+def _regexes_to_resolve(builder: ConsumerDecisionBuilder) -> frozenset[str]:
     """The regular expressions to resolve now; records that it was requested."""
-    group, terms = step.group, step.terms
-    if not group.tally.regexes or 0 <= terms.now_ms - group.asked_ms < REGEX_PAUSE_MS:
+    group, context = builder.group, builder.context
+    if (
+        not group.subscription_counts.regexes
+        or 0 <= context.now_ms - group.regexes_requested_ms < REGEX_RESOLUTION_INTERVAL_MS
+    ):
         return frozenset()
-    old_ms = terms.now_ms - terms.consumer.regex_refresh_interval_ms
+    old_ms = context.now_ms - context.consumer.regex_refresh_interval_ms
     stale = any(
         (found := group.regexes.get(pattern)) is None
-        or found.version != terms.topics.version
+        or found.version != context.topics.version
         or found.resolved_ms < old_ms
-        for pattern in group.tally.regexes
+        for pattern in group.subscription_counts.regexes
     )
     if not stale:
         return frozenset()
-    step.group = replace(group, asked_ms=terms.now_ms)
-    return frozenset(group.tally.regexes)
+    builder.group = replace(group, regexes_requested_ms=context.now_ms)
+    return frozenset(group.subscription_counts.regexes)
 
 
-def resolved(
-    group: AnyGroup | None, found: Mapping[str, frozenset[str]], version: int, waiter: Waiter, terms: Terms
-) -> Decision:
+def regexes_resolved(
+    group: AnyGroup | None, found: Mapping[str, frozenset[str]], version: int, waiter: Waiter, context: RuleContext
+) -> GroupDecision:
     """Regular expressions were resolved, with that version of the topics: changes require a new assignment."""
     if not isinstance(group, ConsumerGroup):
-        return Decision(state=group, replies=(Reply(waiter, False),))
-    step = Step(group, terms)
+        return GroupDecision(state=group, replies=(Reply(waiter, False),))
+    builder = ConsumerDecisionBuilder(group, context)
     before = group.regexes
-    now = {pattern: topics for pattern, topics in found.items() if pattern in group.tally.regexes}
+    now = {pattern: topics for pattern, topics in found.items() if pattern in group.subscription_counts.regexes}
     changed = any(pattern not in before or before[pattern].topics != topics for pattern, topics in now.items())
     fresh = {
-        pattern: Resolved(
+        pattern: ResolvedRegex(
             topics=before[pattern].topics if pattern in before and before[pattern].topics == topics else topics,
-            resolved_ms=terms.now_ms,
+            resolved_ms=context.now_ms,
             version=version,
         )
         for pattern, topics in now.items()
     }
-    step.group = replace(group, regexes={**before, **fresh})
+    builder.group = replace(group, regexes={**before, **fresh})
     if changed:
-        step.look_at_topics()
-        step.bump()
-    step.reply(waiter, changed)
-    return step.decision()
+        builder.refresh_topics_hash()
+        builder.bump_epoch()
+    builder.reply(waiter, changed)
+    return builder.decision()
 
 
 # --- Timers --------------------------------------------------------------------------------------------------------
 
 
-def expired(group: ConsumerGroup, timer: str, terms: Terms) -> Decision:
+def expired(group: ConsumerGroup, timer: str, context: RuleContext) -> GroupDecision:
     """A timer fired."""
     for prefix in (SESSION_TIMER, JOIN_TIMER, SYNC_TIMER, REBALANCE_TIMER):
         if timer.startswith(prefix):
             member = group.members.get(timer.removeprefix(prefix))
-            if member is None or (prefix == REBALANCE_TIMER and member.state is not Reconciliation.UNREVOKED):
+            if member is None or (prefix == REBALANCE_TIMER and member.state is not MemberState.UNREVOKED):
                 break
-            return migration.without(group, (member,), terms)
-    return Decision(state=group)
+            return migration.remove_members(group, (member,), context)
+    return GroupDecision(state=group)
 
 
-def restored(group: ConsumerGroup, terms: Terms) -> Decision:
+def restored(group: ConsumerGroup, context: RuleContext) -> GroupDecision:
     """A group was loaded: every member gets a full session time-out."""
-    step = Step(group, terms)
+    builder = ConsumerDecisionBuilder(group, context)
     for member in group.members.values():
-        step.session(member)
-        if member.state is Reconciliation.UNREVOKED and member.classic is None:
-            step.timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms)
-    return step.decision()
+        builder.restart_session(member)
+        if member.state is MemberState.UNREVOKED and member.classic is None:
+            builder.set_timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms)
+    return builder.decision()
 
 
 # --- Offsets -------------------------------------------------------------------------------------------------------
 
 
-def commit_offsets(group: ConsumerGroup, request: CommitOffsets, waiter: Waiter) -> Decision:
+def commit_offsets(group: ConsumerGroup, request: CommitOffsets, waiter: Waiter) -> GroupDecision:
     """Commit offsets for a member, or for a caller without membership while the group is empty."""
     error = _commit_error(group, request)
     records = request.records if error is ErrorCode.NONE else ()
-    return Decision(state=group, records=records, replies=(Reply(waiter, error),))
+    return GroupDecision(state=group, records=records, replies=(Reply(waiter, error),))
 
 
 def _commit_error(group: ConsumerGroup, request: CommitOffsets) -> ErrorCode:
@@ -349,19 +362,19 @@ def _commit_error(group: ConsumerGroup, request: CommitOffsets) -> ErrorCode:
     if not in_transaction and member.classic is None and request.version < MODERN_COMMITS_SINCE:
         return ErrorCode.UNSUPPORTED_VERSION
     if request.generation == member.epoch or (
-        0 <= request.generation < member.epoch and _had_all(member, request.offsets, request.generation)
+        0 <= request.generation < member.epoch and _held_all_since(member, request.offsets, request.generation)
     ):
         return ErrorCode.NONE
     understands = not in_transaction or request.version >= STALE_EPOCHS_SINCE
     return ErrorCode.STALE_MEMBER_EPOCH if member.classic is None and understands else ErrorCode.ILLEGAL_GENERATION
 
 
-def _had_all(member: ConsumerMember, offsets: Mapping[TopicPartition, Offset], epoch: int) -> bool:
+def _held_all_since(member: ConsumerMember, offsets: Mapping[TopicPartition, OffsetAndMetadata], epoch: int) -> bool:
     """Whether a member has had all these partitions since an epoch: then its older epoch is accepted (KIP-1251)."""
 
     def since(topic_id: bytes, partition: int) -> int | None:
         found = member.assigned.get(topic_id, {}).get(partition)
-        return member.revoking.get(topic_id, {}).get(partition) if found is None else found
+        return member.pending_revocation.get(topic_id, {}).get(partition) if found is None else found
 
     return all((found := since(*partition)) is not None and found <= epoch for partition in offsets)
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from struct import Struct
 
 from penstock.groups.packing import Unpacker, pack_count, pack_partitions, pack_text, pack_texts, unpacked
-from penstock.groups.share.model import KnownTopic, Partitions, ShareGroup, ShareMember
+from penstock.groups.partitions import Partitions
+from penstock.groups.share.model import KnownTopic, ShareGroup, ShareMember
 
 _VERSION = 1
 _GROUP = Struct(">Biiqq")

@@ -7,10 +7,12 @@ from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.capacity import MAX_TOPICS
-from penstock.groups.describing import described_in_room, each_member, grant_all
+from penstock.groups.capacity import MAX_SUBSCRIBED_TOPICS
+from penstock.groups.describing import describe_within_budget, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
-from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
+from penstock.groups.member_epochs import JOIN_EPOCH, LEAVE_EPOCH
+from penstock.groups.partitions import Partitions
+from penstock.groups.share.model import ShareGroup, ShareHeartbeat, ShareMember
 from penstock.groups.share.service import ShareGroups
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
@@ -30,11 +32,11 @@ class ShareGroupHandlers:
         self, context: RequestContext, request: wire.ShareGroupHeartbeatRequest
     ) -> wire.ShareGroupHeartbeatResponse:
         """ShareGroupHeartbeat, key 76, v1."""
-        complaint = _complaint(request)
-        if complaint is not None:
-            return wire.ShareGroupHeartbeatResponse(error_code=ErrorCode.INVALID_REQUEST, error_message=complaint)
+        problem = _complaint(request)
+        if problem is not None:
+            return wire.ShareGroupHeartbeatResponse(error_code=ErrorCode.INVALID_REQUEST, error_message=problem)
         names = request.subscribed_topic_names
-        asked = Heartbeat(
+        asked = ShareHeartbeat(
             member_id=request.member_id,
             epoch=request.member_epoch,
             rack_id=request.rack_id,
@@ -59,7 +61,7 @@ class ShareGroupHandlers:
         self, context: RequestContext, request: messages.ShareGroupDescribeRequest
     ) -> messages.ShareGroupDescribeResponse:
         """ShareGroupDescribe, key 77, v1."""
-        groups = await described_in_room(
+        groups = await describe_within_budget(
             request.group_ids, partial(self._described, context),
             lambda group_id: messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
@@ -111,11 +113,11 @@ def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
         return "GroupId can't be empty."
     if request.rack_id is not None and not request.rack_id.strip():
         return "RackId can't be empty."
-    if len(request.subscribed_topic_names or ()) > MAX_TOPICS:
-        return f"A member may subscribe to {MAX_TOPICS} topics by name."
-    if request.member_epoch == JOINS and not request.subscribed_topic_names:
+    if len(request.subscribed_topic_names or ()) > MAX_SUBSCRIBED_TOPICS:
+        return f"A member may subscribe to {MAX_SUBSCRIBED_TOPICS} topics by name."
+    if request.member_epoch == JOIN_EPOCH and not request.subscribed_topic_names:
         return "SubscribedTopicNames must be set in first request."
-    return "MemberEpoch is invalid." if request.member_epoch < LEAVES else None
+    return "MemberEpoch is invalid." if request.member_epoch < LEAVE_EPOCH else None
 
 
 def _assignment(assigned: Partitions) -> wire.Assignment:

@@ -15,16 +15,11 @@ from typing import ClassVar, NamedTuple
 
 from penstock.base.dataclasses import dataclass, field, replace
 from penstock.base.settings import BrokerSettings
-from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, whole_of
+from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, int_config
+from penstock.groups.partitions import Partitions
 from penstock.wire.error_codes import ErrorCode
 
 KIND = "share"
-
-JOINS, LEAVES = 0, -1
-"""Special member epochs in requests: joining and leaving."""
-
-Partitions = Mapping[bytes, frozenset[int]]
-"""Partition indexes by topic id; no topic without any."""
 
 
 class KnownTopic(NamedTuple):
@@ -81,7 +76,7 @@ class ShareGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
+class ShareHeartbeat:
     """ShareGroupHeartbeat. None: unchanged."""
 
     member_id: str
@@ -93,7 +88,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatResult:
+class ShareHeartbeatResult:
     """The response to a heartbeat."""
 
     error: ErrorCode = ErrorCode.NONE
@@ -126,7 +121,7 @@ class ShareGroupSettings:
             return self
 
         def number(name: str, otherwise: int) -> int:
-            return whole_of(overrides, f"{KIND}.{name}", otherwise, self.bounds)
+            return int_config(overrides, f"{KIND}.{name}", otherwise, self.bounds)
 
         return replace(
             self,

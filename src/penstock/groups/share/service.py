@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from penstock.base.config_values import ConfigResource
 from penstock.base.lazy import lazy_import
 from penstock.coordination.model import Key
+from penstock.groups.member_epochs import JOIN_EPOCH
 from penstock.groups.service import GroupService
-from penstock.groups.share.model import Heartbeat, HeartbeatResult, ShareGroup, ShareGroupSettings
+from penstock.groups.share.model import ShareGroup, ShareGroupSettings, ShareHeartbeat, ShareHeartbeatResult
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
@@ -20,7 +21,7 @@ else:
     membership = lazy_import("penstock.groups.share.membership")
 
 
-class GroupConfigs(Protocol):
+class ConfigOverrides(Protocol):
     """The configuration of groups."""
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Mapping[str, str]:
@@ -30,18 +31,18 @@ class GroupConfigs(Protocol):
 class ShareGroups:
     """The share groups among the groups of this process."""
 
-    def __init__(self, groups: GroupService, registry: Registry, configs: GroupConfigs) -> None:
+    def __init__(self, groups: GroupService, registry: Registry, configs: ConfigOverrides) -> None:
         self._groups, self._registry, self._configs = groups, registry, configs
 
-    async def heartbeat(self, key: Key, request: Heartbeat) -> HeartbeatResult:
+    async def heartbeat(self, key: Key, request: ShareHeartbeat) -> ShareHeartbeatResult:
         """ShareGroupHeartbeat."""
-        if request.epoch == 0:
-            await self._groups.make_room(key)
+        if request.epoch == JOIN_EPOCH:
+            await self._groups.check_group_limit(key)
         settings, topics = self.settings_of(key), self._topics(key[0])
-        return await self._groups.apply(
+        return await self._groups.submit(
             key,
             lambda group, waiter, now_ms: membership.heartbeat(group, request, topics, settings, waiter, now_ms),
-            HeartbeatResult,
+            ShareHeartbeatResult,
         )
 
     async def find(self, key: Key) -> ShareGroup | None:
@@ -67,10 +68,12 @@ class ShareGroups:
 
     async def require_empty(self, key: Key, topics: Mapping[bytes, int]) -> None:
         """Ensure that a share group is empty and knows topics, so that its offsets in these may be set."""
-        await self._groups.make_room(key)
+        await self._groups.check_group_limit(key)
         _raise(
-            await self._groups.apply(
-                key, lambda group, waiter, now_ms: membership.empty(group, topics, waiter, now_ms), HeartbeatResult
+            await self._groups.submit(
+                key,
+                lambda group, waiter, now_ms: membership.require_empty(group, topics, waiter, now_ms),
+                ShareHeartbeatResult,
             )
         )
 
@@ -78,10 +81,10 @@ class ShareGroups:
         """Remove topics from a group's state."""
         wanted = frozenset(topic_ids)
         _raise(
-            await self._groups.apply(
+            await self._groups.submit(
                 key,
                 lambda group, waiter, _: membership.forget_topics(group, wanted, waiter, must_be_empty=must_be_empty),
-                HeartbeatResult,
+                ShareHeartbeatResult,
             )
         )
 
@@ -104,6 +107,6 @@ class ShareGroups:
         return find
 
 
-def _raise(result: HeartbeatResult) -> None:
+def _raise(result: ShareHeartbeatResult) -> None:
     if result.error is not ErrorCode.NONE:
         raise Refused(result.error, result.message or result.error.name)

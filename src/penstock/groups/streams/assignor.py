@@ -22,7 +22,7 @@ class Assignee:
     process_id: str
     active: frozenset[Task] = frozenset()
     standby: frozenset[Task] = frozenset()
-    reached: Mapping[Task, int] = field(default_factory=dict)
+    changelog_offsets: Mapping[Task, int] = field(default_factory=dict)
     """Changelog offsets of the task state on its disk."""
 
 
@@ -37,7 +37,7 @@ class _Quota:
     def each(self) -> int:
         return -(-self.tasks // self.members) if self.members else 0
 
-    def has(self, count: int) -> None:
+    def count_assigned(self, count: int) -> None:
         """A member has so many tasks now."""
         if count == self.each:
             self.members -= 1
@@ -57,11 +57,11 @@ class _Process:
     def load(self) -> float:
         return self.count / len(self.loads)
 
-    def idlest(self) -> str:
+    def least_loaded_member(self) -> str:
         return min(self.loads, key=lambda member_id: (self.loads[member_id], member_id))
 
 
-class _Spread:
+class _AssignmentBuilder:
     """An assignment under construction."""
 
     def __init__(self, members: Sequence[Assignee], active_count: int, total_count: int) -> None:
@@ -81,15 +81,15 @@ class _Spread:
     def load(self, member_id: str) -> int:
         return self.process(member_id).loads[member_id]
 
-    def give(self, member_id: str, task: Task, *, is_active: bool) -> None:
+    def assign(self, member_id: str, task: Task, *, is_active: bool) -> None:
         process = self.process(member_id)
         (self.active if is_active else self.standby)[member_id].add(task)
         process.tasks.add(task)
         process.count += 1
         process.loads[member_id] += 1
         if is_active:
-            self.active_quota.has(process.loads[member_id])
-        self.quota.has(process.loads[member_id])
+            self.active_quota.count_assigned(process.loads[member_id])
+        self.quota.count_assigned(process.loads[member_id])
 
     def least_loaded(self, candidates: Iterable[str], *, without: Task | None = None) -> str | None:
         """Of members in order of preference, the first that no later one beats in both loads."""
@@ -115,97 +115,109 @@ def assigned(
     """The tasks of each member. `task_counts` and `stateful` are about subtopologies."""
     ordered = sorted(members, key=lambda member: member.member_id)
     tasks = [Task(part, index) for part in sorted(task_counts) for index in range(task_counts[part])]
-    copied = [task for task in tasks if task.subtopology_id in stateful] if standby_count else []
-    spread = _Spread(ordered, len(tasks), len(tasks) + standby_count * len(copied))
-    had_active = {task: member.member_id for member in ordered for task in member.active}
-    had_copy = _copies(ordered)
+    stateful_tasks = [task for task in tasks if task.subtopology_id in stateful] if standby_count else []
+    builder = _AssignmentBuilder(ordered, len(tasks), len(tasks) + standby_count * len(stateful_tasks))
+    previously_active = {task: member.member_id for member in ordered for task in member.active}
+    members_with_state = _members_with_state(ordered)
     if ordered:
-        _assign_active(spread, tasks, had_active, had_copy)
-        _assign_standby(spread, copied, standby_count, had_active, had_copy)
+        _assign_active(builder, tasks, previously_active, members_with_state)
+        _assign_standby(builder, stateful_tasks, standby_count, previously_active, members_with_state)
     return {
-        member_id: Tasks(frozenset(spread.active[member_id]), frozenset(spread.standby[member_id]))
-        for member_id in spread.members
+        member_id: Tasks(frozenset(builder.active[member_id]), frozenset(builder.standby[member_id]))
+        for member_id in builder.members
     }
 
 
-def _copies(members: Iterable[Assignee]) -> dict[Task, list[str]]:
+def _members_with_state(members: Iterable[Assignee]) -> dict[Task, list[str]]:
     """Members with a task's state, the best first: standbys, and among equals the most up to date."""
     found: dict[Task, list[tuple[int, int, str]]] = {}
     for member in members:
-        for task in {*member.standby, *member.reached}:
+        for task in {*member.standby, *member.changelog_offsets}:
             rank = 0 if task in member.standby else 1
-            found.setdefault(task, []).append((rank, -member.reached.get(task, 0), member.member_id))
+            found.setdefault(task, []).append((rank, -member.changelog_offsets.get(task, 0), member.member_id))
     return {task: [member_id for _, _, member_id in sorted(ranked)] for task, ranked in found.items()}
 
 
 def _assign_active(
-    spread: _Spread, tasks: Iterable[Task], had_active: Mapping[Task, str], had_copy: Mapping[Task, Sequence[str]]
+    builder: _AssignmentBuilder,
+    tasks: Iterable[Task],
+    previously_active: Mapping[Task, str],
+    members_with_state: Mapping[Task, Sequence[str]],
 ) -> None:
     left = sorted(tasks, key=_by_partition)
     for was_active in (True, False):
         rest = []
         for task in left:
-            member_id = had_active.get(task) if was_active else spread.least_loaded(had_copy.get(task, ()))
-            if member_id is not None and spread.load(member_id) < spread.active_quota.each:
-                spread.give(member_id, task, is_active=True)
+            member_id = (
+                previously_active.get(task) if was_active else builder.least_loaded(members_with_state.get(task, ()))
+            )
+            if member_id is not None and builder.load(member_id) < builder.active_quota.each:
+                builder.assign(member_id, task, is_active=True)
             else:
                 rest.append(task)
         left = rest
-    heap = spread.by_load()
+    heap = builder.by_load()
     for task in sorted(left):
         _, process_id = heapq.heappop(heap)
-        process = spread.processes[process_id]
-        spread.give(process.idlest(), task, is_active=True)
+        process = builder.processes[process_id]
+        builder.assign(process.least_loaded_member(), task, is_active=True)
         heapq.heappush(heap, (process.load, process_id))
 
 
 def _assign_standby(
-    spread: _Spread,
+    builder: _AssignmentBuilder,
     tasks: Iterable[Task],
     count: int,
-    had_active: Mapping[Task, str],
-    had_copy: Mapping[Task, Sequence[str]],
+    previously_active: Mapping[Task, str],
+    members_with_state: Mapping[Task, Sequence[str]],
 ) -> None:
     left: list[tuple[Task, int]] = []
     for task in sorted(tasks, key=_by_partition, reverse=True):
         for number in range(count):
-            member_id = _with_state(spread, task, had_active, had_copy)
+            member_id = _member_for_standby(builder, task, previously_active, members_with_state)
             if member_id is None:
                 left.append((task, count - number))
                 break
-            spread.give(member_id, task, is_active=False)
-    heap = spread.by_load()
+            builder.assign(member_id, task, is_active=False)
+    heap = builder.by_load()
     for task, wanted in sorted(left, reverse=True):
         for _ in range(wanted):
-            if not _give_copy(spread, heap, task):
+            if not _assign_to_least_loaded_process(builder, heap, task):
                 break
 
 
-def _with_state(
-    spread: _Spread, task: Task, had_active: Mapping[Task, str], had_copy: Mapping[Task, Sequence[str]]
+def _member_for_standby(
+    builder: _AssignmentBuilder,
+    task: Task,
+    previously_active: Mapping[Task, str],
+    members_with_state: Mapping[Task, Sequence[str]],
 ) -> str | None:
     """The member to get a standby because it has the state, and has room."""
-    before = had_active.get(task)
-    if before is not None and task not in spread.process(before).tasks and spread.load(before) < spread.quota.each:
+    before = previously_active.get(task)
+    if before is not None and task not in builder.process(before).tasks and builder.load(before) < builder.quota.each:
         return before
-    copy = spread.least_loaded(had_copy.get(task, ()), without=task)
-    return copy if copy is not None and spread.load(copy) < spread.quota.each else None
+    member_with_state = builder.least_loaded(members_with_state.get(task, ()), without=task)
+    return (
+        member_with_state
+        if member_with_state is not None and builder.load(member_with_state) < builder.quota.each
+        else None
+    )
 
 
-def _give_copy(spread: _Spread, heap: list[tuple[float, str]], task: Task) -> bool:
+def _assign_to_least_loaded_process(builder: _AssignmentBuilder, heap: list[tuple[float, str]], task: Task) -> bool:
     """Give a standby to the process with the lowest load that does not have the task."""
     passed = []
-    given = False
-    while heap and not given:
+    is_assigned = False
+    while heap and not is_assigned:
         _, process_id = heapq.heappop(heap)
-        process = spread.processes[process_id]
+        process = builder.processes[process_id]
         if task not in process.tasks:
-            spread.give(process.idlest(), task, is_active=False)
-            given = True
+            builder.assign(process.least_loaded_member(), task, is_active=False)
+            is_assigned = True
         passed.append(process)
     for process in passed:
         heapq.heappush(heap, (process.load, process.process_id))
-    return given
+    return is_assigned
 
 
 def _by_partition(task: Task) -> tuple[int, str]:

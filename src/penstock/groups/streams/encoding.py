@@ -22,16 +22,16 @@ from struct import Struct
 from typing import TypeVar
 
 from penstock.groups.packing import Unpacker, pack_count, pack_text, pack_texts, unpacked
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.reconcile import MemberState
 from penstock.groups.streams.model import (
-    Endpoint,
     InternalTopic,
     StreamsGroup,
     StreamsMember,
     Subtopology,
     Topology,
+    UserEndpoint,
 )
-from penstock.groups.streams.tasks import HeldTasks, Task, Tasks, by_subtopology
+from penstock.groups.streams.tasks import Task, Tasks, TasksWithEpochs, by_subtopology
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def encode_member(member: StreamsMember) -> bytes:
         )
     )  # fmt: skip
     parts.append(_pairs(member.client_tags.items()))
-    for held in (member.assigned, member.revoking):
+    for held in (member.assigned, member.pending_revocation):
         parts += (_pack_tasks(held.active, held.active), _pack_tasks(held.standby), _pack_tasks(held.warmup))
     target = member.target
     parts += (_pack_tasks(target.active), _pack_tasks(target.standby), _pack_tasks(target.warmup))
@@ -163,16 +163,16 @@ def _read_member(unpacker: Unpacker) -> StreamsMember:
     return StreamsMember(
         member_id=member_id, instance_id=instance_id, rack_id=rack_id, client_id=client_id, client_host=client_host,
         rebalance_timeout_ms=rebalance_timeout_ms, topology_epoch=topology_epoch, process_id=process_id,
-        endpoint=Endpoint(host, port) if has_endpoint else None, client_tags=dict(_read_pairs(unpacker)), epoch=epoch,
-        previous_epoch=previous_epoch, state=Reconciliation(state), assigned=_read_held(unpacker),
-        revoking=_read_held(unpacker),
+        endpoint=UserEndpoint(host, port) if has_endpoint else None, client_tags=dict(_read_pairs(unpacker)),
+        epoch=epoch, previous_epoch=previous_epoch, state=MemberState(state), assigned=_read_held(unpacker),
+        pending_revocation=_read_held(unpacker),
         target=Tasks(*(frozenset(_read_tasks(unpacker)) for _ in range(3))),
     )  # fmt: skip
 
 
-def _read_held(unpacker: Unpacker) -> HeldTasks:
+def _read_held(unpacker: Unpacker) -> TasksWithEpochs:
     active = _read_tasks(unpacker, with_epochs=True)
-    return HeldTasks(active, frozenset(_read_tasks(unpacker)), frozenset(_read_tasks(unpacker)))
+    return TasksWithEpochs(active, frozenset(_read_tasks(unpacker)), frozenset(_read_tasks(unpacker)))
 
 
 def _read_tasks(unpacker: Unpacker, *, with_epochs: bool = False) -> dict[Task, int]:

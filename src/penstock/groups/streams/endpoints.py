@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from penstock.groups.rule_context import TopicView
 from penstock.groups.streams.model import EndpointPartitions, StreamsGroup
 from penstock.groups.streams.tasks import Task, by_subtopology
-from penstock.groups.terms import Topics
 
 
-def endpoints_of(group: StreamsGroup, topics: Topics) -> tuple[EndpointPartitions, ...]:
+def endpoints_of(group: StreamsGroup, topics: TopicView) -> tuple[EndpointPartitions, ...]:
     """Members with an endpoint, with their active and standby partitions."""
     return tuple(
         (
@@ -22,7 +22,7 @@ def endpoints_of(group: StreamsGroup, topics: Topics) -> tuple[EndpointPartition
     )
 
 
-def _partitions(group: StreamsGroup, tasks: Iterable[Task], topics: Topics) -> dict[str, tuple[int, ...]]:
+def _partitions(group: StreamsGroup, tasks: Iterable[Task], topics: TopicView) -> dict[str, tuple[int, ...]]:
     """By topic, the partitions that tasks read. A topic may have fewer than its subtopology has tasks."""
     inputs = (
         {} if group.topology is None else {part.subtopology_id: part.inputs for part in group.topology.subtopologies}

@@ -13,33 +13,31 @@ from penstock.base.context import RequestContext
 from penstock.base.cooperative import CHEAP_ITEMS_PER_TURN, TurnBudget, yield_if_due
 from penstock.base.errors import PlatformError
 from penstock.groups.configs import STREAMS_ASSIGNORS
-from penstock.groups.describing import described_in_room, each_member, grant_all
+from penstock.groups.describing import describe_within_budget, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
+from penstock.groups.member_epochs import JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.service import GroupService
 from penstock.groups.streams import transitions
 from penstock.groups.streams.internal_topics import InternalTopics
 from penstock.groups.streams.model import (
-    JOINS,
-    LEAVES,
-    LEAVES_FOR_A_WHILE,
     MAX_CONFIGS,
     MAX_COPARTITIONS,
     MAX_SUBTOPOLOGIES,
     MAX_TAGS,
     MAX_TOPICS,
-    Endpoint,
-    Heartbeat,
-    HeartbeatResult,
     InternalTopic,
-    Status,
     StatusCode,
     StreamsGroup,
+    StreamsHeartbeat,
+    StreamsHeartbeatResult,
     StreamsMember,
+    StreamsStatus,
     Subtopology,
     TaskOffsets,
     Topology,
+    UserEndpoint,
 )
-from penstock.groups.streams.tasks import Spans, Task, Tasks, by_subtopology
+from penstock.groups.streams.tasks import Task, TaskRanges, Tasks, by_subtopology
 from penstock.log import topic_names
 from penstock.log.refusals import Refused
 from penstock.wire.api_keys import ApiKey
@@ -73,13 +71,13 @@ class StreamsGroupHandlers:
         try:
             _check(request)
             asked = await _asked(context, request)
-            rule = transitions.leave if asked.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
-            if asked.epoch == 0:
-                await self._groups.make_room(key)
-            result = await self._groups.apply(
+            rule = transitions.leave if asked.epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH) else transitions.heartbeat
+            if asked.epoch == JOIN_EPOCH:
+                await self._groups.check_group_limit(key)
+            result = await self._groups.submit(
                 key,
-                lambda group, waiter, now_ms: rule(group, asked, waiter, self._groups.terms(key, now_ms)),
-                HeartbeatResult,
+                lambda group, waiter, now_ms: rule(group, asked, waiter, self._groups.rule_context(key, now_ms)),
+                StreamsHeartbeatResult,
             )
             if result.missing:
                 result = replace(result, statuses=await self._with_topics(context, result))
@@ -89,7 +87,7 @@ class StreamsGroupHandlers:
             return beating.StreamsGroupHeartbeatResponse(error_code=code_of(error))
         return _response(result, context.api_version)
 
-    async def _with_topics(self, context: RequestContext, result: HeartbeatResult) -> tuple[Status, ...]:
+    async def _with_topics(self, context: RequestContext, result: StreamsHeartbeatResult) -> tuple[StreamsStatus, ...]:
         """Create missing internal topics; returns the statuses, with the reasons why some could not be created."""
         denied = self._not_creatable(context, result.missing)
         if denied:
@@ -102,7 +100,7 @@ class StreamsGroupHandlers:
             more = f" and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
             addition = f"; Creation failed: {listed}{more}."
         return tuple(
-            Status(status.code, status.detail + addition)
+            StreamsStatus(status.code, status.detail + addition)
             if status.code is StatusCode.MISSING_INTERNAL_TOPICS
             else status
             for status in result.statuses
@@ -118,7 +116,7 @@ class StreamsGroupHandlers:
         self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
     ) -> describing.StreamsGroupDescribeResponse:
         """StreamsGroupDescribe, key 89, v0-1. v1: assignor; topology descriptions, of which there are none."""
-        groups = await described_in_room(
+        groups = await describe_within_budget(
             request.group_ids, partial(self._describe, context),
             lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
@@ -170,7 +168,7 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
     if len(request.client_tags or ()) > MAX_TAGS:
         raise _invalid(f"A member may have {MAX_TAGS} client tags.")
     listed = (request.active_tasks, request.standby_tasks, request.warmup_tasks)
-    if request.member_epoch == JOINS:
+    if request.member_epoch == JOIN_EPOCH:
         if request.rebalance_timeout_ms == -1:
             raise _invalid("RebalanceTimeoutMs must be provided in first request.")
         for name, tasks in zip(("ActiveTasks", "StandbyTasks", "WarmupTasks"), listed, strict=True):
@@ -179,13 +177,13 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
         if request.topology is None:
             raise _invalid("Topology must be non-null when (re-)joining.")
         _check_topology(request.topology)
-    elif request.member_epoch == LEAVES_FOR_A_WHILE and request.instance_id is None:
+    elif request.member_epoch == STATIC_LEAVE_EPOCH and request.instance_id is None:
         raise _invalid("InstanceId can't be null.")
-    elif request.member_epoch < LEAVES_FOR_A_WHILE:
+    elif request.member_epoch < STATIC_LEAVE_EPOCH:
         raise _invalid(f"MemberEpoch is {request.member_epoch}, but must be greater than or equal to -2.")
     if any(tasks is not None for tasks in listed) and any(tasks is None for tasks in listed):
         raise _invalid("If one task-type is non-null, all must be non-null.")
-    if request.member_epoch != JOINS and request.topology is not None:
+    if request.member_epoch != JOIN_EPOCH and request.topology is not None:
         raise _invalid("Topology can only be provided when (re-)joining.")
 
 
@@ -243,13 +241,13 @@ def _check_topology(topology: beating.Topology) -> None:
         raise _wrong_topology(f"There is more than one subtopology {twice[0]}.")
 
 
-async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> Heartbeat:
+async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> StreamsHeartbeat:
     active, standby, warmup = request.active_tasks, request.standby_tasks, request.warmup_tasks
-    owned, owned_spans, offset_spans = None, Spans(), Spans()
+    owned, owned_ranges, offset_ranges = None, TaskRanges(), TaskRanges()
     if active is not None and standby is not None and warmup is not None:
-        owned = Tasks(*[await _tasks(listed, owned_spans) for listed in (active, standby, warmup)])
+        owned = Tasks(*[await _tasks(listed, owned_ranges) for listed in (active, standby, warmup)])
     endpoint, tags = request.user_endpoint, request.client_tags
-    return Heartbeat(
+    return StreamsHeartbeat(
         member_id=request.member_id,
         epoch=request.member_epoch,
         endpoint_epoch=request.endpoint_information_epoch,
@@ -258,34 +256,34 @@ async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeat
         rebalance_timeout_ms=request.rebalance_timeout_ms,
         topology=None if request.topology is None else _topology(request.topology),
         owned=owned,
-        owned_spans=owned_spans,
+        owned_ranges=owned_ranges,
         process_id=request.process_id,
-        endpoint=None if endpoint is None else Endpoint(endpoint.host, endpoint.port),
+        endpoint=None if endpoint is None else UserEndpoint(endpoint.host, endpoint.port),
         client_tags=None if tags is None else {tag.key: tag.value for tag in tags},
-        reached=await _offsets(request.task_offsets, offset_spans),
-        ends=await _offsets(request.task_end_offsets, offset_spans),
-        offset_spans=offset_spans,
-        shuts_down=request.shutdown_application,
+        changelog_offsets=await _offsets(request.task_offsets, offset_ranges),
+        changelog_end_offsets=await _offsets(request.task_end_offsets, offset_ranges),
+        offset_ranges=offset_ranges,
+        shutdown_application=request.shutdown_application,
         client_id=context.client_id or "",
         client_host=f"/{context.client_host}",
         knows_tags=context.api_version >= _TAGS_SINCE,
     )
 
 
-async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], spans: Spans) -> frozenset[Task]:
+async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], ranges: TaskRanges) -> frozenset[Task]:
     tasks, budget = set[Task](), TurnBudget(CHEAP_ITEMS_PER_TURN)
     for part in listed:
-        spans.add(part.subtopology_id, ())
+        ranges.add(part.subtopology_id, ())
         for first in range(0, len(part.partitions), CHEAP_ITEMS_PER_TURN):
             some = part.partitions[first : first + CHEAP_ITEMS_PER_TURN]
-            spans.add(part.subtopology_id, some)
+            ranges.add(part.subtopology_id, some)
             tasks.update(map(partial(Task, part.subtopology_id), some))
             await budget.spend(len(some))
         await budget.spend()
     return frozenset(tasks)
 
 
-async def _offsets(listed: list[beating.TaskOffset] | None, spans: Spans) -> dict[Task, int] | None:
+async def _offsets(listed: list[beating.TaskOffset] | None, ranges: TaskRanges) -> dict[Task, int] | None:
     if listed is None:
         return None
     offsets: dict[Task, int] = {}
@@ -298,7 +296,7 @@ async def _offsets(listed: list[beating.TaskOffset] | None, spans: Spans) -> dic
                 f" {one.partition}."
             )
         offsets[task] = one.offset
-        spans.add(one.subtopology_id, (one.partition,))
+        ranges.add(one.subtopology_id, (one.partition,))
     return offsets
 
 
@@ -347,7 +345,7 @@ def _wrong_topology(message: str) -> Refused:
 # --- Responses -----------------------------------------------------------------------------------------------------
 
 
-def _response(result: HeartbeatResult, version: int) -> beating.StreamsGroupHeartbeatResponse:
+def _response(result: StreamsHeartbeatResult, version: int) -> beating.StreamsGroupHeartbeatResponse:
     response = beating.StreamsGroupHeartbeatResponse(
         member_id=result.member_id,
         member_epoch=result.epoch,
@@ -389,7 +387,7 @@ def _described_topology(group: StreamsGroup) -> describing.Topology | None:
     topology, found = group.topology, group.configured
     if topology is None:
         return None
-    counts = found.partition_counts if found is not None and found.complaint is None else {}
+    counts = found.partition_counts if found is not None and found.problem is None else {}
 
     def shown(topics: Iterable[InternalTopic]) -> list[describing.TopicInfo]:
         return [
@@ -431,8 +429,8 @@ def _described(group: StreamsGroup, member: StreamsMember) -> describing.Member:
         process_id=member.process_id,
         user_endpoint=None if endpoint is None else describing.Endpoint(host=endpoint.host, port=endpoint.port),
         client_tags=[describing.KeyValue(key=key, value=value) for key, value in member.client_tags.items()],
-        task_offsets=_described_offsets(offsets.reached),
-        task_end_offsets=_described_offsets(offsets.ends),
+        task_offsets=_described_offsets(offsets.changelog_offsets),
+        task_end_offsets=_described_offsets(offsets.changelog_end_offsets),
         assignment=_described_tasks(assigned.active, assigned.standby, assigned.warmup),
         target_assignment=_described_tasks(target.active, target.standby, target.warmup),
     )

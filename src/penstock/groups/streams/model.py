@@ -17,14 +17,11 @@ from typing import ClassVar, NamedTuple
 
 from penstock.base.dataclasses import dataclass, field, replace
 from penstock.base.settings import BrokerSettings
-from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, whole_of
-from penstock.groups.reconcile import Reconciliation
-from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Spans, Task, Tasks
+from penstock.groups.configs import Bounds, assignment_interval_ms, bounds_of, int_config
+from penstock.groups.reconcile import MemberState
+from penstock.groups.streams.tasks import NO_TASKS, NO_TASKS_WITH_EPOCHS, Task, TaskRanges, Tasks, TasksWithEpochs
 
 KIND = "streams"
-
-JOINS, LEAVES, LEAVES_FOR_A_WHILE = 0, -1, -2
-"""Special member epochs in requests: joining, leaving, and a static member leaving temporarily."""
 
 FIRST_EPOCH = 1
 """The epoch of a group and of its target before the first assignment."""
@@ -42,7 +39,7 @@ class StatusCode(IntEnum):
     MISSING_CLIENT_TAGS = 6
 
 
-class Status(NamedTuple):
+class StreamsStatus(NamedTuple):
     """A status with its message."""
 
     code: StatusCode
@@ -119,7 +116,7 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Configured:
+class ConfiguredTopology:
     """A topology matched with the existing topics."""
 
     task_counts: Mapping[str, int] | None = None
@@ -128,14 +125,14 @@ class Configured:
     """Partition counts of internal topics."""
     missing: tuple[InternalTopic, ...] = ()
     """Internal topics to create."""
-    complaint: Status | None = None
+    problem: StreamsStatus | None = None
     """Why there are no tasks yet."""
 
 
 # --- State ---------------------------------------------------------------------------------------------------------
 
 
-class Endpoint(NamedTuple):
+class UserEndpoint(NamedTuple):
     """A member's endpoint for interactive queries."""
 
     host: str
@@ -146,8 +143,8 @@ class Endpoint(NamedTuple):
 class TaskOffsets:
     """A member's changelog offsets and end offsets, by task."""
 
-    reached: Mapping[Task, int] = field(default_factory=dict)
-    ends: Mapping[Task, int] = field(default_factory=dict)
+    changelog_offsets: Mapping[Task, int] = field(default_factory=dict)
+    changelog_end_offsets: Mapping[Task, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,20 +161,20 @@ class StreamsMember:
     rebalance_timeout_ms: int = -1
     topology_epoch: int = -1
     process_id: str = ""
-    endpoint: Endpoint | None = None
+    endpoint: UserEndpoint | None = None
     client_tags: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
     previous_epoch: int = 0
     """The epoch before, which the member may still be in if a response was lost."""
-    state: Reconciliation = Reconciliation.STABLE
-    assigned: HeldTasks = NONE_HELD
-    revoking: HeldTasks = NONE_HELD
+    state: MemberState = MemberState.STABLE
+    assigned: TasksWithEpochs = NO_TASKS_WITH_EPOCHS
+    pending_revocation: TasksWithEpochs = NO_TASKS_WITH_EPOCHS
     """Tasks that it was told to revoke, and has not confirmed."""
     target: Tasks = NO_TASKS
 
     def has_reached(self, target_epoch: int) -> bool:
         """Whether it has exactly its target."""
-        return self.state is Reconciliation.STABLE and self.epoch == target_epoch
+        return self.state is MemberState.STABLE and self.epoch == target_epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +197,7 @@ class StreamsGroup:
     members: Mapping[str, StreamsMember] = field(default_factory=dict)
     empty_since_ms: int | None = None
     # Soft:
-    configured: Configured | None = None
+    configured: ConfiguredTopology | None = None
     topics_version: int = 0
     """The version of the topics that `configured` is based on."""
     changed_ms: int = 0
@@ -246,7 +243,7 @@ class StreamsGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
+class StreamsHeartbeat:
     """StreamsGroupHeartbeat. None: unchanged."""
 
     member_id: str
@@ -257,28 +254,28 @@ class Heartbeat:
     rebalance_timeout_ms: int = -1
     topology: Topology | None = None
     owned: Tasks | None = None
-    owned_spans: Spans = field(default_factory=Spans)
+    owned_ranges: TaskRanges = field(default_factory=TaskRanges)
     """Of the tasks that it reports as owned."""
     process_id: str | None = None
-    endpoint: Endpoint | None = None
+    endpoint: UserEndpoint | None = None
     client_tags: Mapping[str, str] | None = None
-    reached: Mapping[Task, int] | None = None
-    ends: Mapping[Task, int] | None = None
-    offset_spans: Spans = field(default_factory=Spans)
+    changelog_offsets: Mapping[Task, int] | None = None
+    changelog_end_offsets: Mapping[Task, int] | None = None
+    offset_ranges: TaskRanges = field(default_factory=TaskRanges)
     """Of the tasks whose offsets it reports."""
-    shuts_down: bool = False
+    shutdown_application: bool = False
     client_id: str = ""
     client_host: str = ""
     knows_tags: bool = True
     """v1+: the client knows MISSING_CLIENT_TAGS."""
 
 
-EndpointPartitions = tuple[Endpoint, Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]
+EndpointPartitions = tuple[UserEndpoint, Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]
 """An endpoint with its active and standby partitions, by topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatResult:
+class StreamsHeartbeatResult:
     """The response to a heartbeat."""
 
     member_id: str
@@ -286,8 +283,8 @@ class HeartbeatResult:
     interval_ms: int = 0
     task_offset_interval_ms: int = 0
     acceptable_recovery_lag: int = -1
-    statuses: tuple[Status, ...] = ()
-    tasks: HeldTasks | None = None
+    statuses: tuple[StreamsStatus, ...] = ()
+    tasks: TasksWithEpochs | None = None
     """None: unchanged."""
     endpoint_epoch: int = 0
     endpoints: tuple[EndpointPartitions, ...] | None = None
@@ -337,7 +334,7 @@ class StreamsGroupSettings:
             return self
 
         def number(key: str, otherwise: int) -> int:
-            return whole_of(overrides, f"{KIND}.{key}", otherwise, self.bounds)
+            return int_config(overrides, f"{KIND}.{key}", otherwise, self.bounds)
 
         tags = overrides.get(f"{KIND}.rack.aware.assignment.tags")
         return replace(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from penstock.coordination.model import Reply, Waiter
 from penstock.groups.consumer.transitions import MODERN_COMMITS_SINCE, STALE_EPOCHS_SINCE
-from penstock.groups.model import CommitOffsets, Decision
+from penstock.groups.model import CommitOffsets, GroupDecision
+from penstock.groups.rule_context import TopicView
 from penstock.groups.streams.model import StreamsGroup, StreamsMember
 from penstock.groups.streams.tasks import Task
-from penstock.groups.terms import Topics
 from penstock.wire.error_codes import ErrorCode
 
 
-def commit_offsets(group: StreamsGroup, request: CommitOffsets, waiter: Waiter, topics: Topics) -> Decision:
+def commit_offsets(group: StreamsGroup, request: CommitOffsets, waiter: Waiter, topics: TopicView) -> GroupDecision:
     """Commit offsets for a member, or for a caller without membership while the group is empty."""
     error = _commit_error(group, request, topics)
     records = request.records if error is ErrorCode.NONE else ()
-    return Decision(state=group, records=records, replies=(Reply(waiter, error),))
+    return GroupDecision(state=group, records=records, replies=(Reply(waiter, error),))
 
 
-def _commit_error(group: StreamsGroup, request: CommitOffsets, topics: Topics) -> ErrorCode:
+def _commit_error(group: StreamsGroup, request: CommitOffsets, topics: TopicView) -> ErrorCode:
     in_transaction = request.owner is not None
     if request.generation < 0 and not group.members:
         return ErrorCode.NONE
@@ -38,13 +38,13 @@ def _commit_error(group: StreamsGroup, request: CommitOffsets, topics: Topics) -
     return ErrorCode.STALE_MEMBER_EPOCH if understands else ErrorCode.ILLEGAL_GENERATION
 
 
-def _had_all(group: StreamsGroup, member: StreamsMember, request: CommitOffsets, topics: Topics) -> bool:
+def _had_all(group: StreamsGroup, member: StreamsMember, request: CommitOffsets, topics: TopicView) -> bool:
     """Whether a member has had the tasks of all these partitions since its epoch (KIP-1251)."""
     for topic_id, partition in request.offsets:
         name = topics.topic_name(topic_id)
         reader = None if name is None or group.topology is None else group.topology.reader(name)
         task = Task(reader or "", partition)
-        since = member.assigned.active.get(task, member.revoking.active.get(task))
+        since = member.assigned.active.get(task, member.pending_revocation.active.get(task))
         if reader is None or since is None or request.generation < since:
             return False
     return True

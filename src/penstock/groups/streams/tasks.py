@@ -28,7 +28,7 @@ class Tasks:
     standby: frozenset[Task] = frozenset()
     warmup: frozenset[Task] = frozenset()
 
-    def overlaps(self, held: HeldTasks) -> bool:
+    def overlaps(self, held: TasksWithEpochs) -> bool:
         """Whether any of these is held, in the same role."""
         return not (
             self.active.isdisjoint(held.active)
@@ -36,17 +36,17 @@ class Tasks:
             and self.warmup.isdisjoint(held.warmup)
         )
 
-    def is_part_of(self, held: HeldTasks) -> bool:
+    def is_part_of(self, held: TasksWithEpochs) -> bool:
         """Whether all of these are held, in the same roles."""
         return self.active <= held.active.keys() and self.standby <= held.standby and self.warmup <= held.warmup
 
-    def is_all_of(self, held: HeldTasks) -> bool:
+    def is_all_of(self, held: TasksWithEpochs) -> bool:
         """Whether these are held, in the same roles, and nothing else."""
         return self.active == held.active.keys() and self.standby == held.standby and self.warmup == held.warmup
 
 
 @dataclass(frozen=True, slots=True)
-class HeldTasks:
+class TasksWithEpochs:
     """Tasks that a member has."""
 
     active: Mapping[Task, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class HeldTasks:
         return bool(self.active or self.standby or self.warmup)
 
 
-class Spans:
+class TaskRanges:
     """Ranges of partitions by subtopology, as named by a request. Whether all of them exist can be checked without
     looking at each: a request may name a hundred thousand."""
 
@@ -86,7 +86,7 @@ class Spans:
 
 
 NO_TASKS = Tasks()
-NONE_HELD = HeldTasks()
+NO_TASKS_WITH_EPOCHS = TasksWithEpochs()
 
 
 def by_subtopology(tasks: Iterable[Task]) -> dict[str, list[int]]:

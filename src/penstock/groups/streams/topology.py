@@ -15,44 +15,44 @@ from typing import NamedTuple
 
 from penstock.groups.streams.model import (
     MAX_TASKS,
-    Configured,
+    ConfiguredTopology,
     InternalTopic,
-    Status,
     StatusCode,
+    StreamsStatus,
     Subtopology,
     Topology,
 )
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
-Counts = Callable[[str], int | None]
+PartitionCountOf = Callable[[str], int | None]
 """The partition count of a topic; None if it does not exist."""
 
-_SHOWN = 3
+_NAMED_IN_MESSAGES = 3
 
 
 class _Misconfigured(Exception):
     """The existing topics do not fit the topology."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: StreamsStatus) -> None:
         super().__init__(status.detail)
         self.status = status
 
 
-def configured(topology: Topology, existing: Counts) -> Configured:
+def configure(topology: Topology, existing: PartitionCountOf) -> ConfiguredTopology:
     """The topology as it can run now. Raises `Refused` when no set of topics could make it run."""
     try:
-        return _configured(topology, existing)
+        return _configure(topology, existing)
     except _Misconfigured as problem:
-        return Configured(complaint=problem.status)
+        return ConfiguredTopology(problem=problem.status)
 
 
-def _configured(topology: Topology, existing: Counts) -> Configured:
+def _configure(topology: Topology, existing: PartitionCountOf) -> ConfiguredTopology:
     parts = topology.subtopologies
     absent = sorted({topic for part in parts for topic in part.sources if existing(topic) is None})
     if absent:
         detail = f"Source topics {_summary(absent)} are missing."
-        raise _Misconfigured(Status(StatusCode.MISSING_SOURCE_TOPICS, detail))
+        raise _Misconfigured(StreamsStatus(StatusCode.MISSING_SOURCE_TOPICS, detail))
     decided: dict[str, int] = _repartition_counts(parts, existing)
 
     def count(topic: str) -> int:
@@ -81,14 +81,14 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
     if tasks > MAX_TASKS:
         raise _invalid(f"The topology has {tasks} tasks; at most {MAX_TASKS} are possible.")
     missing = _missing(parts, decided, existing)
-    complaint = None
+    problem = None
     if missing:
         detail = f"Internal topics are missing: {_summary(topic.name for topic in missing)}"
-        complaint = Status(StatusCode.MISSING_INTERNAL_TOPICS, detail)
-    return Configured(task_counts=task_counts, partition_counts=decided, missing=missing, complaint=complaint)
+        problem = StreamsStatus(StatusCode.MISSING_INTERNAL_TOPICS, detail)
+    return ConfiguredTopology(task_counts=task_counts, partition_counts=decided, missing=missing, problem=problem)
 
 
-def _repartition_counts(parts: Sequence[Subtopology], existing: Counts) -> dict[str, int]:
+def _repartition_counts(parts: Sequence[Subtopology], existing: PartitionCountOf) -> dict[str, int]:
     """The partition count of each repartition topic: its own, or derived from its writers' inputs."""
     decided = {
         topic.name: topic.partitions for part in parts for topic in part.repartition_sources if topic.partitions != 0
@@ -149,15 +149,15 @@ def _copartitioned(group: frozenset[str], internal: _Internal, count: Callable[[
     repartitions = {name: count(name) for name in sorted(group & internal.names)}
     others = {name: count(name) for name in sorted(group - internal.names)}
     if others:
-        wanted = _same(set(others.values()), shown=others)
+        wanted = _common_count(set(others.values()), shown=others)
     elif internal.fixed:
-        wanted = _same(internal.counts, shown=repartitions)
+        wanted = _common_count(internal.counts, shown=repartitions)
     else:
         wanted = max(repartitions.values(), default=0)
     for name, found in repartitions.items():
         if name in internal.fixed and found != wanted:
             raise _Misconfigured(
-                Status(
+                StreamsStatus(
                     StatusCode.INCORRECTLY_PARTITIONED_TOPICS,
                     f"Number of partitions [{found}] of repartition topic [{name}] doesn't match number of partitions"
                     f" [{wanted}] of the source topic.",
@@ -166,15 +166,17 @@ def _copartitioned(group: frozenset[str], internal: _Internal, count: Callable[[
     return dict.fromkeys(repartitions, wanted)
 
 
-def _same(counts: Collection[int], *, shown: Mapping[str, int]) -> int:
+def _common_count(counts: Collection[int], *, shown: Mapping[str, int]) -> int:
     if len(counts) > 1:
         listed = ", ".join(f"{name}={found}" for name, found in shown.items())
         detail = f"Following topics do not have the same number of partitions: [{{{listed}}}]"
-        raise _Misconfigured(Status(StatusCode.INCORRECTLY_PARTITIONED_TOPICS, detail))
+        raise _Misconfigured(StreamsStatus(StatusCode.INCORRECTLY_PARTITIONED_TOPICS, detail))
     return next(iter(counts))
 
 
-def _missing(parts: Iterable[Subtopology], decided: Mapping[str, int], existing: Counts) -> tuple[InternalTopic, ...]:
+def _missing(
+    parts: Iterable[Subtopology], decided: Mapping[str, int], existing: PartitionCountOf
+) -> tuple[InternalTopic, ...]:
     """The internal topics that do not exist, with their partition counts."""
     internal = {
         topic.name: replace(topic, partitions=topic.partitions or decided[topic.name])
@@ -185,7 +187,7 @@ def _missing(parts: Iterable[Subtopology], decided: Mapping[str, int], existing:
         found = existing(name)
         if found is not None and found != internal[name].partitions:
             raise _Misconfigured(
-                Status(
+                StreamsStatus(
                     StatusCode.INCORRECTLY_PARTITIONED_TOPICS,
                     f"Existing topic {name} has different number of partitions: expected {internal[name].partitions},"
                     f" found {found}",
@@ -200,5 +202,5 @@ def _invalid(message: str) -> Refused:
 
 def _summary(topics: Iterable[str]) -> str:
     names = list(topics)
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} additional topics" if more > 0 else "")
+    more = len(names) - _NAMED_IN_MESSAGES
+    return ", ".join(names[:_NAMED_IN_MESSAGES]) + (f" and {more} additional topics" if more > 0 else "")

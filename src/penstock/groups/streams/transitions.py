@@ -15,36 +15,35 @@ from dataclasses import replace
 
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.capacity import MAX_MEMBERS
+from penstock.groups.member_epochs import JOIN_EPOCH, STATIC_LEAVE_EPOCH
 from penstock.groups.model import (
     AnyGroup,
-    Decision,
-    Group,
+    ClassicGroup,
+    GroupDecision,
     GroupState,
     GroupStored,
     MemberRemoved,
     MemberStored,
     Record,
 )
-from penstock.groups.reconcile import Reconciliation
+from penstock.groups.reconcile import MemberState
+from penstock.groups.rule_context import RuleContext, TopicView, fingerprint, may_assign, next_heartbeat_ms
 from penstock.groups.streams.assignor import Assignee, assigned
 from penstock.groups.streams.endpoints import endpoints_of
 from penstock.groups.streams.model import (
-    JOINS,
-    LEAVES_FOR_A_WHILE,
-    Heartbeat,
-    HeartbeatResult,
-    Status,
     StatusCode,
     StreamsGroup,
     StreamsGroupSettings,
+    StreamsHeartbeat,
+    StreamsHeartbeatResult,
     StreamsMember,
+    StreamsStatus,
     TaskOffsets,
     Topology,
 )
 from penstock.groups.streams.reconcile import reconciled
-from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, Spans, Task
-from penstock.groups.streams.topology import configured
-from penstock.groups.terms import Terms, Topics, fingerprint, may_assign, next_heartbeat_ms
+from penstock.groups.streams.tasks import NO_TASKS, NO_TASKS_WITH_EPOCHS, Task, TaskRanges
+from penstock.groups.streams.topology import configure
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -56,17 +55,17 @@ INITIAL_TIMER = "initial"
 
 DELAY_OVER_MS = 50
 """How long after the delay members send their next heartbeats, so that it is over."""
-SORTED_OUT = 5_000
+MAX_FILTERED_OFFSETS = 5_000
 """Offsets of so many tasks are filtered, if some of these tasks do not exist."""
 
 # --- Heartbeats ----------------------------------------------------------------------------------------------------
 
 
-def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
+def heartbeat(group: AnyGroup | None, request: StreamsHeartbeat, waiter: Waiter, context: RuleContext) -> GroupDecision:
     """Add a member or keep it alive, and return its next step."""
-    before = _entered(group, request, terms.streams)
-    known, replaced = _found(before, request)
-    member = _said(known, request)
+    before = _get_or_create_group(group, request, context.streams)
+    known, replaced = _get_or_create_member(before, request)
+    member = _with_request_fields(known, request)
     members = {key: one for key, one in before.members.items() if replaced is None or key != replaced.member_id}
     after = replace(
         before, members={**members, member.member_id: member}, topology=_topology(before, request), empty_since_ms=None
@@ -74,63 +73,67 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
     if replaced is not None and replaced.member_id not in after.members:
         offsets = {key: said for key, said in after.task_offsets.items() if key != replaced.member_id}
         after = replace(after, task_offsets=offsets)
-    after = _looked_at_topics(after, terms)
-    _check_tasks(after, request.owned_spans)
+    after = _with_configured_topology(after, context)
+    _check_tasks(after, request.owned_ranges)
     after = _with_offsets(after, request)
-    if _calls_for_assignment(before, after, known, member, terms.streams):
+    if _requires_assignment(before, after, known, member, context.streams):
         after = replace(
-            after, epoch=before.epoch + 1, changed_ms=terms.now_ms, configs=terms.streams.assignment_configs
+            after, epoch=before.epoch + 1, changed_ms=context.now_ms, configs=context.streams.assignment_configs
         )
     timers: list[Timer] = []
-    delay_ms = terms.streams.initial_rebalance_delay_ms
+    delay_ms = context.streams.initial_rebalance_delay_ms
     if not before.members and delay_ms > 0:
-        after = replace(after, delayed_until_ms=terms.now_ms + delay_ms)
+        after = replace(after, delayed_until_ms=context.now_ms + delay_ms)
         timers.append(Timer(INITIAL_TIMER, delay_ms))
-    after, delay = _retargeted(after, terms)
+    after, delay = _with_target(after, context)
     target = NO_TASKS if after.delayed_until_ms is not None else after.members[member.member_id].target
     member = reconciled(after.members[member.member_id], target, after.target_epoch, request.owned, after.members)
     after = replace(after, members={**after.members, member.member_id: member})
-    if request.shuts_down and after.shutdown_by is None:
+    if request.shutdown_application and after.shutdown_by is None:
         after = replace(after, shutdown_by=member.member_id)
     changed_tasks = member.assigned != known.assigned
     if member.endpoint != known.endpoint or (changed_tasks and member.endpoint is not None):
         after = replace(after, endpoint_epoch=after.endpoint_epoch + 1)
-    endpoints = endpoints_of(after, terms.topics) if after.endpoint_epoch != request.endpoint_epoch else None
+    endpoints = endpoints_of(after, context.topics) if after.endpoint_epoch != request.endpoint_epoch else None
     if not isinstance(group, StreamsGroup):
         after = replace(after, endpoint_epoch=0)  # As in Kafka: a new group sends endpoints again.
-    result = HeartbeatResult(
+    result = StreamsHeartbeatResult(
         member_id=member.member_id,
         epoch=member.epoch,
-        interval_ms=_interval_ms(after, member, terms),
-        task_offset_interval_ms=terms.streams.task_offset_interval_ms,
-        acceptable_recovery_lag=terms.streams.acceptable_recovery_lag,
-        statuses=_statuses(after, member, delay, request, terms.streams),
-        tasks=member.assigned if changed_tasks or _must_be_told(member, request) else None,
+        interval_ms=_interval_ms(after, member, context),
+        task_offset_interval_ms=context.streams.task_offset_interval_ms,
+        acceptable_recovery_lag=context.streams.acceptable_recovery_lag,
+        statuses=_statuses(after, member, delay, request, context.streams),
+        tasks=member.assigned if changed_tasks or _must_resend_tasks(member, request) else None,
         endpoint_epoch=after.endpoint_epoch,
         endpoints=endpoints,
         missing=() if after.configured is None else after.configured.missing,
     )
-    timers += _member_timers(known, member, replaced, terms.streams)
-    return Decision(
-        state=group if request.reached is None and request.ends is None and after == group else after,
+    timers += _member_timers(known, member, replaced, context.streams)
+    return GroupDecision(
+        state=group
+        if request.changelog_offsets is None and request.changelog_end_offsets is None and after == group
+        else after,
         records=_records(before, after, is_new=group is not before),
         replies=(Reply(waiter, result),),
         timers=tuple(timers),
     )
 
 
-def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupSettings) -> StreamsGroup:
+def _get_or_create_group(
+    group: AnyGroup | None, request: StreamsHeartbeat, settings: StreamsGroupSettings
+) -> StreamsGroup:
     """The streams group of a request, created when a member joins it; with room for the member."""
     if not isinstance(group, StreamsGroup):
-        if group is None and request.epoch != JOINS:
+        if group is None and request.epoch != JOIN_EPOCH:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Streams group not found.")
-        is_empty_classic = isinstance(group, Group) and group.state is GroupState.EMPTY
-        if group is not None and not (is_empty_classic and request.epoch == JOINS):
+        is_empty_classic = isinstance(group, ClassicGroup) and group.state is GroupState.EMPTY
+        if group is not None and not (is_empty_classic and request.epoch == JOIN_EPOCH):
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Group is not a streams group.")
         return StreamsGroup()
     is_known = request.member_id in group.members or group.static_member(request.instance_id) is not None
     capacity = min(settings.max_size, MAX_MEMBERS)
-    if request.epoch == JOINS and not is_known and len(group.members) >= capacity:
+    if request.epoch == JOIN_EPOCH and not is_known and len(group.members) >= capacity:
         raise Refused(
             ErrorCode.GROUP_MAX_SIZE_REACHED,
             f"The streams group has reached its maximum capacity of {capacity} members.",
@@ -138,21 +141,21 @@ def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupS
     return group
 
 
-def _found(group: StreamsGroup, request: Heartbeat) -> tuple[StreamsMember, StreamsMember | None]:
+def _get_or_create_member(group: StreamsGroup, request: StreamsHeartbeat) -> tuple[StreamsMember, StreamsMember | None]:
     """The member that sent a heartbeat, and the one that it replaces."""
     if request.instance_id is None:
         member = group.members.get(request.member_id)
-        if member is None and request.epoch == JOINS:
+        if member is None and request.epoch == JOIN_EPOCH:
             return StreamsMember(member_id=request.member_id), None
         if member is None:
             raise _unknown_member(request.member_id)
         _check_epoch(member, request)
         return member, None
     member = group.static_member(request.instance_id)
-    if request.epoch == JOINS:
+    if request.epoch == JOIN_EPOCH:
         if member is None:
             return group.members.get(request.member_id, StreamsMember(member_id=request.member_id)), None
-        if member.epoch != LEAVES_FOR_A_WHILE:
+        if member.epoch != STATIC_LEAVE_EPOCH:
             if member.member_id == request.member_id:
                 return member, None
             raise Refused(
@@ -167,7 +170,7 @@ def _found(group: StreamsGroup, request: Heartbeat) -> tuple[StreamsMember, Stre
     return member, None
 
 
-def _static_member(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
+def _static_member(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsMember:
     member = group.static_member(request.instance_id)
     if member is None:
         raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
@@ -184,10 +187,10 @@ def _unknown_member(member_id: str) -> Refused:
     return Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of the group.")
 
 
-def _check_epoch(member: StreamsMember, request: Heartbeat) -> None:
+def _check_epoch(member: StreamsMember, request: StreamsHeartbeat) -> None:
     """A member is in its epoch; or in the previous one, if it may have missed a response and owns nothing
     unassigned."""
-    if request.epoch in (JOINS, member.epoch):
+    if request.epoch in (JOIN_EPOCH, member.epoch):
         return
     if (
         request.epoch == member.previous_epoch < member.epoch
@@ -203,9 +206,9 @@ def _check_epoch(member: StreamsMember, request: Heartbeat) -> None:
     )
 
 
-def _said(member: StreamsMember, request: Heartbeat) -> StreamsMember:
+def _with_request_fields(member: StreamsMember, request: StreamsHeartbeat) -> StreamsMember:
     """The member with the fields of its heartbeat."""
-    joins = request.epoch == JOINS
+    joins = request.epoch == JOIN_EPOCH
     said = replace(
         member,
         instance_id=member.instance_id if request.instance_id is None else request.instance_id,
@@ -223,7 +226,7 @@ def _said(member: StreamsMember, request: Heartbeat) -> StreamsMember:
     return member if said == member else said
 
 
-def _topology(group: StreamsGroup, request: Heartbeat) -> Topology | None:
+def _topology(group: StreamsGroup, request: StreamsHeartbeat) -> Topology | None:
     """The group's topology, which its first member brought. An older one is stale, updates are not supported."""
     if request.topology is None or group.topology is None:
         return request.topology or group.topology
@@ -232,30 +235,30 @@ def _topology(group: StreamsGroup, request: Heartbeat) -> Topology | None:
     return group.topology
 
 
-def _looked_at_topics(group: StreamsGroup, terms: Terms) -> StreamsGroup:
+def _with_configured_topology(group: StreamsGroup, context: RuleContext) -> StreamsGroup:
     """The group with its topology configured by the current topics."""
-    topology, topics = group.topology, terms.topics
+    topology, topics = group.topology, context.topics
     if topology is None or (group.configured is not None and group.topics_version == topics.version):
         return group
     seen = fingerprint(topology.required, topics)
     found = group.configured
     if found is None or seen != group.topics_hash:
-        found = configured(topology, lambda name: _partition_count(topics, name))
-    ready = topology.epoch if found.complaint is None else -1
+        found = configure(topology, lambda name: _partition_count(topics, name))
+    ready = topology.epoch if found.problem is None else -1
     return replace(
         group, configured=found, topics_version=topics.version, topics_hash=seen, validated_epoch=ready
     )  # fmt: skip
 
 
-def _partition_count(topics: Topics, name: str) -> int | None:
+def _partition_count(topics: TopicView, name: str) -> int | None:
     topic_id = topics.topic_id(name)
     return None if topic_id is None else topics.partition_count(topic_id)
 
 
-def _check_tasks(group: StreamsGroup, owned: Spans) -> None:
+def _check_tasks(group: StreamsGroup, owned: TaskRanges) -> None:
     """Refuse a request that names tasks that do not exist."""
     found = group.configured
-    if found is None or found.complaint is not None or found.task_counts is None:
+    if found is None or found.problem is not None or found.task_counts is None:
         return
     wrong = owned.beyond(found.task_counts)
     if wrong is None:
@@ -270,30 +273,34 @@ def _check_tasks(group: StreamsGroup, owned: Spans) -> None:
     )
 
 
-def _with_offsets(group: StreamsGroup, request: Heartbeat) -> StreamsGroup:
+def _with_offsets(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsGroup:
     """The group with the offsets that a member reports. Those of nonexistent tasks are dropped; if there are very many
     of these, all are."""
-    if request.reached is None and request.ends is None:
+    if request.changelog_offsets is None and request.changelog_end_offsets is None:
         return group
     counts = (None if group.configured is None else group.configured.task_counts) or {}
-    are_all_there = request.offset_spans.beyond(counts) is None
+    are_all_there = request.offset_ranges.beyond(counts) is None
 
     def known(offsets: Mapping[Task, int]) -> Mapping[Task, int]:
         if are_all_there:
             return offsets
-        if len(offsets) > SORTED_OUT:
+        if len(offsets) > MAX_FILTERED_OFFSETS:
             return {}
         return {task: at for task, at in offsets.items() if 0 <= task.partition < counts.get(task.subtopology_id, 0)}
 
     before = group.task_offsets.get(request.member_id, TaskOffsets())
     said = TaskOffsets(
-        reached=before.reached if request.reached is None else known(request.reached),
-        ends=before.ends if request.ends is None else known(request.ends),
+        changelog_offsets=before.changelog_offsets
+        if request.changelog_offsets is None
+        else known(request.changelog_offsets),
+        changelog_end_offsets=before.changelog_end_offsets
+        if request.changelog_end_offsets is None
+        else known(request.changelog_end_offsets),
     )
     return replace(group, task_offsets={**group.task_offsets, request.member_id: said})
 
 
-def _calls_for_assignment(
+def _requires_assignment(
     before: StreamsGroup, after: StreamsGroup, known: StreamsMember, member: StreamsMember,
     settings: StreamsGroupSettings,
 ) -> bool:  # fmt: skip
@@ -301,7 +308,7 @@ def _calls_for_assignment(
     if member.instance_id is None:
         member_changed = member != known
     else:
-        member_changed = _matters(member) != _matters(known)
+        member_changed = _assignment_inputs(member) != _assignment_inputs(known)
     return (
         member_changed
         or after.topics_hash != before.topics_hash
@@ -310,26 +317,26 @@ def _calls_for_assignment(
     )
 
 
-def _matters(member: StreamsMember) -> tuple[object, ...]:
+def _assignment_inputs(member: StreamsMember) -> tuple[object, ...]:
     return member.topology_epoch, member.rack_id, member.client_tags, member.process_id
 
 
 # --- Targets -------------------------------------------------------------------------------------------------------
 
 
-def _retargeted(group: StreamsGroup, terms: Terms) -> tuple[StreamsGroup, Status | None]:
+def _with_target(group: StreamsGroup, context: RuleContext) -> tuple[StreamsGroup, StreamsStatus | None]:
     """The group with a target for its epoch, or why that has to wait."""
     if group.delayed_until_ms is not None:
         detail = "Assignment delayed due to the configured initial rebalance delay."
-        return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
+        return group, StreamsStatus(StatusCode.ASSIGNMENT_DELAYED, detail)
     if group.target_epoch >= group.epoch:
         return group, None
     found = group.configured
-    task_counts = {} if found is None or found.complaint is not None else found.task_counts or {}
+    task_counts = {} if found is None or found.problem is not None else found.task_counts or {}
     work = len(group.members) + sum(task_counts.values())
-    if not may_assign(group.assigned_ms, terms.streams.assignment_interval_ms, work, terms.now_ms):
+    if not may_assign(group.assigned_ms, context.streams.assignment_interval_ms, work, context.now_ms):
         detail = "Assignment delayed due to the configured assignment interval."
-        return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
+        return group, StreamsStatus(StatusCode.ASSIGNMENT_DELAYED, detail)
     parts = () if group.topology is None else group.topology.subtopologies
     targets = assigned(
         (_assignee(group, member) for member in group.members.values()),
@@ -341,7 +348,7 @@ def _retargeted(group: StreamsGroup, terms: Terms) -> tuple[StreamsGroup, Status
         member_id: member if member.target == targets[member_id] else replace(member, target=targets[member_id])
         for member_id, member in group.members.items()
     }
-    return replace(group, members=members, target_epoch=group.epoch, assigned_ms=terms.now_ms), None
+    return replace(group, members=members, target_epoch=group.epoch, assigned_ms=context.now_ms), None
 
 
 def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
@@ -351,62 +358,62 @@ def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
         process_id=member.process_id,
         active=frozenset(member.assigned.active),
         standby=member.assigned.standby,
-        reached={} if offsets is None else offsets.reached,
+        changelog_offsets={} if offsets is None else offsets.changelog_offsets,
     )
 
 
 # --- Responses -----------------------------------------------------------------------------------------------------
 
 
-def _must_be_told(member: StreamsMember, request: Heartbeat) -> bool:
+def _must_resend_tasks(member: StreamsMember, request: StreamsHeartbeat) -> bool:
     """Whether to send a member its tasks although they are unchanged: it joins, or reports others. Then a response was
     lost, and the tasks would be missing until the next assignment. Kafka does not send them again."""
-    return request.epoch == JOINS or (request.owned is not None and not request.owned.is_all_of(member.assigned))
+    return request.epoch == JOIN_EPOCH or (request.owned is not None and not request.owned.is_all_of(member.assigned))
 
 
-def _interval_ms(group: StreamsGroup, member: StreamsMember, terms: Terms) -> int:
+def _interval_ms(group: StreamsGroup, member: StreamsMember, context: RuleContext) -> int:
     """The member's heartbeat interval. A heartbeat during the delay would make the client log it each time."""
     until_ms = group.delayed_until_ms
     if until_ms is None and group.target_epoch < group.epoch:
-        until_ms = group.assigned_ms + terms.streams.assignment_interval_ms
-    if until_ms is not None and until_ms > terms.now_ms:
-        return min(terms.streams.heartbeat_interval_ms, until_ms - terms.now_ms + DELAY_OVER_MS)
+        until_ms = group.assigned_ms + context.streams.assignment_interval_ms
+    if until_ms is not None and until_ms > context.now_ms:
+        return min(context.streams.heartbeat_interval_ms, until_ms - context.now_ms + DELAY_OVER_MS)
     return next_heartbeat_ms(
-        terms.streams.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
-        changed_ms=group.changed_ms, now_ms=terms.now_ms,
+        context.streams.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
+        changed_ms=group.changed_ms, now_ms=context.now_ms,
     )  # fmt: skip
 
 
 def _statuses(
-    group: StreamsGroup, member: StreamsMember, delay: Status | None, request: Heartbeat,
+    group: StreamsGroup, member: StreamsMember, delay: StreamsStatus | None, request: StreamsHeartbeat,
     settings: StreamsGroupSettings,
-) -> tuple[Status, ...]:  # fmt: skip
+) -> tuple[StreamsStatus, ...]:  # fmt: skip
     """In Kafka's order."""
-    found: list[Status] = []
+    found: list[StreamsStatus] = []
     topology = group.topology
     if topology is not None and member.topology_epoch < topology.epoch:
         detail = (
             f"The member's topology epoch {member.topology_epoch} is behind the group's topology epoch"
             f" {topology.epoch}."
         )
-        found.append(Status(StatusCode.STALE_TOPOLOGY, detail))
+        found.append(StreamsStatus(StatusCode.STALE_TOPOLOGY, detail))
     if delay is not None:
         found.append(delay)
-    if group.configured is not None and group.configured.complaint is not None:
-        found.append(group.configured.complaint)
+    if group.configured is not None and group.configured.problem is not None:
+        found.append(group.configured.problem)
     if group.shutdown_by is not None:
         detail = (
             f"Streams group member {group.shutdown_by} encountered a fatal error and requested a shutdown for the"
             " entire application."
         )
-        found.append(Status(StatusCode.SHUTDOWN_APPLICATION, detail))
+        found.append(StreamsStatus(StatusCode.SHUTDOWN_APPLICATION, detail))
     absent = [tag for tag in settings.rack_aware_assignment_tags if tag not in member.client_tags]
     if absent and request.knows_tags:
         detail = (
             f"Missing required client tags for rack-aware standby assignment: [{', '.join(absent)}]. Configure them via"
             " 'client.tag.<tagKey>' in your Streams config."
         )
-        found.append(Status(StatusCode.MISSING_CLIENT_TAGS, detail))
+        found.append(StreamsStatus(StatusCode.MISSING_CLIENT_TAGS, detail))
     return tuple(found)
 
 
@@ -416,8 +423,8 @@ def _member_timers(
     timers = [] if replaced is None or replaced.member_id == member.member_id else _no_timers(replaced.member_id)
     timers.append(Timer(SESSION_TIMER + member.member_id, settings.session_timeout_ms))
     if (member.state, member.epoch, member.assigned) != (known.state, known.epoch, known.assigned):
-        gives_back = member.state is Reconciliation.UNREVOKED
-        timers.append(Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms if gives_back else None))
+        must_revoke = member.state is MemberState.UNREVOKED
+        timers.append(Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms if must_revoke else None))
     return timers
 
 
@@ -428,13 +435,13 @@ def _no_timers(member_id: str) -> list[Timer]:
 # --- Leaving -------------------------------------------------------------------------------------------------------
 
 
-def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
+def leave(group: AnyGroup | None, request: StreamsHeartbeat, waiter: Waiter, context: RuleContext) -> GroupDecision:
     """Remove a member, or note that a static one left temporarily and keeps its tasks."""
     if not isinstance(group, StreamsGroup):
         text = "Group not found." if group is None else "Group is not a streams group."
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
     before = group
-    if request.shuts_down and before.shutdown_by is None and before.members:
+    if request.shutdown_application and before.shutdown_by is None and before.members:
         before = replace(before, shutdown_by=request.member_id)
     try:
         member = _leaver(group, request)
@@ -442,14 +449,14 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
         if before is group:
             raise
         # A member that was already removed may still request the shutdown of the application.
-        return Decision(state=before, replies=(Reply(waiter, refusal),))
-    reply = Reply(waiter, HeartbeatResult(member_id=member.member_id, epoch=request.epoch))
-    if request.epoch != LEAVES_FOR_A_WHILE or request.instance_id is None:
-        return _without(before, member, terms.now_ms, reply)
+        return GroupDecision(state=before, replies=(Reply(waiter, refusal),))
+    reply = Reply(waiter, StreamsHeartbeatResult(member_id=member.member_id, epoch=request.epoch))
+    if request.epoch != STATIC_LEAVE_EPOCH or request.instance_id is None:
+        return _without(before, member, context.now_ms, reply)
     # Its tasks count as assigned from the beginning, so that late commits of its previous instance are accepted.
     kept = replace(member.assigned, active=dict.fromkeys(member.assigned.active, 0))
-    away = replace(member, epoch=LEAVES_FOR_A_WHILE, assigned=kept, revoking=NONE_HELD)
-    return Decision(
+    away = replace(member, epoch=STATIC_LEAVE_EPOCH, assigned=kept, pending_revocation=NO_TASKS_WITH_EPOCHS)
+    return GroupDecision(
         state=replace(before, members={**before.members, member.member_id: away}),
         records=(MemberStored(away),),
         replies=(reply,),
@@ -457,7 +464,7 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
     )
 
 
-def _leaver(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
+def _leaver(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsMember:
     if request.instance_id is not None:
         return _static_member(group, request)
     member = group.members.get(request.member_id)
@@ -466,7 +473,7 @@ def _leaver(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
     return member
 
 
-def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> Decision:
+def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> GroupDecision:
     """The group without a member; the others get a new assignment with their next heartbeats."""
     members = {key: one for key, one in group.members.items() if key != member.member_id}
     offsets = {key: said for key, said in group.task_offsets.items() if key != member.member_id}
@@ -479,7 +486,7 @@ def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: 
             delayed_until_ms=None,
         )  # fmt: skip
         timers.append(Timer(INITIAL_TIMER, None))
-    return Decision(
+    return GroupDecision(
         state=after,
         records=(MemberRemoved(member.member_id), GroupStored(after)),
         replies=replies,
@@ -490,27 +497,27 @@ def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: 
 # --- Timers --------------------------------------------------------------------------------------------------------
 
 
-def expired(group: StreamsGroup, timer: str, terms: Terms) -> Decision:
+def expired(group: StreamsGroup, timer: str, context: RuleContext) -> GroupDecision:
     """A timer fired."""
     if timer == INITIAL_TIMER:
-        after, _ = _retargeted(replace(group, delayed_until_ms=None), terms)
-        return Decision(state=after, records=_records(group, after))
+        after, _ = _with_target(replace(group, delayed_until_ms=None), context)
+        return GroupDecision(state=after, records=_records(group, after))
     for prefix in (SESSION_TIMER, REBALANCE_TIMER):
         member = group.members.get(timer.removeprefix(prefix)) if timer.startswith(prefix) else None
-        if member is not None and (prefix == SESSION_TIMER or member.state is Reconciliation.UNREVOKED):
-            return _without(group, member, terms.now_ms)
-    return Decision(state=group)
+        if member is not None and (prefix == SESSION_TIMER or member.state is MemberState.UNREVOKED):
+            return _without(group, member, context.now_ms)
+    return GroupDecision(state=group)
 
 
-def restored(group: StreamsGroup, terms: Terms) -> Decision:
+def restored(group: StreamsGroup, context: RuleContext) -> GroupDecision:
     """A group was loaded: every member gets a full session time-out."""
-    timers = [Timer(SESSION_TIMER + member_id, terms.streams.session_timeout_ms) for member_id in group.members]
+    timers = [Timer(SESSION_TIMER + member_id, context.streams.session_timeout_ms) for member_id in group.members]
     timers += (
         Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms)
         for member in group.members.values()
-        if member.state is Reconciliation.UNREVOKED
+        if member.state is MemberState.UNREVOKED
     )
-    return Decision(state=group, timers=tuple(timers))
+    return GroupDecision(state=group, timers=tuple(timers))
 
 
 # --- Records -------------------------------------------------------------------------------------------------------
@@ -520,14 +527,14 @@ def _records(before: StreamsGroup, after: StreamsGroup, *, is_new: bool = False)
     """The records that a change needs."""
     records: list[Record] = [MemberRemoved(member_id) for member_id in before.members if member_id not in after.members]
     records += (
-        MemberStored(member) for key, member in after.members.items() if _differs(before.members.get(key), member)
+        MemberStored(member) for key, member in after.members.items() if _has_changed(before.members.get(key), member)
     )
     if is_new or _stored(before) != _stored(after) or before.members.keys() != after.members.keys():
         records.append(GroupStored(after))
     return tuple(records)
 
 
-def _differs(before: StreamsMember | None, after: StreamsMember) -> bool:
+def _has_changed(before: StreamsMember | None, after: StreamsMember) -> bool:
     return before is not after and before != after
 
 

@@ -1,4 +1,4 @@
-"""The kinds of groups, and how each is stored.
+"""The kinds of groups, and how each is stored in the database.
 
 A group's row contains everything but its members. Members of classic groups join and leave in rebalances, so they are
 part of that row. With server-side assignment each member changes on its own: it has a row of its own, so that a
@@ -15,7 +15,7 @@ from penstock.base.errors import CorruptData
 from penstock.groups import encoding
 from penstock.groups.consumer import encoding as consumer_encoding
 from penstock.groups.consumer.model import ConsumerGroup
-from penstock.groups.model import AnyGroup, Group
+from penstock.groups.model import AnyGroup, ClassicGroup
 from penstock.groups.share import encoding as share_encoding
 from penstock.groups.share.model import ShareGroup
 from penstock.groups.streams import encoding as streams_encoding
@@ -23,8 +23,8 @@ from penstock.groups.streams.model import StreamsGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """The storage format of one kind."""
+class GroupFormat:
+    """The storage format of one kind of group."""
 
     encode: Callable[[Any], bytes]
     """Encode the group, without members that have rows of their own."""
@@ -41,17 +41,17 @@ def _classic(stored: bytes, members: Sequence[bytes]) -> AnyGroup:
     return encoding.decode(stored)
 
 
-KINDS: Mapping[str, Kind] = {
-    Group.kind: Kind(encode=encoding.encode, decode=_classic, stores_members=False),
-    ConsumerGroup.kind: Kind(
+FORMATS: Mapping[str, GroupFormat] = {
+    ClassicGroup.kind: GroupFormat(encode=encoding.encode, decode=_classic, stores_members=False),
+    ConsumerGroup.kind: GroupFormat(
         encode=consumer_encoding.encode,
         decode=consumer_encoding.decode,
         encode_member=consumer_encoding.encode_member,
     ),
-    ShareGroup.kind: Kind(
+    ShareGroup.kind: GroupFormat(
         encode=share_encoding.encode, decode=share_encoding.decode, encode_member=share_encoding.encode_member
     ),
-    StreamsGroup.kind: Kind(
+    StreamsGroup.kind: GroupFormat(
         encode=streams_encoding.encode, decode=streams_encoding.decode, encode_member=streams_encoding.encode_member
     ),
 }

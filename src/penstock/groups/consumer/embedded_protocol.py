@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from struct import Struct
 
 from penstock.base.dataclasses import dataclass
-from penstock.groups.consumer.model import ClassicSide
+from penstock.groups.consumer.model import ClassicMemberMetadata
 from penstock.groups.partitions import Partitions
-from penstock.groups.terms import Topics
+from penstock.groups.rule_context import TopicView
 from penstock.wire.consumer_protocol import encode_assignment, read_assignment, read_subscription
 from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignment,
@@ -24,7 +24,7 @@ _NEWEST_ASSIGNMENT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
+class ClassicSubscription:
     """What a classic member wants, and has."""
 
     topics: frozenset[str]
@@ -32,15 +32,15 @@ class Subscription:
     owned: Partitions
 
 
-def subscription_of(metadata: bytes, topics: Topics) -> Subscription:
+def parse_subscription(metadata: bytes, topics: TopicView) -> ClassicSubscription:
     """Parse a subscription. Raises `Malformed`."""
     read = read_subscription(metadata)
-    return Subscription(
+    return ClassicSubscription(
         topics=frozenset(read.topics), rack_id=read.rack_id or None, owned=_partitions(read.owned_partitions, topics)
     )
 
 
-def assignment_of(assignment: bytes, topics: Topics) -> Partitions:
+def parse_assignment(assignment: bytes, topics: TopicView) -> Partitions:
     """Parse an assignment; deleted topics are left out. Raises `Malformed`."""
     if not assignment:
         return {}
@@ -52,7 +52,9 @@ def has_user_data(assignment: bytes) -> bool:
     return bool(assignment) and bool(read_assignment(assignment).user_data)
 
 
-def encoded_assignment(partitions: Mapping[bytes, Iterable[int]], classic: ClassicSide, topics: Topics) -> bytes:
+def encoded_assignment(
+    partitions: Mapping[bytes, Iterable[int]], classic: ClassicMemberMetadata, topics: TopicView
+) -> bytes:
     """The assignment of a classic member, in the version that it uses.
 
     An upgrade validates only the group's selected protocol. For another one without a valid version it is the oldest.
@@ -70,7 +72,7 @@ def encoded_assignment(partitions: Mapping[bytes, Iterable[int]], classic: Class
 
 def _partitions(
     listed: Iterable[ConsumerProtocolAssignmentTopicPartition] | Iterable[ConsumerProtocolSubscriptionTopicPartition],
-    topics: Topics,
+    topics: TopicView,
 ) -> Partitions:
     found: dict[bytes, set[int]] = {}
     for topic in listed:

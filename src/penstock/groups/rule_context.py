@@ -22,7 +22,7 @@ WORK_PER_MS = 200
 """How many members and partitions an assignor processes in a millisecond, at least. It may use a tenth of the time."""
 
 
-class Topics(Protocol):
+class TopicView(Protocol):
     """The topics of a virtual cluster."""
 
     @property
@@ -40,11 +40,11 @@ class Topics(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RuleContext:
     """The settings and topics that a rule uses, at a given time."""
 
     now_ms: int
-    topics: Topics
+    topics: TopicView
     settings: GroupSettings
     consumer: ConsumerSettings
     """The settings of this group."""
@@ -52,7 +52,7 @@ class Terms:
     """The settings of this group."""
 
 
-def fingerprint(names: Iterable[str], topics: Topics) -> int:
+def fingerprint(names: Iterable[str], topics: TopicView) -> int:
     """A hash that changes when topics, or their partition counts, do; 0 if none of them exists."""
     digest = hashlib.blake2b(digest_size=8)
     found = False
