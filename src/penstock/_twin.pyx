@@ -923,14 +923,16 @@ def unpack_unsealed(bytes blob):
 # ---- quotas/throttles.py -----------------------------------------------------------------------------------------
 
 def count_within_limits(object client, object size_bytes, double now_ms):
-    cdef object produce = client.produce, time = client.time, rate
+    cdef object produce = client.produce, request_time = client.request_time, rate
     cdef double total
-    if client.tenant is not None or (time is not None and <double>time.rate.total > <double>time.harmless):
+    if client.cluster_limits is not None or (
+        request_time is not None and <double>request_time.rate.total > <double>request_time.safe_total
+    ):
         return False
     if produce is not None:
         rate = produce.rate
         total = <double>rate.total + <double>size_bytes
-        if now_ms >= <double>rate.until_ms or total > <double>produce.harmless:
+        if now_ms >= <double>rate.sample_ends_ms or total > <double>produce.safe_total:
             return False
         rate.last_ms = now_ms
         rate.total = total
@@ -938,12 +940,12 @@ def count_within_limits(object client, object size_bytes, double now_ms):
 
 
 def count_time(object client, double since_ms, double now_ms):
-    cdef object time = client.time, rate
+    cdef object request_time = client.request_time, rate
     cdef double spent = (now_ms - since_ms) / 10
-    if time is None:
+    if request_time is None:
         return
-    rate = time.rate
-    if now_ms < <double>rate.until_ms:
+    rate = request_time.rate
+    if now_ms < <double>rate.sample_ends_ms:
         rate.last_ms = now_ms
         rate.total = <double>rate.total + spent
     else:

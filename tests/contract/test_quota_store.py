@@ -15,13 +15,13 @@ from penstock.quotas.model import QuotaChanged, entity
 from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
-from penstock.quotas.transitions import Change
+from penstock.quotas.transitions import QuotaAlteration
 
 ALICE = entity(user="alice", client_id="app \0 ünï")
 EVERYBODY = entity(user=None)
 BOB = entity(user="bob")
-CHANGE = Change(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)])
-UNCHANGE = Change(entity=[("user", "bob")], limits=[("producer_byte_rate", None)])
+CHANGE = QuotaAlteration(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)])
+UNCHANGE = QuotaAlteration(entity=[("user", "bob")], limits=[("producer_byte_rate", None)])
 
 
 def changed(who: Any, key: str, value: float | None) -> QuotaChanged:

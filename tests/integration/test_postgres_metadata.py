@@ -26,7 +26,7 @@ from penstock.metadata.postgres import PostgresDatabase
 from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
-from penstock.quotas.transitions import Change
+from penstock.quotas.transitions import QuotaAlteration
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.describe_client_quotas import DescribeClientQuotasRequest
 
@@ -336,7 +336,7 @@ async def test_what_another_agent_changes_of_quotas_is_in_force_soon(server: Ser
         throttles = Throttles(clock=SystemClock(), settings=QuotaSettings())
         quotas = Quotas(database=database, throttles=throttles)
         await quotas.load()
-        await quotas.alter(1, [Change(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)])])
+        await quotas.alter(1, [QuotaAlteration(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)])])
     finally:
         await database.close()
 

@@ -169,7 +169,7 @@ class Agent:
         """A virtual cluster is new, or being deleted, or has other limits."""
         if cluster.state is ClusterState.DELETING:
             self.maintenance.background.wake(ClusterRemoval.name)
-        self.limits.throttles.limit(cluster.cluster_id, cluster.limits)
+        self.limits.throttles.set_cluster_limits(cluster.cluster_id, cluster.limits)
         self.limits.quotas.on_change()
 
     def _on_revoked(self, credential_ids: Collection[str], asked_by: int) -> None:

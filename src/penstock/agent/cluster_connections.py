@@ -12,7 +12,7 @@ from math import inf
 
 from penstock.base.clock import Clock
 from penstock.clusters.limits import LimitKey, Limits
-from penstock.quotas.tenants import Tenant
+from penstock.quotas.cluster_rates import ClusterRateLimits
 
 REJECT_DELAY_S, REJECT_DELAY_MAX_S = 1.0, 5.0
 """How long a connection beyond the limit stays open."""
@@ -24,10 +24,10 @@ class ClusterConnections:
     """The connections of each virtual cluster."""
 
     def __init__(
-        self, *, limits: Callable[[int], Limits], tenant: Callable[[int], Tenant | None],
+        self, *, limits: Callable[[int], Limits], cluster_limits: Callable[[int], ClusterRateLimits | None],
         is_open: Callable[[int], bool], clock: Clock,
     ) -> None:  # fmt: skip
-        self._limits, self._tenant, self._clock = limits, tenant, clock
+        self._limits, self._rates_of, self._clock = limits, cluster_limits, clock
         self.is_open = is_open
         """Whether a cluster exists and is not being deleted."""
         self.counts: Counter[int] = Counter()
@@ -43,13 +43,13 @@ class ClusterConnections:
         if limit is not None and self.counts[cluster_id] >= limit:
             self.refused[cluster_id, LimitKey.CONNECTIONS] += 1
             return "its cluster has as many connections as it may have"
-        tenant = self._tenant(cluster_id)
-        if tenant is not None and tenant.connections is not None:
+        rates = self._rates_of(cluster_id)
+        if rates is not None and rates.connections is not None:
             now_ms = int(self._clock.monotonic() * 1000)
-            if tenant.connections.owed_ms(now_ms):
+            if rates.connections.owed_ms(now_ms):
                 self.refused[cluster_id, LimitKey.CONNECTION_RATE] += 1
                 return "its cluster makes more connections a second than it may"
-            tenant.connections.charge(1, now_ms)
+            rates.connections.charge(1, now_ms)
         return None
 
     def reject_delay_s(self) -> float:

@@ -28,7 +28,7 @@ from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import Named
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
-from penstock.quotas.throttles import Client, Throttles, count_time
+from penstock.quotas.throttles import ClientMeters, Throttles, count_time
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import RequestHeader
@@ -187,7 +187,7 @@ class Dispatcher:
             return 0, None
         client = self.throttles.client(context)
         throttle_ms = self.throttles.on_request(client, size_bytes)
-        return throttle_ms, None if client.time is None else Stopwatch(client, self._clock)
+        return throttle_ms, None if client.request_time is None else Stopwatch(client, self._clock)
 
     def _take_long(
         self, connection: Connection, offload: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
@@ -299,7 +299,7 @@ class Dispatcher:
             repeated.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
             RepeatedProduceTicket(connection, connection.open_slot(_PRODUCE), shape, taken), repeated, connection,
         )  # fmt: skip
-        if client is not None and client.time is not None:
+        if client is not None and client.request_time is not None:
             count_time(client, since_ms, self._clock.monotonic() * 1000)
         return True
 
@@ -334,7 +334,7 @@ class Dispatcher:
 
     def _count_produce(
         self, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
-    ) -> tuple[Client, float] | None:
+    ) -> tuple[ClientMeters, float] | None:
         """A produce request arrived: mute its connection if that was too much. The time it takes counts for the next
         one, because it is not known before this one is on its way. Whose it is, and when it began, if anybody counts.
         """

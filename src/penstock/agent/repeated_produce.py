@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.authorization.authorizer import Grant
 from penstock.base.context import RequestContext
-from penstock.quotas.throttles import Client
+from penstock.quotas.throttles import ClientMeters
 from penstock.wire.hot import ProduceShape
 
 
@@ -18,6 +18,6 @@ class RepeatedProduce(Grant):
     def __init__(self, shape: ProduceShape, context: RequestContext) -> None:
         super().__init__()
         self.shape, self.context = shape, context
-        self.client: Client | None = None
+        self.client: ClientMeters | None = None
         """The quotas that apply, as of that version of all quotas."""
         self.version = -1

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from penstock.agent.connection import Connection
 from penstock.base.clock import Clock
-from penstock.quotas.throttles import Client
+from penstock.quotas.throttles import ClientMeters
 from penstock.wire.primitives import Message
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ class Stopwatch:
 
     __slots__ = ("_clock", "_since_s", "_spent_s", "client")
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: ClientMeters, clock: Clock) -> None:
         self.client = client
         self._clock = clock
         self._spent_s = 0.0

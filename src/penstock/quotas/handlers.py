@@ -10,9 +10,9 @@ from penstock.base.errors import PlatformError
 from penstock.log.admin.failures import admin_failure
 from penstock.log.refusals import Refused
 from penstock.quotas import transitions
-from penstock.quotas.model import Entity, Limits
+from penstock.quotas.model import Entity, EntityLimits
 from penstock.quotas.service import Quotas
-from penstock.quotas.transitions import Change
+from penstock.quotas.transitions import QuotaAlteration
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_client_quotas import (
     AlterClientQuotasRequest,
@@ -51,7 +51,7 @@ class QuotaHandlers:
             return DescribeClientQuotasResponse(
                 error_code=refusal.code, error_message=refusal.message, entries=None
             )  # fmt: skip
-        found: list[tuple[Entity, Limits]] = []
+        found: list[tuple[Entity, EntityLimits]] = []
         # A table is immutable; a change replaces it.
         for number, (who, limits) in enumerate(self._quotas.table(context.cluster_id).items()):
             await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
@@ -70,7 +70,7 @@ class QuotaHandlers:
             return AlterClientQuotasResponse(
                 entries=await map_each(request.entries, lambda entry: _answer(entry, excessive))
             )
-        changes = await map_each(request.entries, _change)
+        changes = await map_each(request.entries, _alteration)
         refusals: Sequence[PlatformError | None]
         try:
             refusals = await self._quotas.alter(context.cluster_id, changes, validate_only=request.validate_only)
@@ -81,7 +81,7 @@ class QuotaHandlers:
         )
 
 
-def _entry(one: tuple[Entity, Limits]) -> EntryData:
+def _entry(one: tuple[Entity, EntityLimits]) -> EntryData:
     who, limits = one
     return EntryData(
         entity=[EntityData(entity_type=kind, entity_name=name) for kind, name in who],
@@ -89,8 +89,8 @@ def _entry(one: tuple[Entity, Limits]) -> EntryData:
     )
 
 
-def _change(entry: AlterClientQuotasRequestEntryData) -> Change:
-    return Change(
+def _alteration(entry: AlterClientQuotasRequestEntryData) -> QuotaAlteration:
+    return QuotaAlteration(
         entity=[(part.entity_type, part.entity_name) for part in entry.entity],
         limits=[(op.key, None if op.remove else op.value) for op in entry.ops],
     )

@@ -20,19 +20,19 @@ MAX_THROTTLE_MS = 15 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
+class SampleWindows:
     """Number and length of the windows."""
 
     samples: int = 11
     window_ms: int = 1000
 
     @property
-    def stretch_ms(self) -> int:
-        """All windows together."""
+    def total_ms(self) -> int:
+        """The length of all windows together."""
         return self.samples * self.window_ms
 
     @property
-    def shortest_ms(self) -> int:
+    def completed_ms(self) -> int:
         """The shortest time that amounts are averaged over: all windows but the current one."""
         return (self.samples - 1) * self.window_ms
 
@@ -40,16 +40,16 @@ class Windows:
 class Rate:
     """Amounts over a sliding window, with millisecond resolution."""
 
-    __slots__ = ("_before", "_began_ms", "_samples", "_windows", "last_ms", "total", "until_ms")
+    __slots__ = ("_completed_total", "_sample_began_ms", "_samples", "_windows", "last_ms", "sample_ends_ms", "total")
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: SampleWindows) -> None:
         self._windows = windows
         self._samples: deque[tuple[int, int, float]] = deque()
         """Completed samples: start, time of the last amount, total; oldest first."""
-        self._before = 0.0
+        self._completed_total = 0.0
         """Their total."""
-        self._began_ms = 0
-        self.until_ms = 0
+        self._sample_began_ms = 0
+        self.sample_ends_ms = 0
         """When the current sample ends; 0 if there is none."""
         self.last_ms = 0.0
         """When the last amount was added to it."""
@@ -59,52 +59,52 @@ class Rate:
     def record(self, amount: float, now_ms: float) -> None:
         """Add an amount, or take one back. Within a sample that is two assignments, which is what the compiled
         twins of `throttles.py` do."""
-        if now_ms >= self.until_ms:
-            self._begin(int(now_ms))
+        if now_ms >= self.sample_ends_ms:
+            self._begin_sample(int(now_ms))
         self.last_ms = now_ms
         self.total += amount
 
-    def _begin(self, now_ms: int) -> None:
+    def _begin_sample(self, now_ms: int) -> None:
         """Begin a sample."""
-        self._forget(now_ms)
-        if self.until_ms:
-            self._samples.append((self._began_ms, int(self.last_ms), self.total - self._before))
-            self._before = self.total
-        self._began_ms, self.until_ms = now_ms, now_ms + self._windows.window_ms
+        self._drop_old_samples(now_ms)
+        if self.sample_ends_ms:
+            self._samples.append((self._sample_began_ms, int(self.last_ms), self.total - self._completed_total))
+            self._completed_total = self.total
+        self._sample_began_ms, self.sample_ends_ms = now_ms, now_ms + self._windows.window_ms
 
-    def harmless(self, limit: float) -> float:
-        """A total that is always within the limit, whenever it was added."""
-        return limit * self._windows.shortest_ms / 1000
+    def safe_total(self, limit: float) -> float:
+        """A total that is within the limit whenever its amounts were added: up to it, no average has to be computed."""
+        return limit * self._windows.completed_ms / 1000
 
     def excess_ms(self, limit: float, now_ms: float) -> int:
         """How long nothing may be added until the average is at the limit (units per second); 0 if it is now."""
         at_ms = int(now_ms)
-        self._forget(at_ms)
-        if not self.until_ms:
+        self._drop_old_samples(at_ms)
+        if not self.sample_ends_ms:
             return 0
         excess = self.total - limit * self._span_ms(at_ms) / 1000
         return 0 if excess <= 0 else _time_ms(excess, limit)
 
     def is_idle(self, now_ms: float) -> bool:
         """Whether it equals a new one."""
-        self._forget(int(now_ms))
-        return not self.until_ms
+        self._drop_old_samples(int(now_ms))
+        return not self.sample_ends_ms
 
-    def _forget(self, now_ms: int) -> None:
-        samples, stretch_ms = self._samples, self._windows.stretch_ms
-        while samples and now_ms - samples[0][1] >= stretch_ms:
+    def _drop_old_samples(self, now_ms: int) -> None:
+        samples, total_ms = self._samples, self._windows.total_ms
+        while samples and now_ms - samples[0][1] >= total_ms:
             amount = samples.popleft()[2]
-            self._before -= amount
+            self._completed_total -= amount
             self.total -= amount
         if not samples:
-            self._before = 0.0  # Clear rounding errors.
-            if now_ms - int(self.last_ms) >= stretch_ms:
-                self.total, self.until_ms = 0.0, 0
+            self._completed_total = 0.0  # Clear rounding errors.
+            if now_ms - int(self.last_ms) >= total_ms:
+                self.total, self.sample_ends_ms = 0.0, 0
 
     def _span_ms(self, now_ms: int) -> int:
         """The time that the total is divided by: as if the windows before the first sample had been empty."""
         window_ms = self._windows.window_ms
-        elapsed_ms = now_ms - (self._samples[0][0] if self._samples else self._began_ms)
+        elapsed_ms = now_ms - (self._samples[0][0] if self._samples else self._sample_began_ms)
         missing = self._windows.samples - 1 - elapsed_ms // window_ms
         return max(elapsed_ms + max(missing, 0) * window_ms, 1)
 
@@ -114,7 +114,7 @@ class TokenBucket:
 
     __slots__ = ("_at_ms", "_tokens", "_windows")
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: SampleWindows) -> None:
         self._windows = windows
         self._tokens = 0.0
         self._at_ms: int | None = None
@@ -137,7 +137,7 @@ class TokenBucket:
     def is_idle(self, now_ms: int) -> bool:
         """Whether it equals a new one: full."""
         # Debts take longer than all windows to be refilled.
-        return self._at_ms is None or (self._tokens >= 0 and now_ms - self._at_ms >= self._windows.stretch_ms)
+        return self._at_ms is None or (self._tokens >= 0 and now_ms - self._at_ms >= self._windows.total_ms)
 
     def _refill(self, limit: float, now_ms: int) -> None:
         burst = self._burst(limit)
@@ -148,7 +148,7 @@ class TokenBucket:
         self._at_ms = now_ms
 
     def _burst(self, limit: float) -> float:
-        return limit * self._windows.stretch_ms / 1000
+        return limit * self._windows.total_ms / 1000
 
 
 def _time_ms(amount: float, limit: float) -> int:

@@ -25,9 +25,9 @@ DEFAULT = None
 
 Entity = tuple[tuple[str, str | None], ...]
 """An entity: pairs of type and name, sorted by type."""
-Limits = Mapping[str, float]
+EntityLimits = Mapping[str, float]
 """An entity's limits by quota key."""
-Table = Mapping[Entity, Limits]
+QuotaTable = Mapping[Entity, EntityLimits]
 """All limits of a virtual cluster. Immutable."""
 
 
@@ -42,7 +42,7 @@ class QuotaKey(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRule:
+class QuotaKeyRule:
     """Which values a key may have."""
 
     whole: bool
@@ -50,19 +50,19 @@ class KeyRule:
     doc: str
 
 
-CLIENT_KEYS: Mapping[str, KeyRule] = {
-    QuotaKey.PRODUCER_BYTE_RATE: KeyRule(whole=True, maximum=2**63 - 1, doc="Bytes of produce requests a second."),
-    QuotaKey.CONSUMER_BYTE_RATE: KeyRule(whole=True, maximum=2**63 - 1, doc="Bytes fetched a second."),
-    QuotaKey.REQUEST_PERCENTAGE: KeyRule(
+CLIENT_KEYS: Mapping[str, QuotaKeyRule] = {
+    QuotaKey.PRODUCER_BYTE_RATE: QuotaKeyRule(whole=True, maximum=2**63 - 1, doc="Bytes of produce requests a second."),
+    QuotaKey.CONSUMER_BYTE_RATE: QuotaKeyRule(whole=True, maximum=2**63 - 1, doc="Bytes fetched a second."),
+    QuotaKey.REQUEST_PERCENTAGE: QuotaKeyRule(
         whole=False, maximum=float("inf"), doc="Time of an agent spent on requests; 100 is all of it."
     ),
-    QuotaKey.CONTROLLER_MUTATION_RATE: KeyRule(
+    QuotaKey.CONTROLLER_MUTATION_RATE: QuotaKeyRule(
         whole=False, maximum=float("inf"), doc="Partitions created and deleted a second."
     ),
 }
 """Keys of users and clients."""
-ADDRESS_KEYS: Mapping[str, KeyRule] = {
-    QuotaKey.CONNECTION_CREATION_RATE: KeyRule(whole=True, maximum=2**31 - 1, doc="Connections made a second."),
+ADDRESS_KEYS: Mapping[str, QuotaKeyRule] = {
+    QuotaKey.CONNECTION_CREATION_RATE: QuotaKeyRule(whole=True, maximum=2**31 - 1, doc="Connections made a second."),
 }
 """Keys of addresses."""
 
@@ -76,7 +76,7 @@ class QuotaChanged:
     value: float | None
 
 
-class Limit(NamedTuple):
+class AppliedLimit(NamedTuple):
     """The limit that applies to a client, and who shares it."""
 
     value: float
@@ -92,7 +92,7 @@ def entity(*, user: str | None = "", client_id: str | None = "", ip: str | None 
     return tuple((kind, name) for kind, name in names if name != "")
 
 
-def limit_of(table: Table, key: str, user: str, client_id: str | None) -> Limit | None:
+def applied_limit(table: QuotaTable, key: str, user: str, client_id: str | None) -> AppliedLimit | None:
     """The limit that applies to a client, or None. A client without id gets that of the default client."""
     client = client_id or DEFAULT
     tag = client_id or ""
@@ -108,11 +108,11 @@ def limit_of(table: Table, key: str, user: str, client_id: str | None) -> Limit 
     ):
         value = table.get(who, {}).get(key)
         if value is not None:
-            return Limit(value, *shared_by)
+            return AppliedLimit(value, *shared_by)
     return None
 
 
-def connection_rate_of(table: Table, address: str) -> float | None:
+def connection_rate_of(table: QuotaTable, address: str) -> float | None:
     """How many connections a second an address may open; None: no limit."""
     for who in (entity(ip=address), entity(ip=DEFAULT)):
         value = table.get(who, {}).get(QuotaKey.CONNECTION_CREATION_RATE)
@@ -121,9 +121,9 @@ def connection_rate_of(table: Table, address: str) -> float | None:
     return None
 
 
-def evolve(table: Table, records: tuple[QuotaChanged, ...]) -> Table:
+def evolve(table: QuotaTable, records: tuple[QuotaChanged, ...]) -> QuotaTable:
     """Apply durable records. The only function that makes a new table."""
-    after: dict[Entity, Limits] = dict(table)
+    after: dict[Entity, EntityLimits] = dict(table)
     for record in records:
         limits = dict(after.get(record.entity, {}))
         if record.value is None:

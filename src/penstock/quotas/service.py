@@ -17,9 +17,9 @@ from penstock.base.shielded import ShieldedTasks
 from penstock.log.refusals import Refused
 from penstock.metadata.database import TransactionRunner
 from penstock.quotas import store, transitions
-from penstock.quotas.model import Entity, Table, evolve
+from penstock.quotas.model import Entity, QuotaTable, evolve
 from penstock.quotas.throttles import Throttles
-from penstock.quotas.transitions import Change
+from penstock.quotas.transitions import QuotaAlteration
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Quotas:
 
     def __init__(self, *, database: TransactionRunner, throttles: Throttles) -> None:
         self._database, self._throttles = database, throttles
-        self._tables: dict[int, Table] = {}
+        self._tables: dict[int, QuotaTable] = {}
         self._version = -1
         self._lock = asyncio.Lock()
         self._changes = ShieldedTasks()
@@ -62,7 +62,7 @@ class Quotas:
         """Wait for changes in flight, whose callers may be gone."""
         await self._changes.close()
 
-    def table(self, cluster_id: int) -> Table:
+    def table(self, cluster_id: int) -> QuotaTable:
         """All limits of a virtual cluster."""
         return self._tables.get(cluster_id, {})
 
@@ -72,12 +72,14 @@ class Quotas:
         return {cluster_id: len(table) for cluster_id, table in self._tables.items()}
 
     async def alter(
-        self, cluster_id: int, changes: Sequence[Change], *, validate_only: bool = False
+        self, cluster_id: int, changes: Sequence[QuotaAlteration], *, validate_only: bool = False
     ) -> Sequence[Refused | None]:
         """Change limits; for each change why it was refused, or None."""
         return await self._changes.run(self._alter(cluster_id, changes, validate_only))
 
-    async def _alter(self, cluster_id: int, changes: Sequence[Change], validate_only: bool) -> Sequence[Refused | None]:
+    async def _alter(
+        self, cluster_id: int, changes: Sequence[QuotaAlteration], validate_only: bool
+    ) -> Sequence[Refused | None]:
         async with self._lock:
             await self._catch_up()
             table = self.table(cluster_id)
@@ -102,10 +104,10 @@ class Quotas:
     def forget(self, cluster_id: int) -> None:
         """Drop the limits of a deleted virtual cluster from memory."""
         self._tables.pop(cluster_id, None)
-        self._throttles.forget(cluster_id)
+        self._throttles.drop_cluster(cluster_id)
         self.on_change()
 
-    def _put(self, cluster_id: int, table: Table, changed: Collection[Entity] | None = None) -> None:
+    def _put(self, cluster_id: int, table: QuotaTable, changed: Collection[Entity] | None = None) -> None:
         self._tables[cluster_id] = table
-        self._throttles.replace(cluster_id, table, changed)
+        self._throttles.set_quotas(cluster_id, table, changed)
         self.on_change()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock.base.config_values import INT
 from penstock.base.dataclasses import dataclass
 from penstock.base.settings import BrokerSettings, declare, setting
-from penstock.quotas.meters import Windows
+from penstock.quotas.meters import SampleWindows
 
 SETTINGS = declare(
     setting("quota.window.num", INT, "11", "How many samples client quotas are averaged over.", at_least=1),
@@ -25,19 +25,19 @@ SETTINGS = declare(
 class QuotaSettings:
     """The windows that rates are measured over."""
 
-    windows: Windows = Windows()
+    windows: SampleWindows = SampleWindows()
     """`quota.window.num`, `quota.window.size.seconds`"""
-    mutation_windows: Windows = Windows()
+    mutation_windows: SampleWindows = SampleWindows()
     """`controller.quota.window.num`, `controller.quota.window.size.seconds`"""
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> QuotaSettings:
         """From the settings of a broker."""
         return cls(
-            windows=Windows(
+            windows=SampleWindows(
                 samples=broker.whole("quota.window.num"), window_ms=broker.whole("quota.window.size.seconds") * 1000
             ),
-            mutation_windows=Windows(
+            mutation_windows=SampleWindows(
                 samples=broker.whole("controller.quota.window.num"),
                 window_ms=broker.whole("controller.quota.window.size.seconds") * 1000,
             ),

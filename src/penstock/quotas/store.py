@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
-from penstock.quotas.model import Entity, Limits, QuotaChanged
+from penstock.quotas.model import Entity, EntityLimits, QuotaChanged
 
 
 def version() -> Script[int]:
@@ -20,7 +20,7 @@ def version() -> Script[int]:
     return int(rows[0][0]) if rows else 0
 
 
-def load() -> Script[tuple[int, dict[int, dict[Entity, Limits]]]]:
+def load() -> Script[tuple[int, dict[int, dict[Entity, EntityLimits]]]]:
     """The counter, and all limits, by virtual cluster."""
     now = yield from version()
     rows = yield "SELECT cluster_id, entity, long_name, key, value FROM quota", ()

@@ -15,10 +15,10 @@ from penstock.quotas.model import (
     IP,
     USER,
     Entity,
-    KeyRule,
-    Limits,
+    EntityLimits,
     QuotaChanged,
-    Table,
+    QuotaKeyRule,
+    QuotaTable,
 )
 from penstock.wire.error_codes import ErrorCode
 
@@ -30,7 +30,7 @@ MAX_NAME_LENGTH = 512
 _WHOLE_ENOUGH = 1e-6
 
 
-Pairs = Sequence[tuple[str, str | None]]
+EntityParts = Sequence[tuple[str, str | None]]
 
 
 class MatchType(IntEnum):
@@ -42,33 +42,33 @@ class MatchType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class QuotaAlteration:
     """A requested change of one entity: pairs of type and name as sent, and (key, value or None) each."""
 
-    entity: Pairs
+    entity: EntityParts
     limits: Sequence[tuple[str, float | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class AlterationDecision:
     """The records to make durable, and the answer for each change once they are."""
 
     records: tuple[QuotaChanged, ...] = ()
     refusals: Sequence[Refused | None] = ()
 
 
-class Altering:
+class AlterationBatch:
     """Decides the changes of a request one by one. An entity that is refused does not affect others."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: QuotaTable) -> None:
         self._table, self._seen = table, set[Entity]()
         self._records: list[QuotaChanged] = []
         self._refusals: list[Refused | None] = []
 
-    def add(self, change: Change) -> None:
+    def add(self, change: QuotaAlteration) -> None:
         """Decide one change."""
         try:
-            found = _altered(self._table, change, self._seen)
+            found = _records_of(self._table, change, self._seen)
             if len(self._records) + len(found) > MAX_RECORDS:
                 raise Refused(ErrorCode.POLICY_VIOLATION, f"One request may change {MAX_RECORDS} limits at most.")
         except Refused as refusal:
@@ -77,17 +77,17 @@ class Altering:
             self._refusals.append(None)
             self._records += found
 
-    def decision(self) -> Decision:
+    def decision(self) -> AlterationDecision:
         """The decision on all of them."""
         named = {record.entity for record in self._records if record.value is not None}
         added = [who for who in named if who not in self._table]
         if len(self._table) + len(added) > MAX_ENTITIES:
             full = Refused(ErrorCode.POLICY_VIOLATION, f"{MAX_ENTITIES} entities have limits already.")
-            return Decision(refusals=[refusal or full for refusal in self._refusals])
-        return Decision(records=tuple(self._records), refusals=self._refusals)
+            return AlterationDecision(refusals=[refusal or full for refusal in self._refusals])
+        return AlterationDecision(records=tuple(self._records), refusals=self._refusals)
 
 
-def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChanged]:
+def _records_of(table: QuotaTable, change: QuotaAlteration, seen: set[Entity]) -> list[QuotaChanged]:
     wanted: dict[str, float | None] = {}
     for key, value in change.limits:
         if key in wanted:
@@ -97,7 +97,7 @@ def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChang
     if who in seen:
         raise _invalid("Ignoring duplicate entity")
     seen.add(who)
-    before: Limits = table.get(who, {})
+    before: EntityLimits = table.get(who, {})
     records = []
     for key, value in wanted.items():
         if value is not None:
@@ -107,7 +107,7 @@ def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChang
     return records
 
 
-def checked_entity(pairs: Pairs) -> tuple[Entity, Mapping[str, KeyRule]]:
+def checked_entity(pairs: EntityParts) -> tuple[Entity, Mapping[str, QuotaKeyRule]]:
     """An entity as stored, and the keys it may have; raise `Refused` if it is invalid."""
     if not pairs:
         raise _invalid("Invalid empty client quota entity")
@@ -140,7 +140,7 @@ def canonical_address(text: str) -> str:
     return str(mapped or address)
 
 
-def _check_value(rules: Mapping[str, KeyRule], key: str, value: float) -> None:
+def _check_value(rules: Mapping[str, QuotaKeyRule], key: str, value: float) -> None:
     rule = rules.get(key)
     if rule is None:
         raise _invalid(f"Invalid configuration key {key}")
@@ -153,7 +153,7 @@ def _check_value(rules: Mapping[str, KeyRule], key: str, value: float) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class EntityFilter:
     """Which entities a request asks for."""
 
     exactly: Mapping[str, str | None] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class Filter:
         )
 
 
-def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict: bool) -> Filter:
+def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict: bool) -> EntityFilter:
     """A filter of (type, match type, name) components; raise `Refused` if it is invalid."""
     exactly: dict[str, str | None] = {}
     any_of: set[str] = set()
@@ -202,7 +202,7 @@ def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict:
             "Invalid entity filter component combination. IP filter component should not be used with user or clientId"
             " filter component."
         )
-    return Filter(exactly=exactly, any_of=frozenset(any_of), strict=strict)
+    return EntityFilter(exactly=exactly, any_of=frozenset(any_of), strict=strict)
 
 
 def _invalid(message: str) -> Refused:

@@ -10,7 +10,7 @@ from agent_world import ECHO, FETCH, PRODUCE, Setup, request, turns
 
 from penstock.agent.shared_io import FIRST_SHORTAGE_MS
 from penstock.agent.throttling import Stopwatch, timed
-from penstock.quotas.throttles import Client
+from penstock.quotas.throttles import ClientMeters
 
 LONG_MS, SHORT_MS = 60_000, 30
 
@@ -150,7 +150,7 @@ class StepClock:
 
 async def test_only_the_works_own_steps_are_timed() -> None:
     clock = StepClock()
-    stopwatch = Stopwatch(Client(), clock)
+    stopwatch = Stopwatch(ClientMeters(), clock)
 
     async def work() -> str:
         clock.time_s += 1
@@ -168,7 +168,7 @@ async def test_only_the_works_own_steps_are_timed() -> None:
 
 
 async def test_a_timed_task_can_be_cancelled_and_can_fail() -> None:
-    stopwatch = Stopwatch(Client(), StepClock())
+    stopwatch = Stopwatch(ClientMeters(), StepClock())
     cleaned = []
 
     async def wait() -> None:

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket, Windows
+from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, SampleWindows, TokenBucket
 from penstock.quotas.throttles import Meter
 
-ELEVEN = Windows(samples=11, window_ms=1000)
+ELEVEN = SampleWindows(samples=11, window_ms=1000)
 
 
 class SlowRate:
     """Kafka's sampled rate, read literally: a ring of one sample more than are counted, the old ones cleared."""
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: SampleWindows) -> None:
         self.windows = windows
         self.samples: list[list[float]] = []
         self.current = 0
@@ -49,11 +49,11 @@ class SlowRate:
 
 
 EVENTS = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 5000)), max_size=60)
-WINDOWS = st.builds(Windows, samples=st.integers(1, 12), window_ms=st.sampled_from([500, 1000, 3000]))
+WINDOWS = st.builds(SampleWindows, samples=st.integers(1, 12), window_ms=st.sampled_from([500, 1000, 3000]))
 
 
 @given(events=EVENTS, windows=WINDOWS, limit=st.integers(1, 2000))
-def test_a_rate_is_kafkas_rate(events, windows: Windows, limit: int) -> None:
+def test_a_rate_is_kafkas_rate(events, windows: SampleWindows, limit: int) -> None:
     rate, slow, now = Rate(windows), SlowRate(windows), 1_000_000
     for pause, amount in events:
         now += pause
@@ -63,7 +63,7 @@ def test_a_rate_is_kafkas_rate(events, windows: Windows, limit: int) -> None:
 
 
 @given(events=EVENTS, windows=WINDOWS, limit=st.integers(1, 2000))
-def test_who_is_found_harmless_would_not_have_to_wait(events, windows: Windows, limit: int) -> None:
+def test_who_is_found_harmless_would_not_have_to_wait(events, windows: SampleWindows, limit: int) -> None:
     """A meter reckons only when it has to, and forgets only then: nobody waits longer or less for that."""
     rate, reckoned, now = Rate(windows), Rate(windows), 1_000_000
     meter = Meter(rate, limit)
@@ -168,7 +168,7 @@ def test_a_bucket_starts_full_may_be_overdrawn_and_fills_up() -> None:
 
 def test_a_burst_that_kip_599_reckons_with() -> None:
     """560 mutations at 5 a second over 100 seconds: 12 seconds, not the 100 that a sampled rate would take."""
-    bucket = TokenBucket(Windows(samples=100, window_ms=1000))
+    bucket = TokenBucket(SampleWindows(samples=100, window_ms=1000))
     bucket.record(560, 5, 0)
     assert bucket.excess_ms(5, 0) == 12_000
 

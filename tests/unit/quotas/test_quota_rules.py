@@ -13,16 +13,22 @@ from penstock.quotas.model import (
     CLIENT_ID,
     IP,
     USER,
-    Limit,
+    AppliedLimit,
     QuotaChanged,
     QuotaKey,
-    Table,
+    QuotaTable,
+    applied_limit,
     connection_rate_of,
     entity,
     evolve,
-    limit_of,
 )
-from penstock.quotas.transitions import MAX_NAME_LENGTH, Altering, Change, Decision, checked_filter
+from penstock.quotas.transitions import (
+    MAX_NAME_LENGTH,
+    AlterationBatch,
+    AlterationDecision,
+    QuotaAlteration,
+    checked_filter,
+)
 from penstock.wire.error_codes import ErrorCode
 
 PRODUCE = QuotaKey.PRODUCER_BYTE_RATE
@@ -36,14 +42,14 @@ ENTITIES = [
 ][:-1]
 
 
-def alter(table: Table, changes: list[Change]) -> Decision:
-    altering = Altering(table)
+def alter(table: QuotaTable, changes: list[QuotaAlteration]) -> AlterationDecision:
+    altering = AlterationBatch(table)
     for change in changes:
         altering.add(change)
     return altering.decision()
 
 
-def oracle(table: Table, user: str, client_id: str) -> float | None:
+def oracle(table: QuotaTable, user: str, client_id: str) -> float | None:
     """Score every entity that matches, and take the best: a user's name weighs most, then that there is a user at
     all, then a client's name, then that there is a client at all."""
 
@@ -65,11 +71,11 @@ TABLES = st.lists(st.sampled_from(ENTITIES), unique=True).map(
 
 
 @given(table=TABLES)
-def test_the_most_specific_limit_counts(table: Table) -> None:
+def test_the_most_specific_limit_counts(table: QuotaTable) -> None:
     for user, client_id in itertools.product((*USERS, "carol"), (*CLIENTS, "else")):
-        found = limit_of(table, PRODUCE, user, client_id)
+        found = applied_limit(table, PRODUCE, user, client_id)
         assert (found.value if found else None) == oracle(table, user, client_id)
-        assert limit_of(table, QuotaKey.CONSUMER_BYTE_RATE, user, client_id) is None
+        assert applied_limit(table, QuotaKey.CONSUMER_BYTE_RATE, user, client_id) is None
 
 
 def test_kafkas_order() -> None:
@@ -80,9 +86,9 @@ def test_kafkas_order() -> None:
     ]  # fmt: skip
     table = {who: {PRODUCE: float(number)} for number, who in enumerate(order)}
     for number in range(len(order)):
-        assert limit_of(table, PRODUCE, "alice", "app").value == number
+        assert applied_limit(table, PRODUCE, "alice", "app").value == number
         del table[order[number]]
-    assert limit_of(table, PRODUCE, "alice", "app") is None
+    assert applied_limit(table, PRODUCE, "alice", "app") is None
 
 
 @pytest.mark.parametrize(
@@ -99,14 +105,14 @@ def test_kafkas_order() -> None:
     ],
 )
 def test_what_counts_decides_who_shares(who, shared_by) -> None:
-    assert limit_of({who: {PRODUCE: 5.0}}, PRODUCE, "alice", "app") == Limit(5.0, *shared_by)
+    assert applied_limit({who: {PRODUCE: 5.0}}, PRODUCE, "alice", "app") == AppliedLimit(5.0, *shared_by)
 
 
 @pytest.mark.parametrize("client_id", [None, ""])
 def test_a_client_without_an_id_is_a_default_client(client_id: str | None) -> None:
     table = {entity(user="alice", client_id=None): {PRODUCE: 1.0}, entity(client_id=None): {PRODUCE: 2.0}}
-    assert limit_of(table, PRODUCE, "alice", client_id).value == 1
-    assert limit_of(table, PRODUCE, "bob", client_id).value == 2
+    assert applied_limit(table, PRODUCE, "alice", client_id).value == 1
+    assert applied_limit(table, PRODUCE, "bob", client_id).value == 2
 
 
 def test_addresses_have_their_own_or_the_default_limit() -> None:
@@ -151,7 +157,7 @@ U, C, A = [(USER, "alice")], [(CLIENT_ID, "app")], [(IP, "10.0.0.1")]
     ],
 )
 def test_what_can_be_set(who, limits, complaint) -> None:
-    decision = alter({}, [Change(entity=who, limits=limits)])
+    decision = alter({}, [QuotaAlteration(entity=who, limits=limits)])
     (refusal,) = decision.refusals
     if complaint is None:
         assert refusal is None
@@ -164,9 +170,9 @@ def test_what_can_be_set(who, limits, complaint) -> None:
 
 def test_one_entity_that_is_refused_stops_no_other() -> None:
     wanted = [
-        Change(entity=U, limits=[(PRODUCE, -1.0)]),
-        Change(entity=C, limits=[(PRODUCE, 5.0)]),
-        Change(entity=C, limits=[(PRODUCE, 6.0)]),
+        QuotaAlteration(entity=U, limits=[(PRODUCE, -1.0)]),
+        QuotaAlteration(entity=C, limits=[(PRODUCE, 5.0)]),
+        QuotaAlteration(entity=C, limits=[(PRODUCE, 6.0)]),
     ]
     decision = alter({}, wanted)
     assert [refusal and refusal.message for refusal in decision.refusals] == [
@@ -177,19 +183,21 @@ def test_one_entity_that_is_refused_stops_no_other() -> None:
 
 def test_what_is_so_already_is_not_written_again() -> None:
     table = {entity(user="alice"): {PRODUCE: 5.0}}
-    assert alter(table, [Change(entity=U, limits=[(PRODUCE, 5.0), ("consumer_byte_rate", None)])]).records == ()
+    assert (
+        alter(table, [QuotaAlteration(entity=U, limits=[(PRODUCE, 5.0), ("consumer_byte_rate", None)])]).records == ()
+    )
 
 
 def test_an_entity_goes_with_its_last_limit() -> None:
-    table: Table = {}
+    table: QuotaTable = {}
     for value in (5.0, 6.0, None):
-        table = evolve(table, alter(table, [Change(entity=U, limits=[(PRODUCE, value)])]).records)
+        table = evolve(table, alter(table, [QuotaAlteration(entity=U, limits=[(PRODUCE, value)])]).records)
         assert table == ({entity(user="alice"): {PRODUCE: value}} if value else {})
 
 
 def test_addresses_are_kept_in_the_form_that_connections_show() -> None:
     for text, kept in (("::ffff:10.0.0.1", "10.0.0.1"), ("0:0::1", "::1")):
-        decision = alter({}, [Change(entity=[(IP, text)], limits=[("connection_creation_rate", 1.0)])])
+        decision = alter({}, [QuotaAlteration(entity=[(IP, text)], limits=[("connection_creation_rate", 1.0)])])
         assert decision.records[0].entity == entity(ip=kept)
 
 

@@ -15,11 +15,11 @@ from penstock.base.twins import reference
 from penstock.log.quota import UNLIMITED
 from penstock.log.refusals import Refused
 from penstock.quotas import throttles as module
-from penstock.quotas.meters import Rate, Windows
+from penstock.quotas.meters import Rate, SampleWindows
 from penstock.quotas.model import Entity, QuotaKey, entity
 from penstock.quotas.settings import QuotaSettings
-from penstock.quotas.throttles import Client, Meter, Throttles, count_time, count_within_limits
-from penstock.quotas.transitions import Altering, Change
+from penstock.quotas.throttles import ClientMeters, Meter, Throttles, count_time, count_within_limits
+from penstock.quotas.transitions import AlterationBatch, QuotaAlteration
 from penstock.wire.error_codes import ErrorCode
 
 
@@ -29,7 +29,7 @@ class World:
     def __init__(self, limits: dict[Entity, dict[str, float]]) -> None:
         self.clock = ManualClock()
         self.throttles = Throttles(clock=self.clock, settings=QuotaSettings())
-        self.throttles.replace(1, limits)
+        self.throttles.set_quotas(1, limits)
 
     def produce(self, size: int, user: str = "alice", client_id: str | None = "app", cluster_id: int = 1) -> int:
         client = self.throttles.client(who(user, client_id, cluster_id))
@@ -38,7 +38,7 @@ class World:
     def spend_time(self, spent_s: float, client_id: str = "app") -> int:
         return self.throttles.on_time(self.throttles.client(who("alice", client_id)), spent_s)
 
-    def count_time(self, client: Client, spent_s: float) -> None:
+    def count_time(self, client: ClientMeters, spent_s: float) -> None:
         now_ms = self.clock.monotonic() * 1000
         count_time(client, now_ms - spent_s * 1000, now_ms)
 
@@ -69,21 +69,21 @@ def test_of_many_limits_only_those_are_looked_at_that_change() -> None:
     throttles = World({}).throttles
 
     def after(table: dict[Entity, dict[str, float]], *changed: Entity) -> tuple[bool, bool]:
-        throttles.replace(7, Closed(table), changed)
+        throttles.set_quotas(7, Closed(table), changed)
         return throttles.limits_clients, throttles.limits_addresses
 
     assert after({alice: byte_rate, bob: byte_rate}, alice, bob) == (True, False)
     assert after({bob: byte_rate, address: connections}, alice, address) == (True, True)
     assert after({bob: limits(producer_byte_rate=2), address: connections}, bob) == (True, True)
     assert after({address: connections}, bob) == (False, True)
-    throttles.replace(1, {alice: byte_rate})
+    throttles.set_quotas(1, {alice: byte_rate})
     assert after({}, address) == (True, False)
-    throttles.forget(1)
+    throttles.drop_cluster(1)
     assert after({bob: byte_rate}, bob) == (True, False)
-    throttles.forget(7)
+    throttles.drop_cluster(7)
     assert after({}, bob) == (False, False)
-    altering = Altering(Closed({alice: byte_rate}))
-    altering.add(Change(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)]))
+    altering = AlterationBatch(Closed({alice: byte_rate}))
+    altering.add(QuotaAlteration(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)]))
     assert altering.decision().refusals == [None]
 
 
@@ -92,7 +92,7 @@ def test_nobody_is_measured_for_whom_no_limit_counts() -> None:
     assert world.produce(10**9) == 0
     assert world.throttles.meter_count == 0
     assert world.throttles.limits_clients
-    world.throttles.replace(1, {})
+    world.throttles.set_quotas(1, {})
     assert not world.throttles.limits_clients
 
 
@@ -120,7 +120,7 @@ def test_clients_of_a_user_share_the_users_limit_and_pairs_have_their_own() -> N
 def test_virtual_clusters_share_nothing() -> None:
     world = World({entity(user=None): limits(producer_byte_rate=1000)})
     assert world.produce(10**6, cluster_id=2) == 0
-    world.throttles.replace(2, {entity(user=None): limits(producer_byte_rate=1000)})
+    world.throttles.set_quotas(2, {entity(user=None): limits(producer_byte_rate=1000)})
     assert world.produce(10_500) == 500
     assert world.produce(10_000, cluster_id=2) == 0
 
@@ -128,9 +128,9 @@ def test_virtual_clusters_share_nothing() -> None:
 def test_a_changed_limit_counts_at_once_for_what_was_measured_before() -> None:
     world = World({entity(user="alice"): limits(producer_byte_rate=1000)})
     assert world.produce(10_500) == 500
-    world.throttles.replace(1, {entity(user="alice"): limits(producer_byte_rate=2000)})
+    world.throttles.set_quotas(1, {entity(user="alice"): limits(producer_byte_rate=2000)})
     assert world.produce(0) == 0
-    world.throttles.replace(1, {entity(user="alice"): limits(producer_byte_rate=500)})
+    world.throttles.set_quotas(1, {entity(user="alice"): limits(producer_byte_rate=500)})
     assert world.produce(0) == 11_000
 
 
@@ -261,20 +261,20 @@ def test_who_was_looked_up_is_looked_up_again_when_that_may_have_changed(monkeyp
     monkeypatch.setattr(module, "CLIENTS_MAX", 8)
     world, randomness = World({}), Random(7)
     world.throttles._keep = 8
-    held: dict[int, tuple[int, Client]] = {}
+    held: dict[int, tuple[int, ClientMeters]] = {}
     kept = outdated = 0
     for _ in range(2_000):
         match randomness.randrange(200):
             case 0:
-                world.throttles.replace(
+                world.throttles.set_quotas(
                     1, {entity(client_id=None): limits(producer_byte_rate=randomness.randint(1, 9))}
                 )
             case 1:
-                world.throttles.replace(1, {})
+                world.throttles.set_quotas(1, {})
             case 2:
-                world.throttles.limit(1, limits(request_rate=5) if randomness.random() < 0.5 else {})
+                world.throttles.set_cluster_limits(1, limits(request_rate=5) if randomness.random() < 0.5 else {})
             case 3:
-                world.throttles.forget(1)
+                world.throttles.drop_cluster(1)
             case 4:
                 world.clock.time_ms += 20_000
         number = randomness.randrange(12)
@@ -291,11 +291,11 @@ def test_who_was_looked_up_is_looked_up_again_when_that_may_have_changed(monkeyp
     assert outdated > 100
 
 
-@pytest.mark.parametrize("change", ["replace", "limit", "forget"])
+@pytest.mark.parametrize("change", ["set_quotas", "set_cluster_limits", "drop_cluster"])
 def test_every_change_of_limits_has_clients_looked_up_again(change: str) -> None:
     world = World({})
     before = world.throttles.version
-    arguments = {"replace": ({},), "limit": ({},), "forget": ()}[change]
+    arguments = {"set_quotas": ({},), "set_cluster_limits": ({},), "drop_cluster": ()}[change]
     getattr(world.throttles, change)(1, *arguments)
     assert world.throttles.version > before
 
@@ -324,7 +324,7 @@ def test_names_that_one_tenant_makes_up_cost_another_nothing(monkeypatch: pytest
     monkeypatch.setattr(module, "METERS_MAX", 16)
     table = {entity(client_id=None): limits(producer_byte_rate=1000)}
     world = World(table)
-    world.throttles.replace(2, table)
+    world.throttles.set_quotas(2, table)
     for number in range(100):
         world.produce(400, client_id=f"client-{number}")
     for number in range(5):
@@ -341,7 +341,7 @@ def test_long_names_cost_no_more_than_short_ones() -> None:
 
 
 def test_settings_are_kafkas() -> None:
-    assert QuotaSettings().windows == Windows(samples=11, window_ms=1000)
+    assert QuotaSettings().windows == SampleWindows(samples=11, window_ms=1000)
 
 
 @given(
@@ -355,9 +355,11 @@ def test_the_quick_way_counts_the_same_compiled_or_not(
     for within, spend in (
         (count_within_limits, count_time), (reference(count_within_limits), reference(count_time)),
     ):  # fmt: skip
-        client, now_ms = Client(), 1000.0
-        client.produce, client.time = (None if one is None else Meter(Rate(Windows()), one) for one in limits)
-        meters = [meter for meter in (client.produce, client.time) if meter is not None]
+        client, now_ms = ClientMeters(), 1000.0
+        client.produce, client.request_time = (
+            None if one is None else Meter(Rate(SampleWindows()), one) for one in limits
+        )
+        meters = [meter for meter in (client.produce, client.request_time) if meter is not None]
         told = []
         for wait_ms, size in steps:
             now_ms += wait_ms
@@ -368,7 +370,9 @@ def test_the_quick_way_counts_the_same_compiled_or_not(
                 if client.produce is not None:
                     client.produce.charge(size, now_ms)
             spend(client, now_ms, now_ms + size / 1000)
-            told.append((is_within, [(meter.rate.total, meter.rate.last_ms, meter.rate.until_ms) for meter in meters]))
+            told.append(
+                (is_within, [(meter.rate.total, meter.rate.last_ms, meter.rate.sample_ends_ms) for meter in meters])
+            )
         seen.append(told)
     assert seen[0] == seen[1]
     assert seen[0] == [] or not client.produce or not seen[0][0][0]  # A sample has to be begun.

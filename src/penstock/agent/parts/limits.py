@@ -30,11 +30,11 @@ async def open_limits(runtime: Runtime, stores: Stores, clusters: Clusters, dead
     throttles = Throttles(clock=runtime.clock, settings=QuotaSettings.of(runtime.settings))
     quotas = Quotas(database=stores.database, throttles=throttles)
     await quotas.load()
-    dead_letters.charge = throttles.on_own_write
+    dead_letters.charge = throttles.on_internal_write
     runtime.closing.push_async_callback(quotas.close)
     for cluster in clusters.all():
-        throttles.limit(cluster.cluster_id, cluster.limits)
+        throttles.set_cluster_limits(cluster.cluster_id, cluster.limits)
     cluster_connections = ClusterConnections(
-        limits=clusters.limits, tenant=throttles.tenant, is_open=clusters.is_open, clock=runtime.clock
+        limits=clusters.limits, cluster_limits=throttles.cluster_limits, is_open=clusters.is_open, clock=runtime.clock
     )
     return ClientLimits(quotas=quotas, throttles=throttles, cluster_connections=cluster_connections)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fixtures.clocks import ManualClock
 
 from penstock.base.context import RequestContext
+from penstock.quotas.cluster_rates import ClusterRateLimits, RateLimit
 from penstock.quotas.settings import QuotaSettings
-from penstock.quotas.tenants import Spending, Tenant
 from penstock.quotas.throttles import Throttles
 
 NOISY, QUIET = RequestContext(cluster_id=7), RequestContext(cluster_id=8)
@@ -20,7 +20,7 @@ def throttles(**limits: float) -> tuple[Throttles, ManualClock]:
 
 
 def test_a_second_s_worth_is_free_and_no_more_is_ever_saved_up() -> None:
-    spending = Spending(100)
+    spending = RateLimit(100)
     assert spending.charge(100, 0) == 0
     assert spending.charge(50, 0) == 500
     assert spending.owed_ms(250) == 250
@@ -30,13 +30,13 @@ def test_a_second_s_worth_is_free_and_no_more_is_ever_saved_up() -> None:
 
 
 def test_what_is_owed_stays_when_the_limit_changes() -> None:
-    before = Tenant({"request_rate": 10})
+    before = ClusterRateLimits({"request_rate": 10})
     assert before.requests is not None
     before.requests.charge(20, 0)
-    after = Tenant({"request_rate": 100}, before)
+    after = ClusterRateLimits({"request_rate": 100}, before)
     assert after.requests is not None
     assert after.requests.owed_ms(0) == 100
-    assert Tenant({}, after).requests is None
+    assert ClusterRateLimits({}, after).requests is None
 
 
 def test_requests_and_their_bytes_count_for_the_cluster_and_nobody_else() -> None:
@@ -54,9 +54,9 @@ def test_requests_and_their_bytes_count_for_the_cluster_and_nobody_else() -> Non
 
 def test_what_the_broker_writes_for_a_cluster_counts_as_its_own() -> None:
     limited, _ = throttles(bytes_in_rate=1000)
-    assert limited.on_own_write(7, 1500) == 500
+    assert limited.on_internal_write(7, 1500) == 500
     assert limited.on_request(limited.client(NOISY), 10) == 510
-    assert limited.on_own_write(8, 10**9) == 0
+    assert limited.on_internal_write(8, 10**9) == 0
 
 
 def test_nothing_is_fetched_while_a_cluster_owes() -> None:
@@ -75,7 +75,7 @@ def test_limits_go_with_their_cluster() -> None:
     limited, _ = throttles(request_rate=1)
     limited.forget(7)
     assert not limited.limits_clients
-    assert limited.tenant(7) is None
+    assert limited.cluster_limits(7) is None
     limited.limit(7, {"connection_rate": 5})
     assert not limited.limits_clients, "requests need not be looked at for that"
-    assert limited.tenant(7) is not None
+    assert limited.cluster_limits(7) is not None
