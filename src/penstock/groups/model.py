@@ -11,7 +11,7 @@ group that is preparing a rebalance is stored as its previous generation, in whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -164,6 +164,10 @@ class ClassicGroup:
         """Since when it has no members."""
         return self.since_ms if self.state is GroupState.EMPTY else None
 
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether members subscribe to a topic; if that is unknown, consumers are assumed to."""
+        return self.protocol_type == CONSUMER if self.subscribed is None else topic in self.subscribed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetAndMetadata:
@@ -175,6 +179,18 @@ class OffsetAndMetadata:
     committed_ms: int
     expires_ms: int | None = None
     """Only clients older than OffsetCommit v5 set it; otherwise the retention of the settings applies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredOffsets:
+    """All offsets that the database has of a group."""
+
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    """Committed ones."""
+    pending: Collection[TopicPartition] = ()
+    """The partitions with an offset pending in an open transaction."""
+    topic_names: Mapping[bytes, str]
+    """By topic id; without those of deleted topics."""
 
 
 # --- Records -------------------------------------------------------------------------------------------------------

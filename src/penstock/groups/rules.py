@@ -6,12 +6,12 @@ a kind that an API does not support is treated as an unknown group, or as one wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.base.lazy import lazy_import
 from penstock.coordination.model import Key, Waiter
-from penstock.groups import offset_deletion, transitions
+from penstock.groups import offset_rules, transitions
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.join import has_valid_session
 from penstock.groups.join import join as join_classic
@@ -27,10 +27,9 @@ from penstock.groups.model import (
     JoinResult,
     LeaveResult,
     LeavingMember,
-    OffsetAndMetadata,
+    StoredOffsets,
     Sync,
     SyncResult,
-    TopicPartition,
 )
 from penstock.groups.rule_context import RuleContext
 from penstock.groups.share.model import ShareGroup
@@ -168,27 +167,20 @@ class GroupRules:
     def delete_offsets(self, group: AnyGroup | None, request: DeleteOffsets, waiter: Waiter) -> GroupDecision:
         """OffsetDelete."""
         if isinstance(group, ConsumerGroup | StreamsGroup):
-            return offset_deletion.delete_offsets(group, request, waiter)
+            return offset_rules.delete_offsets(group, request, waiter)
         if group is None or isinstance(group, ClassicGroup):
             return transitions.delete_offsets(group, request, waiter)
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
 
     def expire_offsets(
-        self,
-        key: Key,
-        group: AnyGroup | None,
-        offsets: Mapping[TopicPartition, OffsetAndMetadata],
-        topic_names: Mapping[bytes, str],
-        waiter: Waiter,
-        now_ms: int,
-        pending: Collection[TopicPartition] = (),
+        self, key: Key, group: AnyGroup | None, stored: StoredOffsets, waiter: Waiter, now_ms: int
     ) -> GroupDecision:
         """Delete expired offsets, and the group with the last of them."""
         context = self.rule_context(key, now_ms)
         if isinstance(group, ConsumerGroup | StreamsGroup):
-            return offset_deletion.expire_offsets(group, offsets, topic_names, waiter, context, pending)
+            return offset_rules.expire_offsets(group, stored, waiter, context)
         if group is None or isinstance(group, ClassicGroup):
-            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, context.settings, pending)
+            return transitions.expire_offsets(group, stored, waiter, now_ms, context.settings)
         return answer(group, waiter, 0)
 
     # --- Administration ---

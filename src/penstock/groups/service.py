@@ -42,6 +42,7 @@ from penstock.groups.model import (
     LeavingMember,
     OffsetAndMetadata,
     Record,
+    StoredOffsets,
     Sync,
     SyncResult,
     TopicPartition,
@@ -479,8 +480,10 @@ class GroupService:
         if unknown:  # They were deleted, or another agent created them.
             names |= await self._database.read(lambda: store.topic_names(key[0], unknown))
 
+        stored = StoredOffsets(offsets=offsets, pending=pending, topic_names=names)
+
         def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> GroupDecision:
-            return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms, pending)
+            return self._rules.expire_offsets(key, group, stored, waiter, now_ms)
 
         try:
             # The revision guarantees that no offset was committed since they were read.

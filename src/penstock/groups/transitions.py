@@ -7,10 +7,11 @@ heartbeats only set timers and write nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups import offset_rules
 from penstock.groups.decision_builder import JOIN_TIMER, SESSION_TIMER, SYNC_TIMER, ClassicDecisionBuilder
 from penstock.groups.model import (
     CONSUMER,
@@ -27,11 +28,9 @@ from penstock.groups.model import (
     LeaveResult,
     LeavingMember,
     OffsetAndMetadata,
-    OffsetsDeleted,
-    Record,
+    StoredOffsets,
     Sync,
     SyncResult,
-    TopicPartition,
 )
 from penstock.groups.rebalance import (
     complete_if_joined,
@@ -262,11 +261,7 @@ def delete_offsets(group: ClassicGroup | None, request: DeleteOffsets, waiter: W
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
     if group.state is not GroupState.EMPTY and group.protocol_type != CONSUMER:
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.NON_EMPTY_GROUP))
-    subscribed = frozenset(topic for topic in request.topics if is_subscribed(group, topic))
-    partitions = tuple(p for topic, ps in request.topics.items() if topic not in subscribed for p in ps)
-    result = DeleteOffsetsResult(subscribed=subscribed)
-    records: tuple[Record, ...] = (OffsetsDeleted(partitions),) if partitions else ()
-    return GroupDecision(state=group, records=records, replies=(Reply(waiter, result),))
+    return offset_rules.delete_offsets(group, request, waiter)
 
 
 def delete_group(group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
@@ -293,48 +288,27 @@ def remove_group(group: AnyGroup | None, waiter: Waiter) -> GroupDecision:
     return GroupDecision(state=None, records=(GroupDeleted(),), replies=tuple(replies))
 
 
-def is_subscribed(group: ClassicGroup, topic: str) -> bool:
-    """Whether members subscribe to a topic; if that is unknown, consumers are assumed to."""
-    if group.subscribed is not None:
-        return topic in group.subscribed
-    return group.protocol_type == CONSUMER
-
-
 def expire_offsets(
-    group: ClassicGroup | None,
-    offsets: Mapping[TopicPartition, OffsetAndMetadata],
-    topic_names: Mapping[bytes, str],
-    waiter: Waiter,
-    now_ms: int,
-    settings: GroupSettings,
-    pending: Collection[TopicPartition] = (),
+    group: ClassicGroup | None, stored: StoredOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
 ) -> GroupDecision:
     """Delete expired offsets, and an empty group with the last of them, or without any (KIP-211).
 
-    `offsets` are all the group has. The retention counts from when the group became empty, else from the commit: for
-    simple groups, and for topics that the consumers of a stable group do not subscribe to any more. Offsets of a topic
-    without a name belong to a deleted one. Partitions with an offset pending in an open transaction keep their
-    committed one, and the group.
+    The retention counts from when the group became empty, else from the commit: for simple groups, and for topics that
+    the consumers of a stable group do not subscribe to any more.
     """
     if group is None:
         return answer(group, waiter, 0)
-    expired = tuple(
-        partition
-        for partition, offset in offsets.items()
-        if partition not in pending
-        and ((name := topic_names.get(partition[0])) is None or _is_expired(group, name, offset, now_ms, settings))
-    )
-    is_done = len(expired) == len(offsets) and not pending
-    if is_done and group.state is GroupState.EMPTY and not group.pending_members:
-        return GroupDecision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, len(expired)),))
-    records: tuple[Record, ...] = (OffsetsDeleted(expired),) if expired else ()
-    return GroupDecision(state=group, records=records, replies=(Reply(waiter, len(expired)),))
+    is_empty = group.state is GroupState.EMPTY and not group.pending_members
+    return offset_rules.delete_expired(
+        group, stored, lambda topic, offset: _is_expired(group, topic, offset, now_ms, settings), waiter,
+        is_empty=is_empty,
+    )  # fmt: skip
 
 
 def _is_expired(
     group: ClassicGroup, topic: str, offset: OffsetAndMetadata, now_ms: int, settings: GroupSettings
 ) -> bool:
-    if is_subscribed(group, topic):
+    if group.is_subscribed(topic):
         return False
     if group.protocol_type is None:
         base_ms = offset.committed_ms

@@ -1,8 +1,8 @@
 """Rate limits of virtual clusters. Pure; the time is an argument, in milliseconds.
 
-Virtual clusters share an agent, so the burst of one is what its limit allows for one second: unlike a quota, which is an
-average over ten seconds, unused allowance cannot be saved up. A virtual
-cluster above its limit is throttled until the excess is made up for; others are not.
+Virtual clusters share an agent, so the burst of one is what its limit allows for one second: unlike a quota, which is
+an average over ten seconds, unused allowance cannot be saved up. A virtual cluster above its limit is throttled until
+the excess is made up for; others are not.
 """
 
 from __future__ import annotations

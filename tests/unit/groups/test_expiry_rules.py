@@ -8,16 +8,15 @@ from functools import partial
 from group_bench import TOPIC, Bench, subscription
 
 from penstock.groups import transitions
-from penstock.groups.model import GroupDeleted, OffsetAndMetadata, OffsetsDeleted, Record, TopicPartition
+from penstock.groups.model import GroupDeleted, OffsetAndMetadata, OffsetsDeleted, Record, StoredOffsets, TopicPartition
 
 DAY_MS = 86_400_000
 
 
 def expire(bench: Bench, committed_ms: int, **more: object) -> tuple[object, ...]:
     offset = OffsetAndMetadata(committed_offset=1, leader_epoch=0, metadata="", committed_ms=committed_ms, **more)
-    decision = transitions.expire_offsets(
-        bench.group, {(TOPIC, 0): offset}, {TOPIC: "orders"}, 99, bench.now_ms, bench.settings
-    )
+    stored = StoredOffsets(offsets={(TOPIC, 0): offset}, topic_names={TOPIC: "orders"})
+    decision = transitions.expire_offsets(bench.group, stored, 99, bench.now_ms, bench.settings)
     return tuple(type(record) for record in decision.records)
 
 
@@ -34,10 +33,13 @@ def test_offsets_of_an_empty_group_expire_from_when_it_became_empty() -> None:
 def test_a_group_without_members_and_offsets_goes_at_the_next_look() -> None:
     bench = Bench()
     bench.stable()
-    expire_now = partial(transitions.expire_offsets, topic_names={}, waiter=99, now_ms=1, settings=bench.settings)
-    assert expire_now(bench.group, {}).records == ()
+    expire_now = partial(
+        transitions.expire_offsets, stored=StoredOffsets(offsets={}, topic_names={}), waiter=99, now_ms=1,
+        settings=bench.settings,
+    )  # fmt: skip
+    assert expire_now(bench.group).records == ()
     bench.leave("m1")
-    assert expire_now(bench.group, {}).records == (GroupDeleted(),)
+    assert expire_now(bench.group).records == (GroupDeleted(),)
 
 
 def test_offsets_of_members_expire_only_in_topics_they_left() -> None:
@@ -65,8 +67,8 @@ def test_an_open_transaction_keeps_the_offsets_of_its_partitions_and_the_group()
     offsets, names = {(TOPIC, 0): old, (TOPIC, 1): old}, {TOPIC: "orders"}
 
     def expire_beside(*pending: TopicPartition) -> tuple[Record, ...]:
-        found = transitions.expire_offsets(bench.group, offsets, names, 99, bench.now_ms, bench.settings, pending)
-        return found.records
+        stored = StoredOffsets(offsets=offsets, pending=pending, topic_names=names)
+        return transitions.expire_offsets(bench.group, stored, 99, bench.now_ms, bench.settings).records
 
     assert expire_beside() == (GroupDeleted(),)
     assert expire_beside((TOPIC, 1)) == (OffsetsDeleted(((TOPIC, 0),)),)

@@ -22,6 +22,7 @@ from penstock.groups.model import (
     MemberStored,
     OffsetAndMetadata,
     OffsetsDeleted,
+    StoredOffsets,
     TransactionOwner,
 )
 from penstock.groups.reconcile import MemberState
@@ -667,7 +668,8 @@ def test_offsets_go_with_whoever_needs_them(ready: StreamsBench) -> None:
     names = {lines[0]: "lines", other[0]: "other"}
 
     def expire(*pending: tuple[bytes, int]) -> Any:
-        return ready.rules.expire_offsets(KEY, ready.group, offsets, names, 1, ready.now_ms, pending)
+        stored = StoredOffsets(offsets=offsets, pending=pending, topic_names=names)
+        return ready.rules.expire_offsets(KEY, ready.group, stored, 1, ready.now_ms)
 
     ready.now_ms += ready.settings.offsets_retention_ms
     assert expire().records == (OffsetsDeleted((other,)),)

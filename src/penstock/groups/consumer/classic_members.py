@@ -19,6 +19,7 @@ from penstock.groups.consumer.embedded_protocol import ClassicSubscription, enco
 from penstock.groups.consumer.model import ClassicMemberMetadata, ConsumerGroup, ConsumerMember
 from penstock.groups.consumer.transitions import check_not_fenced, static_successor
 from penstock.groups.join import has_valid_session
+from penstock.groups.member_errors import unknown_instance
 from penstock.groups.model import (
     CONSUMER,
     ClassicHeartbeat,
@@ -137,7 +138,7 @@ def _get_or_create_member(builder: ConsumerDecisionBuilder, request: Join, membe
     if not request.member_id:
         return static_successor(builder, before, member_id, request.instance_id, is_classic=True)
     if before is None:
-        raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
+        raise unknown_instance(request.instance_id)
     check_not_fenced(before, request.member_id, request.instance_id)
     return before
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Waiter
+from penstock.groups import offset_rules
 from penstock.groups.capacity import MAX_MEMBERS, has_metadata_room, size_of
 from penstock.groups.consumer import migration, regexes
 from penstock.groups.consumer.decision_builder import (
@@ -24,6 +25,7 @@ from penstock.groups.consumer.decision_builder import (
     preferred_assignor,
 )
 from penstock.groups.consumer.model import (
+    KIND,
     ConsumerGroup,
     ConsumerHeartbeat,
     ConsumerHeartbeatResult,
@@ -31,6 +33,13 @@ from penstock.groups.consumer.model import (
     ResolvedRegex,
 )
 from penstock.groups.member_epochs import JOIN_EPOCH, STATIC_LEAVE_EPOCH
+from penstock.groups.member_errors import (
+    fenced_epoch,
+    fenced_instance,
+    unknown_instance,
+    unknown_member,
+    unreleased_instance,
+)
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
@@ -43,12 +52,6 @@ from penstock.groups.reconcile import MemberState
 from penstock.groups.rule_context import RuleContext
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
-
-MODERN_COMMITS_SINCE = 9
-"""The version of OffsetCommit from which members of the consumer protocol may commit."""
-
-STALE_EPOCHS_SINCE = 6
-"""The version of TxnOffsetCommit from which clients know STALE_MEMBER_EPOCH."""
 
 REGEX_RESOLUTION_INTERVAL_MS = 1_000
 """The minimum interval between resolutions of a group's regular expressions, however often topics change."""
@@ -130,13 +133,13 @@ def _get_or_create_member(builder: ConsumerDecisionBuilder, request: ConsumerHea
         if member is None and request.epoch == JOIN_EPOCH:
             return ConsumerMember(member_id=request.member_id)
         if member is None:
-            raise _unknown_member(request.member_id)
+            raise unknown_member(request.member_id)
     else:
         member = group.static_member(request.instance_id)
         if request.epoch == JOIN_EPOCH:
             return static_successor(builder, member, request.member_id, request.instance_id, is_classic=False)
         if member is None:
-            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
+            raise unknown_instance(request.instance_id)
         check_not_fenced(member, request.member_id, request.instance_id)
     _check_epoch(member, request)
     return member
@@ -156,11 +159,7 @@ def static_successor(
         return ConsumerMember(member_id=member_id) if known is None else known
     both_modern = not is_classic and before.classic is None
     if both_modern and before.epoch != STATIC_LEAVE_EPOCH and before.member_id != member_id:
-        raise Refused(
-            ErrorCode.UNRELEASED_INSTANCE_ID,
-            f"Static member {member_id} with instance id {instance_id} cannot join the group because the instance id"
-            f" is owned by {before.member_id} member.",
-        )
+        raise unreleased_instance(member_id, instance_id, before.member_id)
     if before.member_id == member_id and before.epoch != STATIC_LEAVE_EPOCH:
         return before
     builder.remove_member(before)
@@ -173,14 +172,7 @@ def static_successor(
 def check_not_fenced(member: ConsumerMember, member_id: str, instance_id: str) -> None:
     """Raise `Refused` if another member has the instance id."""
     if member.member_id != member_id:
-        raise Refused(
-            ErrorCode.FENCED_INSTANCE_ID,
-            f"Static member {member_id} with instance id {instance_id} was fenced by member {member.member_id}.",
-        )
-
-
-def _unknown_member(member_id: str) -> Refused:
-    return Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of the group.")
+        raise fenced_instance(member_id, instance_id, member.member_id)
 
 
 def _check_epoch(member: ConsumerMember, request: ConsumerHeartbeat) -> None:
@@ -188,21 +180,13 @@ def _check_epoch(member: ConsumerMember, request: ConsumerHeartbeat) -> None:
     unassigned."""
     if request.epoch in (JOIN_EPOCH, member.epoch):
         return
-    if request.epoch > member.epoch:
-        relation = "greater"
-    elif (
-        request.epoch == member.previous_epoch
+    may_have_missed_response = (
+        request.epoch == member.previous_epoch < member.epoch
         and request.owned is not None
         and is_subset_of(request.owned, member.assigned)
-    ):
-        return
-    else:
-        relation = "smaller"
-    raise Refused(
-        ErrorCode.FENCED_MEMBER_EPOCH,
-        f"The consumer group member has a {relation} member epoch ({request.epoch}) than the one known by the group"
-        f" coordinator ({member.epoch}). The member must abandon all its partitions and rejoin.",
     )
+    if not may_have_missed_response:
+        raise fenced_epoch(KIND, request.epoch, member.epoch)
 
 
 def _with_request_fields(member: ConsumerMember, request: ConsumerHeartbeat) -> ConsumerMember:
@@ -245,11 +229,11 @@ def leave(group: AnyGroup | None, request: ConsumerHeartbeat, waiter: Waiter, co
     if request.instance_id is None:
         member = group.members.get(request.member_id)
         if member is None:
-            raise _unknown_member(request.member_id)
+            raise unknown_member(request.member_id)
     else:
         member = group.static_member(request.instance_id)
         if member is None:
-            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
+            raise unknown_instance(request.instance_id)
         check_not_fenced(member, request.member_id, request.instance_id)
     result = ConsumerHeartbeatResult(member_id=member.member_id, epoch=request.epoch)
     if request.epoch == STATIC_LEAVE_EPOCH and request.instance_id is not None:
@@ -350,27 +334,14 @@ def commit_offsets(group: ConsumerGroup, request: CommitOffsets, waiter: Waiter)
 
 
 def _commit_error(group: ConsumerGroup, request: CommitOffsets) -> ErrorCode:
-    in_transaction = request.owner is not None
-    if request.generation < 0 and not group.members:
-        return ErrorCode.NONE
-    if in_transaction and request.generation == -1 and not request.member_id and request.instance_id is None:
-        # Producers from before KIP-447 send no member.
-        return ErrorCode.NONE
-    member = group.members.get(request.member_id)
-    if member is None:
-        return ErrorCode.UNKNOWN_MEMBER_ID
-    if not in_transaction and member.classic is None and request.version < MODERN_COMMITS_SINCE:
-        return ErrorCode.UNSUPPORTED_VERSION
-    if request.generation == member.epoch or (
-        0 <= request.generation < member.epoch and _held_all_since(member, request.offsets, request.generation)
-    ):
-        return ErrorCode.NONE
-    understands = not in_transaction or request.version >= STALE_EPOCHS_SINCE
-    return ErrorCode.STALE_MEMBER_EPOCH if member.classic is None and understands else ErrorCode.ILLEGAL_GENERATION
+    def held_all(member: ConsumerMember) -> bool:
+        return request.generation >= 0 and _held_all_since(member, request.offsets, request.generation)
+
+    return offset_rules.commit_error(group.members, request, held_all, is_classic=_is_classic)
 
 
 def _held_all_since(member: ConsumerMember, offsets: Mapping[TopicPartition, OffsetAndMetadata], epoch: int) -> bool:
-    """Whether a member has had all these partitions since an epoch: then its older epoch is accepted (KIP-1251)."""
+    """Whether a member has had all these partitions since an epoch."""
 
     def since(topic_id: bytes, partition: int) -> int | None:
         found = member.assigned.get(topic_id, {}).get(partition)
@@ -381,11 +352,8 @@ def _held_all_since(member: ConsumerMember, offsets: Mapping[TopicPartition, Off
 
 def fetch_error(group: ConsumerGroup, member_id: str | None, epoch: int) -> ErrorCode:
     """Whether a member may fetch offsets. A caller that does not claim membership may."""
-    if member_id is None and epoch < 0:
-        return ErrorCode.NONE
-    member = group.members.get(member_id or "")
-    if member is None:
-        return ErrorCode.UNKNOWN_MEMBER_ID
-    if epoch == member.epoch:
-        return ErrorCode.NONE
-    return ErrorCode.STALE_MEMBER_EPOCH if member.classic is None else ErrorCode.ILLEGAL_GENERATION
+    return offset_rules.fetch_error(group.members, member_id, epoch, is_classic=_is_classic)
+
+
+def _is_classic(member: ConsumerMember) -> bool:
+    return member.classic is not None

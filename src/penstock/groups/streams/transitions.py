@@ -16,6 +16,13 @@ from dataclasses import replace
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.capacity import MAX_MEMBERS
 from penstock.groups.member_epochs import JOIN_EPOCH, STATIC_LEAVE_EPOCH
+from penstock.groups.member_errors import (
+    fenced_epoch,
+    fenced_instance,
+    unknown_instance,
+    unknown_member,
+    unreleased_instance,
+)
 from penstock.groups.model import (
     AnyGroup,
     ClassicGroup,
@@ -31,6 +38,7 @@ from penstock.groups.rule_context import RuleContext, TopicView, fingerprint, ma
 from penstock.groups.streams.assignor import Assignee, assigned
 from penstock.groups.streams.endpoints import endpoints_of
 from penstock.groups.streams.model import (
+    KIND,
     StatusCode,
     StreamsGroup,
     StreamsGroupSettings,
@@ -148,7 +156,7 @@ def _get_or_create_member(group: StreamsGroup, request: StreamsHeartbeat) -> tup
         if member is None and request.epoch == JOIN_EPOCH:
             return StreamsMember(member_id=request.member_id), None
         if member is None:
-            raise _unknown_member(request.member_id)
+            raise unknown_member(request.member_id)
         _check_epoch(member, request)
         return member, None
     member = group.static_member(request.instance_id)
@@ -158,33 +166,21 @@ def _get_or_create_member(group: StreamsGroup, request: StreamsHeartbeat) -> tup
         if member.epoch != STATIC_LEAVE_EPOCH:
             if member.member_id == request.member_id:
                 return member, None
-            raise Refused(
-                ErrorCode.UNRELEASED_INSTANCE_ID,
-                f"Static member {request.member_id} with instance id {request.instance_id} cannot join the group"
-                f" because the instance id is owned by {member.member_id} member.",
-            )
+            raise unreleased_instance(request.member_id, request.instance_id, member.member_id)
         # It keeps the tasks of the member that it replaces.
         return replace(member, member_id=request.member_id, epoch=0, previous_epoch=0), member
-    member = _static_member(group, request)
+    member = _static_member(group, request, request.instance_id)
     _check_epoch(member, request)
     return member, None
 
 
-def _static_member(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsMember:
-    member = group.static_member(request.instance_id)
+def _static_member(group: StreamsGroup, request: StreamsHeartbeat, instance_id: str) -> StreamsMember:
+    member = group.static_member(instance_id)
     if member is None:
-        raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
+        raise unknown_instance(instance_id)
     if member.member_id != request.member_id:
-        raise Refused(
-            ErrorCode.FENCED_INSTANCE_ID,
-            f"Static member {request.member_id} with instance id {request.instance_id} was fenced by member"
-            f" {member.member_id}.",
-        )
+        raise fenced_instance(request.member_id, instance_id, member.member_id)
     return member
-
-
-def _unknown_member(member_id: str) -> Refused:
-    return Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of the group.")
 
 
 def _check_epoch(member: StreamsMember, request: StreamsHeartbeat) -> None:
@@ -198,12 +194,7 @@ def _check_epoch(member: StreamsMember, request: StreamsHeartbeat) -> None:
         and request.owned.is_part_of(member.assigned)
     ):
         return
-    relation = "greater" if request.epoch > member.epoch else "smaller"
-    raise Refused(
-        ErrorCode.FENCED_MEMBER_EPOCH,
-        f"The streams group member has a {relation} member epoch ({request.epoch}) than the one known by the group"
-        f" coordinator ({member.epoch}). The member must abandon all its partitions and rejoin.",
-    )
+    raise fenced_epoch(KIND, request.epoch, member.epoch)
 
 
 def _with_request_fields(member: StreamsMember, request: StreamsHeartbeat) -> StreamsMember:
@@ -466,10 +457,10 @@ def leave(group: AnyGroup | None, request: StreamsHeartbeat, waiter: Waiter, con
 
 def _leaver(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsMember:
     if request.instance_id is not None:
-        return _static_member(group, request)
+        return _static_member(group, request, request.instance_id)
     member = group.members.get(request.member_id)
     if member is None:
-        raise _unknown_member(request.member_id)
+        raise unknown_member(request.member_id)
     return member
 
 
