@@ -29,7 +29,7 @@ from penstock.agent.parts.topics import open_topics
 from penstock.agent.tuning import Tuning
 from penstock.audit.switch import is_audited
 from penstock.base.clock import Clock, SystemClock
-from penstock.base.durations import Collections
+from penstock.base.durations import CollectorPauses
 from penstock.base.lazy import lazy_import
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
@@ -157,8 +157,8 @@ class Agent:
         }
         poll_changes(self.runtime.closing, self.stores.database, refreshes)
 
-    def _watch_collections(self) -> Collections:
-        collections = Collections(self.runtime.clock.monotonic)
+    def _watch_collections(self) -> CollectorPauses:
+        collections = CollectorPauses(self.runtime.clock.monotonic)
         gc.callbacks.append(collections)
         self.runtime.closing.callback(gc.callbacks.remove, collections)
         return collections

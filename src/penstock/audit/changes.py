@@ -32,7 +32,7 @@ from penstock.audit.model import (
     Resource,
     cut,
 )
-from penstock.base.acls import Operation, PatternType, Permission, ResourceType, coded
+from penstock.base.acls import Operation, PatternType, Permission, ResourceType, enum_or_unknown
 from penstock.wire.api_keys import ApiKey
 
 SEEN_MAX = LISTED_MAX + 1
@@ -179,7 +179,7 @@ _ACL_RESOURCES = {
 
 
 def _acl_resource(number: int, name: str | None) -> Resource:
-    kind = _ACL_RESOURCES.get(coded(ResourceType, number))
+    kind = _ACL_RESOURCES.get(enum_or_unknown(ResourceType, number))
     return THE_CLUSTER if kind is None or name is None else Resource(kind, cut(name))
 
 
@@ -187,9 +187,9 @@ def _rule(acl: Any, pattern_type: int) -> dict[str, Json]:
     return {
         "principal": cut(acl.principal),
         "host": cut(acl.host),
-        "operation": coded(Operation, acl.operation).name,
-        "permissionType": coded(Permission, acl.permission_type).name,
-        "patternType": coded(PatternType, pattern_type).name,
+        "operation": enum_or_unknown(Operation, acl.operation).name,
+        "permissionType": enum_or_unknown(Permission, acl.permission_type).name,
+        "patternType": enum_or_unknown(PatternType, pattern_type).name,
     }
 
 
@@ -214,7 +214,7 @@ def _deleted_acls(response: Any) -> Iterator[ChangeResult]:
     for number, result in enumerate(response.filter_results):
         removed: Sequence[Json] = _listed(
             {
-                "resourceType": coded(ResourceType, acl.resource_type).name,
+                "resourceType": enum_or_unknown(ResourceType, acl.resource_type).name,
                 "resourceName": cut(acl.resource_name),
                 **_rule(acl, acl.pattern_type),
             }

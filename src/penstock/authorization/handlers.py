@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.authorization.validation import has_filter_element, invalid_filter_reason
-from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
+from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, enum_or_unknown
 from penstock.base.context import RequestContext
 from penstock.base.cooperative import map_each, map_nested, sort_items, yield_if_due
 from penstock.base.errors import PlatformError
@@ -139,13 +139,13 @@ _in_order = attrgetter("resource_type", "resource_name", "pattern_type", "princi
 def _acl(creation: AclCreation) -> Acl:
     _refuse_zero(creation.resource_type, creation.resource_pattern_type, creation.operation, creation.permission_type)
     return Acl(
-        resource_type=coded(ResourceType, creation.resource_type),
+        resource_type=enum_or_unknown(ResourceType, creation.resource_type),
         resource_name=creation.resource_name,
-        pattern_type=coded(PatternType, creation.resource_pattern_type),
+        pattern_type=enum_or_unknown(PatternType, creation.resource_pattern_type),
         principal=creation.principal,
         host=creation.host,
-        operation=coded(Operation, creation.operation),
-        permission=coded(Permission, creation.permission_type),
+        operation=enum_or_unknown(Operation, creation.operation),
+        permission=enum_or_unknown(Permission, creation.permission_type),
     )
 
 
@@ -168,13 +168,13 @@ def _filter(
 ) -> AclFilter:  # fmt: skip
     _refuse_zero(resource_type, pattern_type, operation, permission)
     return AclFilter(
-        resource_type=coded(ResourceType, resource_type),
+        resource_type=enum_or_unknown(ResourceType, resource_type),
         resource_name=resource_name,
-        pattern_type=coded(PatternType, pattern_type),
+        pattern_type=enum_or_unknown(PatternType, pattern_type),
         principal=principal,
         host=host,
-        operation=coded(Operation, operation),
-        permission=coded(Permission, permission),
+        operation=enum_or_unknown(Operation, operation),
+        permission=enum_or_unknown(Permission, permission),
     )
 
 

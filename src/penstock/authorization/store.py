@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from penstock.base.acls import Acl, Operation, PatternType, Permission, ResourceType, coded
+from penstock.base.acls import Acl, Operation, PatternType, Permission, ResourceType, enum_or_unknown
 from penstock.metadata.database import Script
 from penstock.metadata.statements import parameter_rows, parameters
 
@@ -34,13 +34,13 @@ def load() -> Script[tuple[int, list[tuple[int, Acl]]]]:
         (
             cluster_id,
             Acl(
-                resource_type=coded(ResourceType, resource_type),
-                pattern_type=coded(PatternType, pattern_type),
+                resource_type=enum_or_unknown(ResourceType, resource_type),
+                pattern_type=enum_or_unknown(PatternType, pattern_type),
                 resource_name=str(name, "utf-8"),
                 principal=str(principal, "utf-8"),
                 host=str(host, "utf-8"),
-                operation=coded(Operation, operation),
-                permission=coded(Permission, permission),
+                operation=enum_or_unknown(Operation, operation),
+                permission=enum_or_unknown(Permission, permission),
             ),
         )
         for cluster_id, resource_type, pattern_type, name, principal, host, operation, permission in rows

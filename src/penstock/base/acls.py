@@ -145,7 +145,7 @@ class AclFilter:
 Code = TypeVar("Code", ResourceType, PatternType, Operation, Permission)
 
 
-def coded(kind: type[Code], number: int) -> Code:
+def enum_or_unknown(kind: type[Code], number: int) -> Code:
     """The member with that number; UNKNOWN if there is none."""
     try:
         return kind(number)

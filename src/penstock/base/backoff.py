@@ -31,15 +31,15 @@ class Backoff:
         await asyncio.sleep(wait_s * self._randomness.uniform(0.5, 1.5))
 
 
-async def until_answered(
+async def retry_until_answered(
     attempt: Callable[[], Awaitable[T]],
     backoff: Backoff,
-    complain: Callable[[PlatformError], None] = lambda problem: None,
+    on_failure: Callable[[PlatformError], None] = lambda problem: None,
 ) -> T:
     """Retry until an attempt succeeds. Only for idempotent work that the caller cannot continue without."""
     while True:
         try:
             return await attempt()
         except (Unavailable, OutcomeUnknown) as problem:
-            complain(problem)
+            on_failure(problem)
             await backoff.wait()

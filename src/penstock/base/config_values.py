@@ -74,7 +74,7 @@ class ConfigResource(IntEnum):
 _LIMITS = {ConfigType.SHORT: 2**15, ConfigType.INT: 2**31, ConfigType.LONG: 2**63}
 
 
-class Unreadable(InvalidRequest):
+class UnparsableValue(InvalidRequest):
     """A text is no value of its key's type."""
 
 
@@ -116,7 +116,7 @@ class ConfigKey:
         match self.type:
             case ConfigType.BOOLEAN:
                 if text.lower() not in ("true", "false"):
-                    raise self._unreadable(text, "Expected value to be either true or false")
+                    raise self._unparsable(text, "Expected value to be either true or false")
                 return text.lower() == "true"
             case ConfigType.INT | ConfigType.LONG | ConfigType.SHORT:
                 return self._integer(text)
@@ -124,7 +124,7 @@ class ConfigKey:
                 try:
                     return float(text)
                 except ValueError:
-                    raise self._unreadable(text, "Not a number of type DOUBLE") from None
+                    raise self._unparsable(text, "Not a number of type DOUBLE") from None
             case ConfigType.LIST:
                 # Kafka ignores repeated words since KIP-1161.
                 return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
@@ -142,10 +142,10 @@ class ConfigKey:
             else:
                 if -limit <= value < limit:
                     return value
-        raise self._unreadable(text, f"Not a number of type {self.type.name}")
+        raise self._unparsable(text, f"Not a number of type {self.type.name}")
 
-    def _unreadable(self, text: str, complaint: str) -> Unreadable:
-        return Unreadable(f"Invalid value {text} for configuration {self.name}: {complaint}")
+    def _unparsable(self, text: str, complaint: str) -> UnparsableValue:
+        return UnparsableValue(f"Invalid value {text} for configuration {self.name}: {complaint}")
 
     def _complaint(self, value: ConfigValue) -> str | None:
         if isinstance(value, float) and math.isnan(value):
@@ -169,7 +169,7 @@ def table(keys: Iterable[ConfigKey]) -> dict[str, ConfigKey]:
     return {key.name: key for key in keys}
 
 
-def unknown(name: str, known: Iterable[str]) -> InvalidRequest:
+def unknown_config(name: str, known: Iterable[str]) -> InvalidRequest:
     """The error for an unknown name, suggesting the most similar known one."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""

@@ -15,7 +15,7 @@ _PER_S = 10_000
 """The reciprocal of the first bound."""
 BOUNDS_S = tuple(2**number / _PER_S for number in range(18))
 """The upper bounds of all buckets but the last."""
-_SLOTS = 64
+_BUCKETS = 64
 """Enough for any duration that a clock can measure, so that none has to be capped."""
 
 
@@ -25,7 +25,7 @@ class Durations:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * _SLOTS
+        self.counts = [0] * _BUCKETS
         """Counts by the bit length of the duration in units of 100 µs."""
         self.total_s = 0.0
         """Sum of all durations."""
@@ -61,7 +61,7 @@ class SharedDurations(Durations):
             super().add(duration_s)
 
 
-class Collections:
+class CollectorPauses:
     """The pauses of Python's garbage collector, by generation. A callback for `gc.callbacks`."""
 
     def __init__(self, now: Callable[[], float]) -> None:

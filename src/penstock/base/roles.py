@@ -99,7 +99,7 @@ def acls_of(role: Role, principal: str, scope: Scope) -> list[Acl]:
     return acls
 
 
-def held(acls: Iterable[Acl]) -> list[tuple[str, Role, Scope]]:
+def granted_roles(acls: Iterable[Acl]) -> list[tuple[str, Role, Scope]]:
     """Principals with the roles whose ACLs are all present, without roles that are part of another one they have."""
     present = set(acls)
     places = {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
-from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType, ConfigValue, table, unknown
+from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType, ConfigValue, table, unknown_config
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 
@@ -30,7 +30,7 @@ def setting(
     )  # fmt: skip
 
 
-class Bounded(NamedTuple):
+class BoundedSetting(NamedTuple):
     """A setting that lies between two others."""
 
     value: ConfigKey
@@ -44,7 +44,7 @@ class SettingTable:
 
     keys: Mapping[str, ConfigKey]
     """By name, in order."""
-    bounded: tuple[Bounded, ...] = ()
+    bounded: tuple[BoundedSetting, ...] = ()
     checks: tuple[Callable[[BrokerSettings], None], ...] = ()
     """Each raises `InvalidRequest` for values that contradict each other."""
 
@@ -52,7 +52,7 @@ class SettingTable:
         """The setting of that name; raise `InvalidRequest`, suggesting the most similar one, if there is none."""
         found = self.keys.get(name)
         if found is None:
-            raise unknown(name, self.keys)
+            raise unknown_config(name, self.keys)
         return found
 
     def check_dynamic(self, name: str, text: str | None) -> None:
@@ -71,13 +71,13 @@ class SettingTable:
         return settings
 
 
-def declare(*rows: ConfigKey | Bounded, check: Callable[[BrokerSettings], None] | None = None) -> SettingTable:
+def declare(*rows: ConfigKey | BoundedSetting, check: Callable[[BrokerSettings], None] | None = None) -> SettingTable:
     """The settings of a feature, and what must be true of their values together."""
     keys: list[ConfigKey] = []
     for row in rows:
-        keys += row if isinstance(row, Bounded) else (row,)
+        keys += row if isinstance(row, BoundedSetting) else (row,)
     return SettingTable(
-        keys=table(keys), bounded=tuple(row for row in rows if isinstance(row, Bounded)),
+        keys=table(keys), bounded=tuple(row for row in rows if isinstance(row, BoundedSetting)),
         checks=() if check is None else (check,),
     )  # fmt: skip
 
@@ -130,7 +130,7 @@ class BrokerSettings:
             if bounded.value.name in names:
                 self._check_bounds(bounded)
 
-    def _check_bounds(self, bounded: Bounded) -> None:
+    def _check_bounds(self, bounded: BoundedSetting) -> None:
         value, least, most = (key.name for key in bounded)
         if not self.whole(least) <= self.whole(value) <= self.whole(most):
             raise InvalidRequest(f"{value} must be between {least} and {most}")

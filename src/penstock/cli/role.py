@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.base.acls import Acl, AclFilter
-from penstock.base.roles import ROLES, Scope, acls_of, held
+from penstock.base.roles import ROLES, Scope, acls_of, granted_roles
 from penstock.cli.acl import PRINCIPAL, host_option
 from penstock.cli.completion import complete_principals
 from penstock.cli.lazy import Lazy, LazyGroup
@@ -71,7 +71,7 @@ def members(client: Client, principal: str | None) -> Result:
 
     rows: list[Row] = [
         {"principal": who, "role": role.name, "prefix": scope.prefix, "host": scope.host}
-        for who, role, scope in held(describe_acls(client, AclFilter(principal=principal)))
+        for who, role, scope in granted_roles(describe_acls(client, AclFilter(principal=principal)))
     ]
     columns = [Column("principal"), Column("role"), Column("prefix"), Column("host")]
     return Listing(rows=rows, columns=columns, empty="Nobody has a role. To give one: penstock role grant")

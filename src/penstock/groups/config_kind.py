@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.base.config_values import ConfigKey, ConfigSource, ConfigValue, unknown
+from penstock.base.config_values import ConfigKey, ConfigSource, ConfigValue, unknown_config
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import BrokerSettings
 from penstock.groups.configs import CONFIGURABLE_KINDS, DEAD_LETTER_TOPIC, GROUP_KEYS, STREAMS_ASSIGNORS, limits_of
@@ -28,7 +28,7 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
         key = GROUP_KEYS.get(name)
         try:
             if key is None:
-                raise unknown(name, GROUP_KEYS)
+                raise unknown_config(name, GROUP_KEYS)
             _check_limits(name, key.parse(text), settings)
             tags = [tag.strip() for tag in text.split(",")] if name == "streams.rack.aware.assignment.tags" else []
             if len(set(tags)) < len(tags):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from penstock.base.config_values import INT, INT_MAX, LIST, LONG, STRING, ConfigValue
 from penstock.base.dataclasses import dataclass, field, replace
 from penstock.base.errors import InvalidRequest
-from penstock.base.settings import Bounded, BrokerSettings, LiveSettings, declare, setting
+from penstock.base.settings import BoundedSetting, BrokerSettings, LiveSettings, declare, setting
 from penstock.groups.configs import CONFIGURABLE_KINDS, Bounds, assignment_interval_ms, bounds_of, int_config
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
@@ -17,11 +17,11 @@ _POLICIES = ("bidirectional", "upgrade", "downgrade", "disabled")
 
 def group_setting(
     name: str, default: int, allowed: tuple[int, int], least: int, most: int, *, doc: str, dynamic: bool = False
-) -> Bounded:
+) -> BoundedSetting:
     """A setting that groups may have their own value of, and what they may set it to."""
     kind, _, rest = name.removeprefix("group.").partition(".")
     low, high = allowed
-    return Bounded(
+    return BoundedSetting(
         value=setting(name, INT, str(default), doc, at_least=low, at_most=high, dynamic=dynamic),
         least=setting(
             f"group.{kind}.min.{rest}", INT, str(least), f"The lowest {kind}.{rest} that a group may have.",

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from penstock.base.backoff import Backoff, until_answered
+from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError, Unavailable
@@ -347,7 +347,7 @@ class EmbeddedCommitPath:
             rows = yield "SELECT wal_key, wal_offset, wal_length FROM wal_commit WHERE object_id = $1", (object_id,)
             return WalLocation(*rows[0]) if rows else None
 
-        return await until_answered(lambda: self._database.read(script), Backoff(self._randomness))
+        return await retry_until_answered(lambda: self._database.read(script), Backoff(self._randomness))
 
 
 def note(problem: Exception) -> None:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from penstock.base.backoff import Backoff, until_answered
+from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.errors import Fenced, PlatformError
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, apply_entry, wake
@@ -55,7 +55,7 @@ class Follower:
         """
         backoff = Backoff(self._randomness)
         while self.seq < seq:
-            await until_answered(partial(self._read, seq), backoff, _cannot_be_read)
+            await retry_until_answered(partial(self._read, seq), backoff, _cannot_be_read)
 
     async def catch_up(self, seq: int) -> None:
         """The same where this agent's own commit may be in flight: its writer applies that one in its turn."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from penstock.base.backoff import Backoff, until_answered
+from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
@@ -209,7 +209,7 @@ class RecordFirstCommitPath:
 
     async def _void(self) -> None:
         """Invalidate whatever a failed write has left. Nothing can be committed until the database has answered."""
-        await until_answered(self._begin_life, Backoff(self._randomness))
+        await retry_until_answered(self._begin_life, Backoff(self._randomness))
         self._failed = False
 
     async def _begin_life(self) -> None:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
-from penstock.base.backoff import Backoff, until_answered
+from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
@@ -428,7 +428,7 @@ class SharedCommitPath:
             if complaints.is_due():
                 _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
 
-        return await until_answered(
+        return await retry_until_answered(
             lambda: self._database.transaction(script, locking=True), Backoff(self._randomness), complain
         )
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from penstock.base.config_values import LONG_MAX, ConfigKey, ConfigType, ConfigValue, table, unknown
+from penstock.base.config_values import LONG_MAX, ConfigKey, ConfigType, ConfigValue, table, unknown_config
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.settings import BrokerSettings
@@ -276,7 +276,7 @@ def check(overrides: Mapping[str, str | None], settings: BrokerSettings) -> None
     for name, text in overrides.items():
         key = TOPIC_KEYS.get(name)
         if key is None:
-            raise unknown(name, TOPIC_KEYS)
+            raise unknown_config(name, TOPIC_KEYS)
         values[name] = key.parse(text)
     lags = {}
     for name in ("min.compaction.lag.ms", "max.compaction.lag.ms"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType, Unreadable, table, unknown
+from penstock.base.config_values import ConfigKey, ConfigSource, ConfigType, UnparsableValue, table, unknown_config
 from penstock.base.errors import InvalidRequest
 from penstock.base.lazy import lazy_import
 from penstock.base.settings import BrokerSettings
@@ -59,11 +59,11 @@ def check_client_metrics(overrides: Mapping[str, str], settings: BrokerSettings)
         key = CLIENT_METRICS_KEYS.get(name)
         try:
             if key is None:
-                raise unknown(name, CLIENT_METRICS_KEYS)
+                raise unknown_config(name, CLIENT_METRICS_KEYS)
             value = key.parse(text)
         except InvalidRequest as error:
             # Kafka checks the bounds of the interval apart from the other values, with another code.
-            of_request = key is None or (key.maximum is not None and not isinstance(error, Unreadable))
+            of_request = key is None or (key.maximum is not None and not isinstance(error, UnparsableValue))
             code = ErrorCode.INVALID_REQUEST if of_request else ErrorCode.INVALID_CONFIG
             raise Refused(code, str(error)) from error
         if name == "match":

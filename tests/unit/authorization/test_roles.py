@@ -10,7 +10,7 @@ from penstock.authorization.rules import AclIndex, decide
 from penstock.authorization.validation import invalid_acl_reason
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
 from penstock.base.errors import InvalidRequest
-from penstock.base.roles import ROLES, Scope, acls_of, held
+from penstock.base.roles import ROLES, Scope, acls_of, granted_roles
 from penstock.cli.text_formats.principals import parse_operation, parse_principal
 
 ALICE = "User:alice"
@@ -68,10 +68,13 @@ def test_roles_are_recognised_by_their_rules() -> None:
     scopes = (Scope(), Scope(prefix="a-"), Scope(host="10.0.0.1"))
     for role, scope in product(ROLES.values(), scopes):
         acls = acls_of(role, ALICE, scope)
-        assert held(acls) == [(ALICE, role, scope)]
-        assert held(acls[1:]) != [(ALICE, role, scope)]
+        assert granted_roles(acls) == [(ALICE, role, scope)]
+        assert granted_roles(acls[1:]) != [(ALICE, role, scope)]
     both = [*acls_of(ROLES["developer"], ALICE, Scope()), *acls_of(ROLES["metrics"], ALICE, Scope(prefix="x"))]
-    assert {(role.name, scope.prefix) for _, role, scope in held(both)} == {("developer", None), ("metrics", "x")}
+    assert {(role.name, scope.prefix) for _, role, scope in granted_roles(both)} == {
+        ("developer", None),
+        ("metrics", "x"),
+    }
 
 
 def test_principals_and_operations_as_people_write_them() -> None:

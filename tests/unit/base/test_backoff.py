@@ -8,7 +8,7 @@ from itertools import cycle
 import pytest
 from fixtures.sim_loop import SimLoop
 
-from penstock.base.backoff import Backoff, until_answered
+from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 
 
@@ -78,7 +78,7 @@ def test_it_is_tried_until_there_is_an_answer() -> None:
         complaints: list[str] = []
         attempt = Failing(loop, Unavailable("away"), OutcomeUnknown("lost"), Unavailable("away again"))
         backoff = Backoff(Chance(), 0.1)
-        assert await until_answered(attempt, backoff, lambda problem: complaints.append(str(problem))) == "done"
+        assert await retry_until_answered(attempt, backoff, lambda problem: complaints.append(str(problem))) == "done"
         assert complaints == ["away", "lost", "away again"]
         assert attempt.asked_s == pytest.approx([0.0, 0.1, 0.3, 0.7])
 
@@ -88,8 +88,8 @@ def test_it_is_tried_until_there_is_an_answer() -> None:
 def test_who_goes_on_with_the_same_pauses_waits_longer() -> None:
     async def scenario(loop: SimLoop) -> None:
         backoff = Backoff(Chance(), 0.1)
-        await until_answered(Failing(loop, Unavailable("away")), backoff)
-        await until_answered(Failing(loop, Unavailable("away")), backoff)
+        await retry_until_answered(Failing(loop, Unavailable("away")), backoff)
+        await retry_until_answered(Failing(loop, Unavailable("away")), backoff)
         assert loop.time() == pytest.approx(0.3)
 
     simulated(scenario)
@@ -99,7 +99,7 @@ def test_what_trying_again_does_not_help_is_raised_at_once() -> None:
     async def scenario(loop: SimLoop) -> None:
         attempt = Failing(loop, Conflict("somebody was faster"))
         with pytest.raises(Conflict):
-            await until_answered(attempt, Backoff(Chance()))
+            await retry_until_answered(attempt, Backoff(Chance()))
         assert attempt.asked_s == [0.0]
 
     simulated(scenario)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.base.durations import BOUNDS_S, Collections, Durations, SharedDurations
+from penstock.base.durations import BOUNDS_S, CollectorPauses, Durations, SharedDurations
 
 DURATIONS = st.lists(st.floats(0, 1e9, allow_nan=False), max_size=50)
 
@@ -52,7 +52,7 @@ def test_several_threads_count_the_same() -> None:
 
 def test_collections_are_timed_by_generation() -> None:
     times = iter((1.0, 1.5, 2.0, 2.25))
-    collections = Collections(lambda: next(times))
+    collections = CollectorPauses(lambda: next(times))
     for generation in (2, 0):
         collections("start", {"generation": generation})
         collections("stop", {"generation": generation})
@@ -60,7 +60,7 @@ def test_collections_are_timed_by_generation() -> None:
 
 
 def test_python_calls_it() -> None:
-    collections = Collections(lambda: 0.0)
+    collections = CollectorPauses(lambda: 0.0)
     gc.callbacks.append(collections)
     try:
         gc.collect()

@@ -57,10 +57,10 @@ def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> N
     assert of_kind(settings.of(1), kind).assignment_interval_ms == 300
     assert settings.of(1) is settings.of(1)
     assert settings.of(2) is start
-    beyond = live.preview(1, cluster_wide={name: "20000"})
+    first_unknown = live.preview(1, cluster_wide={name: "20000"})
     with pytest.raises(InvalidRequest):
-        beyond.check_altered([name])
-    live.replace(1, beyond)  # It was altered when its bounds were wider.
+        first_unknown.check_altered([name])
+    live.replace(1, first_unknown)  # It was altered when its bounds were wider.
     assert of_kind(settings.of(1), kind).assignment_interval_ms == 15_000
     live.forget(1)
     assert settings.of(1) is start
@@ -69,9 +69,9 @@ def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["assignment.interval.ms", "heartbeat.interval.ms", "session.timeout.ms"])
 def test_settings_beyond_their_bounds_prevent_a_start(kind: str, name: str) -> None:
-    beyond = int(SETTINGS.started_with({}).whole(f"group.{kind}.max.{name}")) + 1
+    first_unknown = int(SETTINGS.started_with({}).whole(f"group.{kind}.max.{name}")) + 1
     with pytest.raises(InvalidRequest, match=f"group.{kind}.{name} must be between"):
-        SETTINGS.started_with({f"group.{kind}.{name}": str(beyond)})
+        SETTINGS.started_with({f"group.{kind}.{name}": str(first_unknown)})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
+from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, enum_or_unknown
 from penstock.cli.kafka.client import Client
 from penstock.cli.kafka.failures import check
 from penstock.wire.api_keys import ApiKey
@@ -28,13 +28,13 @@ def describe_acls(client: Client, asked: AclFilter) -> list[Acl]:
         check(response.error_code, ABOUT, response.error_message)
         return sorted(
             Acl(
-                resource_type=coded(ResourceType, resource.resource_type),
+                resource_type=enum_or_unknown(ResourceType, resource.resource_type),
                 resource_name=resource.resource_name,
-                pattern_type=coded(PatternType, resource.pattern_type),
+                pattern_type=enum_or_unknown(PatternType, resource.pattern_type),
                 principal=acl.principal,
                 host=acl.host,
-                operation=coded(Operation, acl.operation),
-                permission=coded(Permission, acl.permission_type),
+                operation=enum_or_unknown(Operation, acl.operation),
+                permission=enum_or_unknown(Permission, acl.permission_type),
             )
             for resource in response.resources
             for acl in resource.acls

@@ -16,8 +16,8 @@ from penstock.groups.share.model import ShareGroup, ShareHeartbeat, ShareMember
 from penstock.groups.share.service import ShareGroups
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import share_group_describe as messages
-from penstock.wire.messages import share_group_heartbeat as wire
+from penstock.wire.messages import share_group_describe as describe_wire
+from penstock.wire.messages import share_group_heartbeat as heartbeat_wire
 
 ASSIGNOR = "simple"
 
@@ -29,12 +29,14 @@ class ShareGroupHandlers:
         self._groups, self._registry = groups, registry
 
     async def heartbeat(
-        self, context: RequestContext, request: wire.ShareGroupHeartbeatRequest
-    ) -> wire.ShareGroupHeartbeatResponse:
+        self, context: RequestContext, request: heartbeat_wire.ShareGroupHeartbeatRequest
+    ) -> heartbeat_wire.ShareGroupHeartbeatResponse:
         """ShareGroupHeartbeat, key 76, v1."""
         problem = _complaint(request)
         if problem is not None:
-            return wire.ShareGroupHeartbeatResponse(error_code=ErrorCode.INVALID_REQUEST, error_message=problem)
+            return heartbeat_wire.ShareGroupHeartbeatResponse(
+                error_code=ErrorCode.INVALID_REQUEST, error_message=problem
+            )
         names = request.subscribed_topic_names
         asked = ShareHeartbeat(
             member_id=request.member_id,
@@ -47,10 +49,10 @@ class ShareGroupHandlers:
         try:
             result = await self._groups.heartbeat((context.cluster_id, request.group_id), asked)
         except PlatformError as failure:
-            return wire.ShareGroupHeartbeatResponse(error_code=code_of(failure), error_message=str(failure))
+            return heartbeat_wire.ShareGroupHeartbeatResponse(error_code=code_of(failure), error_message=str(failure))
         if result.error is not ErrorCode.NONE:
-            return wire.ShareGroupHeartbeatResponse(error_code=result.error, error_message=result.message)
-        return wire.ShareGroupHeartbeatResponse(
+            return heartbeat_wire.ShareGroupHeartbeatResponse(error_code=result.error, error_message=result.message)
+        return heartbeat_wire.ShareGroupHeartbeatResponse(
             member_id=result.member_id,
             member_epoch=result.epoch,
             heartbeat_interval_ms=result.interval_ms,
@@ -58,28 +60,28 @@ class ShareGroupHandlers:
         )
 
     async def describe(
-        self, context: RequestContext, request: messages.ShareGroupDescribeRequest
-    ) -> messages.ShareGroupDescribeResponse:
+        self, context: RequestContext, request: describe_wire.ShareGroupDescribeRequest
+    ) -> describe_wire.ShareGroupDescribeResponse:
         """ShareGroupDescribe, key 77, v1."""
         groups = await describe_within_budget(
             request.group_ids, partial(self._described, context),
-            lambda group_id: messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+            lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
             await grant_all(groups)
-        return messages.ShareGroupDescribeResponse(groups=groups)
+        return describe_wire.ShareGroupDescribeResponse(groups=groups)
 
-    async def _described(self, context: RequestContext, group_id: str) -> messages.DescribedGroup:
+    async def _described(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:
         try:
             group = await self._groups.described((context.cluster_id, group_id))
         except PlatformError as failure:
-            return messages.DescribedGroup(
+            return describe_wire.DescribedGroup(
                 group_id=group_id, error_code=code_of(failure), error_message=message_of(failure)
             )
         return await self._shown(context.cluster_id, group_id, group)
 
-    async def _shown(self, cluster_id: int, group_id: str, group: ShareGroup) -> messages.DescribedGroup:
-        return messages.DescribedGroup(
+    async def _shown(self, cluster_id: int, group_id: str, group: ShareGroup) -> describe_wire.DescribedGroup:
+        return describe_wire.DescribedGroup(
             group_id=group_id,
             group_state=group.shown_state,
             group_epoch=group.epoch,
@@ -88,24 +90,24 @@ class ShareGroupHandlers:
             members=await each_member(group.members.values(), partial(self._member, cluster_id)),
         )
 
-    def _member(self, cluster_id: int, member: ShareMember) -> messages.Member:
+    def _member(self, cluster_id: int, member: ShareMember) -> describe_wire.Member:
         assigned = [
-            messages.TopicPartitions(topic_id=topic_id, topic_name=name, partitions=sorted(partitions))
+            describe_wire.TopicPartitions(topic_id=topic_id, topic_name=name, partitions=sorted(partitions))
             for topic_id, partitions in member.assigned.items()
             if (name := self._registry.topic_name(cluster_id, topic_id)) is not None
         ]
-        return messages.Member(
+        return describe_wire.Member(
             member_id=member.member_id,
             rack_id=member.rack_id,
             member_epoch=member.epoch,
             client_id=member.client_id,
             client_host=member.client_host,
             subscribed_topic_names=sorted(member.topics),
-            assignment=messages.Assignment(topic_partitions=assigned),
+            assignment=describe_wire.Assignment(topic_partitions=assigned),
         )
 
 
-def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
+def _complaint(request: heartbeat_wire.ShareGroupHeartbeatRequest) -> str | None:
     """What is wrong with a request, in Kafka's order and words."""
     if not request.member_id.strip():
         return "MemberId can't be empty."
@@ -120,10 +122,10 @@ def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
     return "MemberEpoch is invalid." if request.member_epoch < LEAVE_EPOCH else None
 
 
-def _assignment(assigned: Partitions) -> wire.Assignment:
-    return wire.Assignment(topic_partitions=list(_topic_partitions(assigned)))
+def _assignment(assigned: Partitions) -> heartbeat_wire.Assignment:
+    return heartbeat_wire.Assignment(topic_partitions=list(_topic_partitions(assigned)))
 
 
-def _topic_partitions(assigned: Partitions) -> Iterable[wire.TopicPartitions]:
+def _topic_partitions(assigned: Partitions) -> Iterable[heartbeat_wire.TopicPartitions]:
     for topic_id, partitions in assigned.items():
-        yield wire.TopicPartitions(topic_id=topic_id, partitions=sorted(partitions))
+        yield heartbeat_wire.TopicPartitions(topic_id=topic_id, partitions=sorted(partitions))

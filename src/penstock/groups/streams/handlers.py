@@ -42,8 +42,8 @@ from penstock.log import topic_names
 from penstock.log.refusals import Refused
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import streams_group_describe as describing
-from penstock.wire.messages import streams_group_heartbeat as beating
+from penstock.wire.messages import streams_group_describe as describe_wire
+from penstock.wire.messages import streams_group_heartbeat as heartbeat_wire
 
 _TAGS_SINCE = _LAG_SINCE = 1
 """The version of StreamsGroupHeartbeat from which there are MISSING_CLIENT_TAGS and a recovery lag."""
@@ -63,8 +63,8 @@ class StreamsGroupHandlers:
         """Set where ACLs apply to the creation of topics."""
 
     async def heartbeat(
-        self, context: RequestContext, request: beating.StreamsGroupHeartbeatRequest
-    ) -> beating.StreamsGroupHeartbeatResponse:
+        self, context: RequestContext, request: heartbeat_wire.StreamsGroupHeartbeatRequest
+    ) -> heartbeat_wire.StreamsGroupHeartbeatResponse:
         """StreamsGroupHeartbeat, key 88, v0-1. v1: recovery lag as a long, missing client tags, topology descriptions,
         which are never requested."""
         key = (context.cluster_id, request.group_id)
@@ -82,9 +82,9 @@ class StreamsGroupHandlers:
             if result.missing:
                 result = replace(result, statuses=await self._with_topics(context, result))
         except Refused as refused:
-            return beating.StreamsGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
+            return heartbeat_wire.StreamsGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
         except PlatformError as error:
-            return beating.StreamsGroupHeartbeatResponse(error_code=code_of(error))
+            return heartbeat_wire.StreamsGroupHeartbeatResponse(error_code=code_of(error))
         return _response(result, context.api_version)
 
     async def _with_topics(self, context: RequestContext, result: StreamsHeartbeatResult) -> tuple[StreamsStatus, ...]:
@@ -113,12 +113,12 @@ class StreamsGroupHandlers:
         return [topic.name for topic in topics if not authorizer.allows(context, api_key, _CREATE_TOPIC, topic.name)]
 
     async def describe(
-        self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
-    ) -> describing.StreamsGroupDescribeResponse:
+        self, context: RequestContext, request: describe_wire.StreamsGroupDescribeRequest
+    ) -> describe_wire.StreamsGroupDescribeResponse:
         """StreamsGroupDescribe, key 89, v0-1. v1: assignor; topology descriptions, of which there are none."""
         groups = await describe_within_budget(
             request.group_ids, partial(self._describe, context),
-            lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+            lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
             await grant_all(groups)
@@ -127,16 +127,16 @@ class StreamsGroupHandlers:
                 await yield_if_due(number, CHEAP_ITEMS_PER_TURN)
                 if described.error_code == ErrorCode.NONE:
                     described.topology_description_status = _DESCRIPTION_NOT_STORED
-        return describing.StreamsGroupDescribeResponse(groups=groups)
+        return describe_wire.StreamsGroupDescribeResponse(groups=groups)
 
-    async def _describe(self, context: RequestContext, group_id: str) -> describing.DescribedGroup:
+    async def _describe(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:
         try:
             group = await self._groups.described((context.cluster_id, group_id), StreamsGroup)
         except PlatformError as error:
-            return describing.DescribedGroup(
+            return describe_wire.DescribedGroup(
                 group_id=group_id, error_code=code_of(error), error_message=message_of(error)
             )
-        return describing.DescribedGroup(
+        return describe_wire.DescribedGroup(
             group_id=group_id,
             group_state=group.shown_state,
             group_epoch=group.epoch,
@@ -150,7 +150,7 @@ class StreamsGroupHandlers:
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
-def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
+def _check(request: heartbeat_wire.StreamsGroupHeartbeatRequest) -> None:
     """Raise `Refused` for an inconsistent request, in Kafka's order and words."""
     parts = () if request.topology is None else request.topology.subtopologies
     _check_size(parts)
@@ -187,7 +187,7 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
         raise _invalid("Topology can only be provided when (re-)joining.")
 
 
-def _check_size(parts: Sequence[beating.Subtopology]) -> None:
+def _check_size(parts: Sequence[heartbeat_wire.Subtopology]) -> None:
     _check_count("subtopologies", len(parts), MAX_SUBTOPOLOGIES)
     groups = [group for part in parts for group in part.copartition_groups]
     _check_count("copartition groups", len(groups), MAX_COPARTITIONS)
@@ -207,7 +207,7 @@ def _check_count(what: str, count: int, limit: int) -> None:
         raise _wrong_topology(f"The topology has {count} {what}; at most {limit} are possible.")
 
 
-def _topics_of(part: beating.Subtopology) -> Iterable[str]:
+def _topics_of(part: heartbeat_wire.Subtopology) -> Iterable[str]:
     yield from part.source_topics
     yield from part.repartition_sink_topics
     for topic in (*part.repartition_source_topics, *part.state_changelog_topics):
@@ -226,7 +226,7 @@ def _check_names(names: Iterable[str]) -> None:
         raise _wrong_topology(f"Topic names {','.join(wrong)} are not valid topic names.")
 
 
-def _check_topology(topology: beating.Topology) -> None:
+def _check_topology(topology: heartbeat_wire.Topology) -> None:
     for part in topology.subtopologies:
         for topic in part.state_changelog_topics:
             if topic.partitions != 0:
@@ -241,7 +241,7 @@ def _check_topology(topology: beating.Topology) -> None:
         raise _wrong_topology(f"There is more than one subtopology {twice[0]}.")
 
 
-async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> StreamsHeartbeat:
+async def _asked(context: RequestContext, request: heartbeat_wire.StreamsGroupHeartbeatRequest) -> StreamsHeartbeat:
     active, standby, warmup = request.active_tasks, request.standby_tasks, request.warmup_tasks
     owned, owned_ranges, offset_ranges = None, TaskRanges(), TaskRanges()
     if active is not None and standby is not None and warmup is not None:
@@ -270,7 +270,9 @@ async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeat
     )
 
 
-async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], ranges: TaskRanges) -> frozenset[Task]:
+async def _tasks(
+    listed: Iterable[heartbeat_wire.StreamsGroupHeartbeatRequestTaskIds], ranges: TaskRanges
+) -> frozenset[Task]:
     tasks, budget = set[Task](), TurnBudget(CHEAP_ITEMS_PER_TURN)
     for part in listed:
         ranges.add(part.subtopology_id, ())
@@ -283,7 +285,7 @@ async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], 
     return frozenset(tasks)
 
 
-async def _offsets(listed: list[beating.TaskOffset] | None, ranges: TaskRanges) -> dict[Task, int] | None:
+async def _offsets(listed: list[heartbeat_wire.TaskOffset] | None, ranges: TaskRanges) -> dict[Task, int] | None:
     if listed is None:
         return None
     offsets: dict[Task, int] = {}
@@ -300,11 +302,11 @@ async def _offsets(listed: list[beating.TaskOffset] | None, ranges: TaskRanges) 
     return offsets
 
 
-def _topology(topology: beating.Topology) -> Topology:
+def _topology(topology: heartbeat_wire.Topology) -> Topology:
     return Topology(epoch=topology.epoch, subtopologies=tuple(map(_subtopology, topology.subtopologies)))
 
 
-def _subtopology(part: beating.Subtopology) -> Subtopology:
+def _subtopology(part: heartbeat_wire.Subtopology) -> Subtopology:
     names = [topic.name for topic in part.repartition_source_topics]
 
     def picked(listed: list[str], indexes: list[int]) -> list[str]:
@@ -325,7 +327,7 @@ def _subtopology(part: beating.Subtopology) -> Subtopology:
     )
 
 
-def _internal_topic(topic: beating.TopicInfo) -> InternalTopic:
+def _internal_topic(topic: heartbeat_wire.TopicInfo) -> InternalTopic:
     return InternalTopic(
         name=topic.name,
         partitions=topic.partitions,
@@ -345,14 +347,16 @@ def _wrong_topology(message: str) -> Refused:
 # --- Responses -----------------------------------------------------------------------------------------------------
 
 
-def _response(result: StreamsHeartbeatResult, version: int) -> beating.StreamsGroupHeartbeatResponse:
-    response = beating.StreamsGroupHeartbeatResponse(
+def _response(result: StreamsHeartbeatResult, version: int) -> heartbeat_wire.StreamsGroupHeartbeatResponse:
+    response = heartbeat_wire.StreamsGroupHeartbeatResponse(
         member_id=result.member_id,
         member_epoch=result.epoch,
         heartbeat_interval_ms=result.interval_ms,
         task_offset_interval_ms=result.task_offset_interval_ms,
         acceptable_recovery_lag=result.acceptable_recovery_lag if version >= _LAG_SINCE else -1,
-        status=[beating.Status(status_code=status.code, status_detail=status.detail) for status in result.statuses],
+        status=[
+            heartbeat_wire.Status(status_code=status.code, status_detail=status.detail) for status in result.statuses
+        ],
         endpoint_information_epoch=result.endpoint_epoch,
     )
     if result.tasks is not None:
@@ -361,8 +365,10 @@ def _response(result: StreamsHeartbeatResult, version: int) -> beating.StreamsGr
         response.warmup_tasks = _task_ids(result.tasks.warmup)
     if result.endpoints is not None:
         response.partitions_by_user_endpoint = [
-            beating.EndpointToPartitions(
-                user_endpoint=beating.StreamsGroupHeartbeatResponseEndpoint(host=endpoint.host, port=endpoint.port),
+            heartbeat_wire.EndpointToPartitions(
+                user_endpoint=heartbeat_wire.StreamsGroupHeartbeatResponseEndpoint(
+                    host=endpoint.host, port=endpoint.port
+                ),
                 active_partitions=_topic_partitions(active),
                 standby_partitions=_topic_partitions(standby),
             )
@@ -371,39 +377,41 @@ def _response(result: StreamsHeartbeatResult, version: int) -> beating.StreamsGr
     return response
 
 
-def _task_ids(tasks: Iterable[Task]) -> list[beating.StreamsGroupHeartbeatResponseTaskIds]:
+def _task_ids(tasks: Iterable[Task]) -> list[heartbeat_wire.StreamsGroupHeartbeatResponseTaskIds]:
     return [
-        beating.StreamsGroupHeartbeatResponseTaskIds(subtopology_id=subtopology_id, partitions=partitions)
+        heartbeat_wire.StreamsGroupHeartbeatResponseTaskIds(subtopology_id=subtopology_id, partitions=partitions)
         for subtopology_id, partitions in by_subtopology(tasks).items()
     ]
 
 
-def _topic_partitions(found: Mapping[str, tuple[int, ...]]) -> list[beating.TopicPartition]:
-    return [beating.TopicPartition(topic=topic, partitions=list(partitions)) for topic, partitions in found.items()]
+def _topic_partitions(found: Mapping[str, tuple[int, ...]]) -> list[heartbeat_wire.TopicPartition]:
+    return [
+        heartbeat_wire.TopicPartition(topic=topic, partitions=list(partitions)) for topic, partitions in found.items()
+    ]
 
 
-def _described_topology(group: StreamsGroup) -> describing.Topology | None:
+def _described_topology(group: StreamsGroup) -> describe_wire.Topology | None:
     """The topology, with the actual partition counts of existing internal topics."""
     topology, found = group.topology, group.configured
     if topology is None:
         return None
     counts = found.partition_counts if found is not None and found.problem is None else {}
 
-    def shown(topics: Iterable[InternalTopic]) -> list[describing.TopicInfo]:
+    def shown(topics: Iterable[InternalTopic]) -> list[describe_wire.TopicInfo]:
         return [
-            describing.TopicInfo(
+            describe_wire.TopicInfo(
                 name=topic.name,
                 partitions=topic.partitions or counts.get(topic.name, 0),
                 replication_factor=topic.replication_factor,
-                topic_configs=[describing.KeyValue(key=key, value=value) for key, value in topic.configs],
+                topic_configs=[describe_wire.KeyValue(key=key, value=value) for key, value in topic.configs],
             )
             for topic in sorted(topics, key=lambda topic: topic.name)
         ]
 
-    return describing.Topology(
+    return describe_wire.Topology(
         epoch=topology.epoch,
         subtopologies=[
-            describing.Subtopology(
+            describe_wire.Subtopology(
                 subtopology_id=part.subtopology_id,
                 source_topics=sorted(part.sources),
                 repartition_sink_topics=sorted(part.repartition_sinks),
@@ -415,10 +423,10 @@ def _described_topology(group: StreamsGroup) -> describing.Topology | None:
     )
 
 
-def _described(group: StreamsGroup, member: StreamsMember) -> describing.Member:
+def _described(group: StreamsGroup, member: StreamsMember) -> describe_wire.Member:
     endpoint, assigned, target = member.endpoint, member.assigned, member.target
     offsets = group.task_offsets.get(member.member_id, TaskOffsets())
-    return describing.Member(
+    return describe_wire.Member(
         member_id=member.member_id,
         member_epoch=member.epoch,
         instance_id=member.instance_id,
@@ -427,8 +435,8 @@ def _described(group: StreamsGroup, member: StreamsMember) -> describing.Member:
         client_host=member.client_host,
         topology_epoch=member.topology_epoch,
         process_id=member.process_id,
-        user_endpoint=None if endpoint is None else describing.Endpoint(host=endpoint.host, port=endpoint.port),
-        client_tags=[describing.KeyValue(key=key, value=value) for key, value in member.client_tags.items()],
+        user_endpoint=None if endpoint is None else describe_wire.Endpoint(host=endpoint.host, port=endpoint.port),
+        client_tags=[describe_wire.KeyValue(key=key, value=value) for key, value in member.client_tags.items()],
         task_offsets=_described_offsets(offsets.changelog_offsets),
         task_end_offsets=_described_offsets(offsets.changelog_end_offsets),
         assignment=_described_tasks(assigned.active, assigned.standby, assigned.warmup),
@@ -436,18 +444,20 @@ def _described(group: StreamsGroup, member: StreamsMember) -> describing.Member:
     )
 
 
-def _described_offsets(offsets: Mapping[Task, int]) -> list[describing.TaskOffset]:
+def _described_offsets(offsets: Mapping[Task, int]) -> list[describe_wire.TaskOffset]:
     return [
-        describing.TaskOffset(subtopology_id=task.subtopology_id, partition=task.partition, offset=offsets[task])
+        describe_wire.TaskOffset(subtopology_id=task.subtopology_id, partition=task.partition, offset=offsets[task])
         for task in sorted(offsets)
     ]
 
 
-def _described_tasks(active: Iterable[Task], standby: Iterable[Task], warmup: Iterable[Task]) -> describing.Assignment:
-    def ids(tasks: Iterable[Task]) -> list[describing.TaskIds]:
+def _described_tasks(
+    active: Iterable[Task], standby: Iterable[Task], warmup: Iterable[Task]
+) -> describe_wire.Assignment:
+    def ids(tasks: Iterable[Task]) -> list[describe_wire.TaskIds]:
         return [
-            describing.TaskIds(subtopology_id=subtopology_id, partitions=partitions)
+            describe_wire.TaskIds(subtopology_id=subtopology_id, partitions=partitions)
             for subtopology_id, partitions in by_subtopology(tasks).items()
         ]
 
-    return describing.Assignment(active_tasks=ids(active), standby_tasks=ids(standby), warmup_tasks=ids(warmup))
+    return describe_wire.Assignment(active_tasks=ids(active), standby_tasks=ids(standby), warmup_tasks=ids(warmup))

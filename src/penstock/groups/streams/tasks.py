@@ -28,21 +28,29 @@ class Tasks:
     standby: frozenset[Task] = frozenset()
     warmup: frozenset[Task] = frozenset()
 
-    def overlaps(self, held: TasksWithEpochs) -> bool:
+    def overlaps(self, assigned: TasksWithEpochs) -> bool:
         """Whether any of these is held, in the same role."""
         return not (
-            self.active.isdisjoint(held.active)
-            and self.standby.isdisjoint(held.standby)
-            and self.warmup.isdisjoint(held.warmup)
+            self.active.isdisjoint(assigned.active)
+            and self.standby.isdisjoint(assigned.standby)
+            and self.warmup.isdisjoint(assigned.warmup)
         )
 
-    def is_part_of(self, held: TasksWithEpochs) -> bool:
+    def is_subset_of(self, assigned: TasksWithEpochs) -> bool:
         """Whether all of these are held, in the same roles."""
-        return self.active <= held.active.keys() and self.standby <= held.standby and self.warmup <= held.warmup
+        return (
+            self.active <= assigned.active.keys()
+            and self.standby <= assigned.standby
+            and self.warmup <= assigned.warmup
+        )
 
-    def is_all_of(self, held: TasksWithEpochs) -> bool:
+    def is_all_of(self, assigned: TasksWithEpochs) -> bool:
         """Whether these are held, in the same roles, and nothing else."""
-        return self.active == held.active.keys() and self.standby == held.standby and self.warmup == held.warmup
+        return (
+            self.active == assigned.active.keys()
+            and self.standby == assigned.standby
+            and self.warmup == assigned.warmup
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +70,26 @@ class TaskRanges:
     """Ranges of partitions by subtopology, as named by a request. Whether all of them exist can be checked without
     looking at each: a request may name a hundred thousand."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("_bounds",)
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[int, int] | None] = {}
+        self._bounds: dict[str, tuple[int, int] | None] = {}
 
     def add(self, subtopology_id: str, partitions: Sequence[int]) -> None:
         """Add partitions."""
-        before = self._of.setdefault(subtopology_id, None)
+        before = self._bounds.setdefault(subtopology_id, None)
         if partitions:
             lowest, highest = before or (partitions[0], partitions[0])
-            self._of[subtopology_id] = min(lowest, min(partitions)), max(highest, max(partitions))
+            self._bounds[subtopology_id] = min(lowest, min(partitions)), max(highest, max(partitions))
 
-    def beyond(self, counts: Mapping[str, int]) -> tuple[str, int | None] | None:
+    def first_unknown(self, counts: Mapping[str, int]) -> tuple[str, int | None] | None:
         """The first unknown subtopology, or one with a partition that does not exist; None if all exist."""
-        for subtopology_id, span in self._of.items():
+        for subtopology_id, bounds in self._bounds.items():
             count = counts.get(subtopology_id)
             if count is None:
                 return subtopology_id, None
-            if span is not None and not 0 <= span[0] <= span[1] < count:
-                return subtopology_id, span[0] if span[0] < 0 else span[1]
+            if bounds is not None and not 0 <= bounds[0] <= bounds[1] < count:
+                return subtopology_id, bounds[0] if bounds[0] < 0 else bounds[1]
         return None
 
 

@@ -191,7 +191,7 @@ def _check_epoch(member: StreamsMember, request: StreamsHeartbeat) -> None:
     if (
         request.epoch == member.previous_epoch < member.epoch
         and request.owned is not None
-        and request.owned.is_part_of(member.assigned)
+        and request.owned.is_subset_of(member.assigned)
     ):
         return
     raise fenced_epoch(KIND, request.epoch, member.epoch)
@@ -251,7 +251,7 @@ def _check_tasks(group: StreamsGroup, owned: TaskRanges) -> None:
     found = group.configured
     if found is None or found.problem is not None or found.task_counts is None:
         return
-    wrong = owned.beyond(found.task_counts)
+    wrong = owned.first_unknown(found.task_counts)
     if wrong is None:
         return
     part, partition = wrong
@@ -270,7 +270,7 @@ def _with_offsets(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsGrou
     if request.changelog_offsets is None and request.changelog_end_offsets is None:
         return group
     counts = (None if group.configured is None else group.configured.task_counts) or {}
-    are_all_there = request.offset_ranges.beyond(counts) is None
+    are_all_there = request.offset_ranges.first_unknown(counts) is None
 
     def known(offsets: Mapping[Task, int]) -> Mapping[Task, int]:
         if are_all_there:
