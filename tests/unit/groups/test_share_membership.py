@@ -187,13 +187,13 @@ def test_assignments_are_fair_complete_and_stay(
     members: dict[str, set[bytes]], counts: dict[bytes, int], gone: int, changed: bool
 ) -> None:
     subscriptions = {member_id: frozenset(topics) for member_id, topics in members.items()}
-    first = assignor.assigned(subscriptions, counts, {})
+    first = assignor.assign_partitions(subscriptions, counts, {})
     check(subscriptions, counts, first)
-    assert assignor.assigned(subscriptions, counts, first) == first, "nothing moves without a reason"
+    assert assignor.assign_partitions(subscriptions, counts, first) == first, "nothing moves without a reason"
     left = dict(sorted(subscriptions.items())[gone:])
     if changed:
         counts = {A: counts[A] + 2, B: counts[B]}
-    check(left, counts, assignor.assigned(left, counts, first))
+    check(left, counts, assignor.assign_partitions(left, counts, first))
 
 
 def check(subscriptions: dict[str, frozenset[bytes]], counts: dict[bytes, int], result: dict[str, Any]) -> None:

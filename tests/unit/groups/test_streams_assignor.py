@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams_bench import tasks
 
-from penstock.groups.streams.assignor import Assignee, assigned
+from penstock.groups.streams.assignor import Assignee, assign_tasks
 from penstock.groups.streams.tasks import Task, Tasks
 
 
@@ -27,29 +27,29 @@ def counts(found: Mapping[str, Tasks]) -> dict[str, tuple[int, int]]:
 
 
 def test_nobody_gets_nothing() -> None:
-    assert assigned([], {"0": 3}, frozenset("0"), 1) == {}
-    assert assigned([member("a")], {}, frozenset(), 1) == {"a": Tasks()}
+    assert assign_tasks([], {"0": 3}, frozenset("0"), 1) == {}
+    assert assign_tasks([member("a")], {}, frozenset(), 1) == {"a": Tasks()}
 
 
 def test_processes_are_loaded_by_their_members() -> None:
-    found = assigned([member("a1", "a"), member("a2", "a"), member("b")], {"0": 6}, frozenset(), 0)
+    found = assign_tasks([member("a1", "a"), member("a2", "a"), member("b")], {"0": 6}, frozenset(), 0)
     assert counts(found) == {"a1": (2, 0), "a2": (2, 0), "b": (2, 0)}
 
 
 def test_members_keep_what_they_have_up_to_their_share() -> None:
-    found = assigned([member("a", has=Tasks(tasks(_0=[1, 2, 3]))), member("b")], {"0": 4}, frozenset(), 0)
+    found = assign_tasks([member("a", has=Tasks(tasks(_0=[1, 2, 3]))), member("b")], {"0": 4}, frozenset(), 0)
     assert found == {"a": Tasks(tasks(_0=[1, 2])), "b": Tasks(tasks(_0=[0, 3]))}
 
 
 def test_who_has_a_copy_becomes_active() -> None:
     members = [member("a", has=Tasks(standby=tasks(_0=[1]))), member("b", has=Tasks(standby=tasks(_0=[0])))]
-    found = assigned(members, {"0": 2}, frozenset("0"), 0)
+    found = assign_tasks(members, {"0": 2}, frozenset("0"), 0)
     assert found == {"a": Tasks(tasks(_0=[1])), "b": Tasks(tasks(_0=[0]))}
 
 
 @pytest.mark.parametrize(("changelog_offsets", "winner"), [((5, 9), "b"), ((9, 5), "a")])
 def test_who_has_come_furthest_becomes_active(changelog_offsets: tuple[int, int], winner: str) -> None:
-    found = assigned(
+    found = assign_tasks(
         [member("a", _0=changelog_offsets[0]), member("b", _0=changelog_offsets[1])], {"0": 1}, frozenset("0"), 0
     )
     assert found[winner].active == tasks(_0=[0])
@@ -57,23 +57,23 @@ def test_who_has_come_furthest_becomes_active(changelog_offsets: tuple[int, int]
 
 def test_a_standby_comes_before_state_that_is_only_on_a_disk() -> None:
     members = [member("a", _0=9), member("b", has=Tasks(standby=tasks(_0=[0])))]
-    assert assigned(members, {"0": 1}, frozenset("0"), 0)["b"].active == tasks(_0=[0])
+    assert assign_tasks(members, {"0": 1}, frozenset("0"), 0)["b"].active == tasks(_0=[0])
 
 
 def test_whoever_was_active_keeps_a_copy() -> None:
     members = [member("a", has=Tasks(tasks(_0=range(4)))), member("b")]
-    found = assigned(members, {"0": 4}, frozenset("0"), 1)
+    found = assign_tasks(members, {"0": 4}, frozenset("0"), 1)
     moved = tasks(_0=range(4)) - found["a"].active
     assert (len(moved), found["a"].standby) == (2, moved)
 
 
 def test_copies_are_of_state_only() -> None:
-    found = assigned([member("a"), member("b")], {"0": 2, "1": 2}, frozenset("1"), 1)
+    found = assign_tasks([member("a"), member("b")], {"0": 2, "1": 2}, frozenset("1"), 1)
     assert {task.subtopology_id for one in found.values() for task in one.standby} == {"1"}
 
 
 def test_there_are_no_more_copies_than_processes() -> None:
-    found = assigned([member("a1", "a"), member("a2", "a"), member("b")], {"0": 3}, frozenset("0"), 5)
+    found = assign_tasks([member("a1", "a"), member("a2", "a"), member("b")], {"0": 3}, frozenset("0"), 5)
     assert sum(len(one.standby) for one in found.values()) == 3
 
 
@@ -91,8 +91,8 @@ def test_every_task_is_active_once_and_loads_are_even(
     had: Mapping[str, Tasks] = {}
     for step in (before, after, after):
         members = [member(f"m{n}", processes[f"m{n}"], has=had.get(f"m{n}")) for n, _ in step]
-        found = assigned(reversed(members), task_counts, stateful, copies)
-        assert found == assigned(members, task_counts, stateful, copies), "whatever the order"
+        found = assign_tasks(reversed(members), task_counts, stateful, copies)
+        assert found == assign_tasks(members, task_counts, stateful, copies), "whatever the order"
         wanted = [Task(part, index) for part, count in task_counts.items() for index in range(count)]
         active = Counter(task for one in found.values() for task in one.active)
         assert active == (Counter(wanted) if members else Counter())

@@ -13,7 +13,7 @@ from penstock.groups.model import TopicPartition
 from penstock.groups.partitions import Partitions
 
 
-def assigned(
+def assign_partitions(
     subscriptions: Mapping[str, frozenset[bytes]], counts: Mapping[bytes, int], before: Mapping[str, Partitions]
 ) -> dict[str, Partitions]:
     """The partitions of each member. Inputs: subscribed topics by member, partition counts by topic, current

@@ -185,7 +185,7 @@ def _with_target(group: ShareGroup, topics: TopicCounts, settings: ShareGroupSet
         return group
     subscriptions = {member_id: _subscribed(member, topics) for member_id, member in group.members.items()}
     counts = {topic_id: known.partition_count for topic_id, known in group.topics.items()}
-    targets = assignor.assigned(
+    targets = assignor.assign_partitions(
         subscriptions, counts, {member_id: member.target for member_id, member in group.members.items()}
     )
     members = {

@@ -103,13 +103,13 @@ class _AssignmentBuilder:
                 best = member_id
         return best
 
-    def by_load(self) -> list[tuple[float, str]]:
+    def process_heap(self) -> list[tuple[float, str]]:
         heap = [(process.load, process.process_id) for process in self.processes.values()]
         heapq.heapify(heap)
         return heap
 
 
-def assigned(
+def assign_tasks(
     members: Iterable[Assignee], task_counts: Mapping[str, int], stateful: frozenset[str], standby_count: int
 ) -> dict[str, Tasks]:
     """The tasks of each member. `task_counts` and `stateful` are about subtopologies."""
@@ -156,7 +156,7 @@ def _assign_active(
             else:
                 rest.append(task)
         left = rest
-    heap = builder.by_load()
+    heap = builder.process_heap()
     for task in sorted(left):
         _, process_id = heapq.heappop(heap)
         process = builder.processes[process_id]
@@ -179,7 +179,7 @@ def _assign_standby(
                 left.append((task, count - number))
                 break
             builder.assign(member_id, task, is_active=False)
-    heap = builder.by_load()
+    heap = builder.process_heap()
     for task, wanted in sorted(left, reverse=True):
         for _ in range(wanted):
             if not _assign_to_least_loaded_process(builder, heap, task):

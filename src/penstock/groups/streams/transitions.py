@@ -35,7 +35,7 @@ from penstock.groups.model import (
 )
 from penstock.groups.reconcile import MemberState
 from penstock.groups.rule_context import RuleContext, TopicView, fingerprint, may_assign, next_heartbeat_ms
-from penstock.groups.streams.assignor import Assignee, assigned
+from penstock.groups.streams.assignor import Assignee, assign_tasks
 from penstock.groups.streams.endpoints import endpoints_of
 from penstock.groups.streams.model import (
     KIND,
@@ -329,7 +329,7 @@ def _with_target(group: StreamsGroup, context: RuleContext) -> tuple[StreamsGrou
         detail = "Assignment delayed due to the configured assignment interval."
         return group, StreamsStatus(StatusCode.ASSIGNMENT_DELAYED, detail)
     parts = () if group.topology is None else group.topology.subtopologies
-    targets = assigned(
+    targets = assign_tasks(
         (_assignee(group, member) for member in group.members.values()),
         task_counts,
         frozenset(part.subtopology_id for part in parts if part.changelogs),
