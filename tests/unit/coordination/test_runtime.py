@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from fixtures.clocks import LoopClock
@@ -116,13 +117,20 @@ class FakeJournal:
 A, B = (1, "a"), (1, "b")
 
 
+def runtime_of(
+    journal: FakeJournal, rules: TallyRules | None = None, **options: Any
+) -> CoordinatorRuntime[Tally, Added]:
+    """A runtime in a simulated loop."""
+    return CoordinatorRuntime(
+        journal=journal, rules=rules or TallyRules(), clock=LoopClock(), scheduler=LoopScheduler(), **options
+    )
+
+
 def simulated(scenario, *, seeds: int = 20, **journal: object) -> None:
     for seed in range(seeds):
         loop = SimLoop(seed)
         fake, rules = FakeJournal(**journal), TallyRules()
-        runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-            journal=fake, rules=rules, clock=LoopClock(), scheduler=LoopScheduler()
-        )
+        runtime = runtime_of(fake, rules)
 
         async def main(runtime=runtime, fake=fake, rules=rules) -> None:
             await runtime.open()
@@ -311,9 +319,7 @@ def test_a_state_that_rules_can_do_nothing_with_stops_nobody_else() -> None:
             return super().restored(key, state, now_ms)
 
     async def main() -> None:
-        runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-            journal=FakeJournal({A: 100, B: 100}), rules=Particular(), clock=LoopClock(), scheduler=LoopScheduler()
-        )
+        runtime = runtime_of(FakeJournal({A: 100, B: 100}), Particular())
         await runtime.open()
         assert await runtime.submit(B, look, int) == 100
         async with asyncio.timeout(10):
@@ -368,9 +374,7 @@ def test_dropped_state_is_read_again_though_somebody_has_asked_for_it_in_vain() 
 def test_nothing_runs_while_nothing_happens() -> None:
     loop = SimLoop(1)
     journal = FakeJournal()
-    runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-        journal=journal, rules=TallyRules(), clock=LoopClock(), scheduler=LoopScheduler()
-    )
+    runtime = runtime_of(journal)
 
     async def main() -> None:
         await runtime.open()
@@ -383,9 +387,7 @@ def test_nothing_runs_while_nothing_happens() -> None:
 
 def test_idle_states_are_bounded() -> None:
     loop = SimLoop(1)
-    runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-        journal=FakeJournal(), rules=TallyRules(), clock=LoopClock(), scheduler=LoopScheduler(), idle_states_max=10
-    )
+    runtime = runtime_of(FakeJournal(), idle_states_max=10)
 
     async def main() -> None:
         await runtime.open()
@@ -400,9 +402,9 @@ def test_idle_states_are_bounded() -> None:
 def test_whoever_counts_states_is_told_when_there_begins_to_be_one_and_when_there_is_none() -> None:
     loop, told = SimLoop(1), list[tuple[Key, bool]]()
     journal = FakeJournal(numbers={A: 100, B: 1})
-    runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-        journal=journal, rules=TallyRules(), clock=LoopClock(), scheduler=LoopScheduler(), idle_states_max=2,
-        is_stored=lambda tally: tally.number > 0, on_presence=lambda key, is_there: told.append((key, is_there)),
+    runtime = runtime_of(
+        journal, idle_states_max=2, is_stored=lambda tally: tally.number > 0,
+        on_presence=lambda key, is_there: told.append((key, is_there)),
     )  # fmt: skip
 
     def begin(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
@@ -441,9 +443,7 @@ def test_whoever_counts_states_is_told_when_there_begins_to_be_one_and_when_ther
 
 def test_requests_before_open_and_after_close() -> None:
     loop = SimLoop(1)
-    runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-        journal=FakeJournal(), rules=TallyRules(), clock=LoopClock(), scheduler=LoopScheduler()
-    )
+    runtime = runtime_of(FakeJournal())
 
     async def main() -> None:
         with pytest.raises(CoordinatorLoading):
@@ -555,10 +555,7 @@ def test_number_and_weight_of_idle_states_are_bounded() -> None:
 
         async def main() -> None:
             fake = FakeJournal()
-            runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-                journal=fake, rules=TallyRules(), clock=LoopClock(), scheduler=LoopScheduler(),
-                weigh=lambda tally: tally.number, idle_weight_max=50,
-            )  # fmt: skip
+            runtime = runtime_of(fake, weigh=lambda tally: tally.number, idle_weight_max=50)
             await runtime.open()
             for number in range(20):
                 await runtime.submit((1, f"k{number}"), add(9), int)
@@ -582,14 +579,7 @@ def keeping_states(scenario) -> None:
 
         async def main() -> None:
             fake, rules = FakeJournal(numbers={A: 100}), TallyRules()
-            runtime: CoordinatorRuntime[Tally, Added] = CoordinatorRuntime(
-                journal=fake,
-                rules=rules,
-                clock=LoopClock(),
-                scheduler=LoopScheduler(),
-                keeps_states=True,
-                idle_states_max=0,
-            )
+            runtime = runtime_of(fake, rules, keeps_states=True, idle_states_max=0)
             await runtime.open()
             await scenario(runtime, fake, rules)
             await runtime.close()

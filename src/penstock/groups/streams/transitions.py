@@ -70,18 +70,11 @@ MAX_FILTERED_OFFSETS = 5_000
 
 
 def heartbeat(group: AnyGroup | None, request: StreamsHeartbeat, waiter: Waiter, context: RuleContext) -> GroupDecision:
-    """Add a member or keep it alive, and return its next step."""
+    """Add a member or keep it alive, and reconcile it one step."""
     before = _get_or_create_group(group, request, context.streams)
     known, replaced = _get_or_create_member(before, request)
     member = _with_request_fields(known, request)
-    members = {key: one for key, one in before.members.items() if replaced is None or key != replaced.member_id}
-    after = replace(
-        before, members={**members, member.member_id: member}, topology=_topology(before, request), empty_since_ms=None
-    )
-    if replaced is not None and replaced.member_id not in after.members:
-        offsets = {key: said for key, said in after.task_offsets.items() if key != replaced.member_id}
-        after = replace(after, task_offsets=offsets)
-    after = _with_configured_topology(after, context)
+    after = _with_configured_topology(_with_member(before, member, replaced, request), context)
     _check_tasks(after, request.owned_ranges)
     after = _with_offsets(after, request)
     if _requires_assignment(before, after, known, member, context.streams):
@@ -118,10 +111,9 @@ def heartbeat(group: AnyGroup | None, request: StreamsHeartbeat, waiter: Waiter,
         missing=() if after.configured is None else after.configured.missing,
     )
     timers += _member_timers(known, member, replaced, context.streams)
+    reports_offsets = request.changelog_offsets is not None or request.changelog_end_offsets is not None
     return GroupDecision(
-        state=group
-        if request.changelog_offsets is None and request.changelog_end_offsets is None and after == group
-        else after,
+        state=after if reports_offsets or after != group else group,
         records=_records(before, after, is_new=group is not before),
         replies=(Reply(waiter, result),),
         timers=tuple(timers),
@@ -200,7 +192,7 @@ def _check_epoch(member: StreamsMember, request: StreamsHeartbeat) -> None:
 def _with_request_fields(member: StreamsMember, request: StreamsHeartbeat) -> StreamsMember:
     """The member with the fields of its heartbeat."""
     joins = request.epoch == JOIN_EPOCH
-    said = replace(
+    updated = replace(
         member,
         instance_id=member.instance_id if request.instance_id is None else request.instance_id,
         rack_id=member.rack_id if request.rack_id is None else request.rack_id,
@@ -214,7 +206,21 @@ def _with_request_fields(member: StreamsMember, request: StreamsHeartbeat) -> St
         client_id=request.client_id,
         client_host=request.client_host,
     )
-    return member if said == member else said
+    return member if updated == member else updated
+
+
+def _with_member(
+    group: StreamsGroup, member: StreamsMember, replaced: StreamsMember | None, request: StreamsHeartbeat
+) -> StreamsGroup:
+    """The group with a member, in place of the one that it replaces, and with the topology that it brings."""
+    members = {key: one for key, one in group.members.items() if replaced is None or key != replaced.member_id}
+    members[member.member_id] = member
+    offsets = group.task_offsets
+    if replaced is not None and replaced.member_id not in members:
+        offsets = {key: reported for key, reported in offsets.items() if key != replaced.member_id}
+    return replace(
+        group, members=members, topology=_topology(group, request), task_offsets=offsets, empty_since_ms=None
+    )  # fmt: skip
 
 
 def _topology(group: StreamsGroup, request: StreamsHeartbeat) -> Topology | None:
@@ -280,7 +286,7 @@ def _with_offsets(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsGrou
         return {task: at for task, at in offsets.items() if 0 <= task.partition < counts.get(task.subtopology_id, 0)}
 
     before = group.task_offsets.get(request.member_id, TaskOffsets())
-    said = TaskOffsets(
+    reported = TaskOffsets(
         changelog_offsets=before.changelog_offsets
         if request.changelog_offsets is None
         else known(request.changelog_offsets),
@@ -288,7 +294,7 @@ def _with_offsets(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsGrou
         if request.changelog_end_offsets is None
         else known(request.changelog_end_offsets),
     )
-    return replace(group, task_offsets={**group.task_offsets, request.member_id: said})
+    return replace(group, task_offsets={**group.task_offsets, request.member_id: reported})
 
 
 def _requires_assignment(
@@ -467,7 +473,7 @@ def _leaver(group: StreamsGroup, request: StreamsHeartbeat) -> StreamsMember:
 def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> GroupDecision:
     """The group without a member; the others get a new assignment with their next heartbeats."""
     members = {key: one for key, one in group.members.items() if key != member.member_id}
-    offsets = {key: said for key, said in group.task_offsets.items() if key != member.member_id}
+    offsets = {key: reported for key, reported in group.task_offsets.items() if key != member.member_id}
     after = replace(group, members=members, task_offsets=offsets, epoch=group.epoch + 1, changed_ms=now_ms)
     timers = _no_timers(member.member_id)
     if not members:
