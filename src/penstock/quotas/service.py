@@ -83,7 +83,7 @@ class Quotas:
         async with self._lock:
             await self._catch_up()
             table = self.table(cluster_id)
-            altering = transitions.Altering(table)
+            altering = transitions.AlterationBatch(table)
             for number, change in enumerate(changes):
                 await yield_if_due(number)
                 altering.add(change)

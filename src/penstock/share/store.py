@@ -228,7 +228,7 @@ class ShareJournal:
         return await self._database.read(lambda: load(PartitionName.of(key)))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> tuple[()]:
-        """One guarded transaction."""
+        """One fenced transaction."""
         records = list(records)
         changes = dict(records)
         settled = {key for key, record in records if isinstance(record, StateDeleted) or record.is_settled}

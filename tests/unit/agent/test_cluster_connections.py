@@ -9,7 +9,9 @@ from tests.fixtures.clocks import ManualClock
 
 
 def _of(clock: ManualClock) -> ClusterConnections:
-    return ClusterConnections(limits=lambda cluster_id: {}, tenant=lambda cluster_id: None, is_open=bool, clock=clock)
+    return ClusterConnections(
+        limits=lambda cluster_id: {}, cluster_limits=lambda cluster_id: None, is_open=bool, clock=clock
+    )
 
 
 def test_connections_refused_together_are_closed_one_after_the_other() -> None:

@@ -115,8 +115,9 @@ class StreamsBench:
         more.setdefault("epoch", member.epoch)
         more.setdefault("owned", member.tasks)
         owned = more["owned"] or Tasks()
-        more["owned_spans"] = spans_of(owned.active | owned.standby | owned.warmup)
-        more["offset_spans"] = spans_of([*(more.get("reached") or ()), *(more.get("ends") or ())])
+        more["owned_ranges"] = ranges_of(owned.active | owned.standby | owned.warmup)
+        reported = (more.get(name) or () for name in ("changelog_offsets", "changelog_end_offsets"))
+        more["offset_ranges"] = ranges_of([task for offsets in reported for task in offsets])
         request = StreamsHeartbeat(member_id=member.member_id, instance_id=member.instance, **more)
         rule = transitions.leave if request.epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH) else transitions.heartbeat
         result: StreamsHeartbeatResult = self.adopt(rule(self.group, request, 1, self.context))
@@ -204,7 +205,7 @@ class StreamsBench:
             self.topics.put(**{topic.name: topic.partitions for topic in result.missing})
 
 
-def spans_of(said: Iterable[Task]) -> TaskRanges:
+def ranges_of(said: Iterable[Task]) -> TaskRanges:
     """What a request says these are."""
     ranges = TaskRanges()
     for task in said:

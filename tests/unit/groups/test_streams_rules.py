@@ -9,7 +9,7 @@ from time import process_time
 from typing import Any
 
 import pytest
-from streams_bench import COPIES, COUNTS, KEY, Member, StreamsBench, spans_of, tasks
+from streams_bench import COPIES, COUNTS, KEY, Member, StreamsBench, ranges_of, tasks
 
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.member_epochs import LEAVE_EPOCH, STATIC_LEAVE_EPOCH
@@ -393,9 +393,9 @@ def test_how_many_tasks_a_heartbeat_names_makes_it_no_longer(ready: StreamsBench
 
     for index in (3, -1, 4):
         many = frozenset(Task(part, number % 4) for part in "01" for number in range(4)) | {Task("1", index)}
-        spans, tasks_ = spans_of(many), frozenset(Task("1", number) for number in range(20_000))
+        ranges, tasks_ = ranges_of(many), frozenset(Task("1", number) for number in range(20_000))
         request = StreamsHeartbeat(
-            member_id="m", epoch=member.epoch, owned=Tasks(standby=tasks_), owned_ranges=spans, offset_ranges=spans,
+            member_id="m", epoch=member.epoch, owned=Tasks(standby=tasks_), owned_ranges=ranges, offset_ranges=ranges,
             changelog_offsets=dict.fromkeys(tasks_, 1), changelog_end_offsets=dict.fromkeys(tasks_, 1),
         )  # fmt: skip
         sys.settrace(trace)

@@ -15,7 +15,7 @@ NOISY, QUIET = RequestContext(cluster_id=7), RequestContext(cluster_id=8)
 def throttles(**limits: float) -> tuple[Throttles, ManualClock]:
     clock = ManualClock()
     made = Throttles(clock=clock, settings=QuotaSettings())
-    made.limit(7, limits)
+    made.set_cluster_limits(7, limits)
     return made, clock
 
 
@@ -73,9 +73,9 @@ def test_nothing_is_fetched_while_a_cluster_owes() -> None:
 
 def test_limits_go_with_their_cluster() -> None:
     limited, _ = throttles(request_rate=1)
-    limited.forget(7)
+    limited.drop_cluster(7)
     assert not limited.limits_clients
     assert limited.cluster_limits(7) is None
-    limited.limit(7, {"connection_rate": 5})
+    limited.set_cluster_limits(7, {"connection_rate": 5})
     assert not limited.limits_clients, "requests need not be looked at for that"
     assert limited.cluster_limits(7) is not None

@@ -273,7 +273,7 @@ async def test_acknowledgements_of_a_client_that_hangs_up_stand() -> None:
 
 
 async def test_an_agent_that_was_replaced_gives_nothing_out() -> None:
-    """It writes nothing when records are acquired, so no guarded write tells it that others have accepted these."""
+    """It writes nothing when records are acquired, so no fenced write tells it that others have accepted these."""
     async with World(2, records=0, is_alone=False) as world:
         old = await world.agent()
         assert (await old.fetch(0)).acquired == []

@@ -164,7 +164,9 @@ class SingleCoordinator:
     def __init__(self, brokers: SingleBroker) -> None:
         self._brokers = brokers
 
-    def coordinator(self, context: RequestContext, key_type: int, key: str) -> handler_modules.groups.Endpoint:
+    def coordinator(
+        self, context: RequestContext, key_type: int, key: str
+    ) -> handler_modules.groups.CoordinatorEndpoint:
         """This backend."""
         (broker,) = self._brokers.alive(context)
-        return handler_modules.groups.Endpoint(broker.node_id, broker.host, broker.port)
+        return handler_modules.groups.CoordinatorEndpoint(broker.node_id, broker.host, broker.port)
