@@ -139,7 +139,7 @@ def test_the_tour_in_java(kafka: Broker, tmp_path: Path) -> None:
     assert done.stdout == "greetings @ 0\n"
 
 
-@pytest.mark.parametrize("name", ["compact-a-topic", "find-lag"])
+@pytest.mark.parametrize("name", ["compact-a-topic", "find-lag", "share-groups"])
 def test_how_tos_in_a_shell(shell: Shell, name: str) -> None:
     if name == "find-lag":
         shell("echo order | penstock produce orders")

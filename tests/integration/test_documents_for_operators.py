@@ -21,8 +21,10 @@ from fixtures.waiting import eventually, free_ports
 from penstock.testing.certificates import Authority
 
 HOW_TO = ROOT / "docs" / "how-to"
-ASKING = re.compile(r"penstock (user delete|api-key delete|service-account delete|cluster (delete|erase)) ")
+ASKING = re.compile(r"penstock ((user|api-key|service-account) delete|cluster (delete|erase)|acl remove|quota unset) ")
 """Commands to which somebody at a terminal would say yes."""
+ELSEWHERE = re.compile(r"penstock up |.* --data-dir |.* -f\b")
+"""Commands that start another broker, need one that is stopped, or end with Ctrl-C only."""
 SET_UP = f'penstock() {{ {shlex.quote(sys.executable)} -m penstock "$@"; }}\n'
 
 
@@ -128,6 +130,13 @@ def test_securing_tenants_and_encryption(terminal: Terminal) -> None:
         terminal.type(command)
     assert "orders" in terminal.type("penstock topic list --client-config acme.properties")
     terminal.type(deletion)
+
+    for name in ("authorize", "limit-clients", "audit"):
+        lines = [line for line in commands(name) if line.startswith("penstock ")]
+        typed = [command for command in lines if not ELSEWHERE.match(command)]
+        assert typed
+        for command in typed:
+            terminal.type(command)
 
     encryption = [command for command in commands("encrypt") if not command.startswith("penstock up ")]
     again = encryption.pop(0)

@@ -14,6 +14,7 @@ import click
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError
 from penstock.cli.errors import Failure, OutputClosed, sentence_of
+from penstock.cli.suggestions import AFTER_THE_COMMAND, command_for, option_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +30,6 @@ class Lazy:
         command = getattr(importlib.import_module(f"penstock.cli.{module_name}"), attribute)
         assert isinstance(command, click.Command)
         return command
-
-
-_SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "add": ("create", "allow", "set", "add-partitions"),
-    "consumer": ("consume",),
-    "consumer-group": ("group",),
-    "consumer-groups": ("group",),
-    "edit": ("alter", "set"),
-    "get": ("describe", "list"),
-    "info": ("describe",),
-    "ls": ("list",),
-    "new": ("create",),
-    "offsets": ("lag",),
-    "producer": ("produce",),
-    "remove": ("delete", "unset", "revoke"),
-    "reset": ("seek",),
-    "reset-offsets": ("seek",),
-    "rm": ("delete", "remove"),
-    "run": ("up",),
-    "serve": ("up",),
-    "server": ("up",),
-    "set": ("alter",),
-    "show": ("describe",),
-    "start": ("up",),
-    "terminate": ("abort",),
-    "update": ("alter", "set"),
-}
-"""Words of other tools, Kafka's among them, and what may be meant by them here."""
-AFTER_THE_COMMAND = frozenset({"-b", "--bootstrap", "--client-config", "--cluster", "--timeout", "-o", "--output"})
 
 
 class LazyGroup(click.Group):
@@ -89,9 +61,13 @@ class LazyGroup(click.Group):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if error.option_name not in AFTER_THE_COMMAND:
+            name = error.option_name
+            if name in AFTER_THE_COMMAND:
+                message = f"{name} goes after the command, as in: penstock topic list {name} …"
+            elif (command := name.lstrip("-")) in self.lazy:
+                message = f"{name} is a command here: {ctx.command_path} {command}"
+            else:
                 raise
-            message = f"{error.option_name} goes after the command, as in: penstock topic list {error.option_name} …"
             raise click.UsageError(message, ctx=ctx) from error
 
     def resolve_command(
@@ -103,17 +79,20 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             if args[0].startswith("-"):
                 raise  # An option, about which click knows more.
-            from difflib import get_close_matches
-
-            close = [word for word in _SYNONYMS.get(args[0], ()) if word in self.lazy]
-            close = close or get_close_matches(args[0], self.lazy, n=1)
-            message = f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+            root = ctx.find_root().command
+            elsewhere = root.lazy if isinstance(root, LazyGroup) else {}
+            close = command_for(args[0], self.lazy, elsewhere)
+            message = f"no command {args[0]!r}" + (f"; did you mean {close!r}?" if close else "")
             raise click.UsageError(message, ctx=ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what we raise on purpose becomes one line."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if (message := option_for(error.option_name, error.ctx)) is None:
+                raise
+            raise click.UsageError(message, ctx=error.ctx) from error
         except PlatformError as error:
             raise Failure(str(error)) from error
         except BrokenPipeError as error:
