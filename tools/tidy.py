@@ -44,7 +44,6 @@ ALLOWED: Mapping[str, Allowed] = {
     "src/penstock/log/upkeep/compaction_output.py": Allowed(
         525, "one pass's object, from what is read to what is written"
     ),
-    "src/penstock/log/upkeep/rewriting.py": Allowed(550, "one pass over a partition, from its plan to its end"),
     "src/penstock/log/writer.py": Allowed(825, "one flush's way: what does not depend on its state has files already"),
     "src/penstock/share/service.py": Allowed(525, "what members do with share partitions, by one runtime"),
     "src/penstock/storage/slabs.py": Allowed(650, "one file format, its writer and its reader"),

@@ -15,6 +15,7 @@ from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 
@@ -42,11 +43,12 @@ cdef extern from *:
 
 cdef type RecordSpan, PlainProduce, TakenProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
 cdef type OpenTransaction, AbortedTransaction, PassProducer
-cdef object NO_ERROR, crc32c, scan_reference
+cdef object NO_ERROR, crc32c, scan_reference, note_reference, kept_reference, KeptRecords
 cdef bytes ZERO_UUID
 cdef Py_ssize_t MAX_ELEMENTS = 0, SHARE_MAX_BATCHES = 0
 cdef int64_t SHARE_MAX_OFFSETS = 0
 cdef int32_t LEADER_EPOCH = 0
+cdef int64_t FURTHEST_MS = 0
 cdef bint bound = False
 
 
@@ -56,14 +58,17 @@ cdef int bind() except -1:
     global OpenTransaction, AbortedTransaction, PassProducer
     global LEADER_EPOCH, SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS
     global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, MAX_ELEMENTS, bound
+    global note_reference, kept_reference, KeptRecords, FURTHEST_MS
     import crc32c as library
     from penstock.base import twins
     from penstock.log import answers, batches, commits, fair_queue, model
-    from penstock.log.upkeep import wal_plan
+    from penstock.log.upkeep import latest_offsets, wal_plan
     from penstock.wire import error_codes, hot, primitives, records
 
     crc32c, scan_reference = library.crc32c, twins.reference(records.scan_records)
-    RecordSpan = records.RecordSpan
+    note_reference = twins.reference(latest_offsets.note_keys)
+    kept_reference = twins.reference(latest_offsets.kept_records)
+    RecordSpan, KeptRecords = records.RecordSpan, latest_offsets.KeptRecords
     PlainProduce, TakenProduce = hot.PlainProduce, hot.TakenProduce
     ZERO_UUID, NO_ERROR = primitives.ZERO_UUID, error_codes.ErrorCode.NONE
     MAX_ELEMENTS = primitives.MAX_ELEMENTS
@@ -71,6 +76,7 @@ cdef int bind() except -1:
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
     ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
     OpenTransaction, AbortedTransaction = model.OpenTransaction, model.AbortedTransaction
+    FURTHEST_MS = latest_offsets.FURTHEST_MS
     PassProducer, LEADER_EPOCH = wal_plan.PassProducer, model.LEADER_EPOCH
     SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = fair_queue.SHARE_MAX_BATCHES, fair_queue.SHARE_MAX_OFFSETS
     bound = True
@@ -339,7 +345,7 @@ def answer_produce(object request, object results, object throttle_ms):
 
 # ---- wire/records.py ---------------------------------------------------------------------------------------------
 
-cdef inline bint varlong(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept:
+cdef inline bint varlong(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept nogil:
     """A signed varint of up to nine bytes before `end`; False where there is none."""
     cdef uint64_t bits = 0
     cdef int shift = 0
@@ -355,10 +361,52 @@ cdef inline bint varlong(const uint8_t *data, Py_ssize_t end, Py_ssize_t *positi
     return False
 
 
-cdef inline bint varint(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept:
+cdef inline bint varint(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept nogil:
     """A signed varint of up to four bytes before `end`: a longer one is not common; False where there is none."""
     cdef Py_ssize_t first = position[0]
     return varlong(data, end, position, value) and position[0] - first <= 4
+
+
+cdef struct Cursor:
+    # A record of a records section: the one that ends at `end`, where the next one starts.
+    const uint8_t *data
+    Py_ssize_t size, start, rest, end, key, key_size  # The size of a key that is null is negative.
+    int64_t base_offset, base_timestamp, offset, timestamp
+    bint appended, is_tombstone
+
+
+cdef void point_before(Cursor *at, object header, const uint8_t *data, Py_ssize_t size):
+    """Before the first record."""
+    at.data, at.size, at.end = data, size, 0
+    at.base_offset, at.base_timestamp, at.timestamp = item(header, 0), item(header, 7), item(header, 8)
+    at.appended = <int64_t>item(header, 5) & 8
+
+
+cdef bint to_next(Cursor *at) noexcept nogil:
+    """The next record; False where something is not common, damage included."""
+    cdef Py_ssize_t position = at.end, end
+    cdef int64_t length, delta
+    at.start = position
+    if not varint(at.data, at.size, &position, &length) or length < 6 or length > at.size - position:
+        return False
+    end = at.end = position + length
+    position += 1
+    if not varlong(at.data, end, &position, &delta):
+        return False
+    at.rest = position
+    if not at.appended and overflows(at.base_timestamp, delta, &at.timestamp):
+        return False
+    if not varint(at.data, end, &position, &delta) or overflows(at.base_offset, delta, &at.offset):
+        return False
+    if not varint(at.data, end, &position, &length) or length > end - position:
+        return False
+    at.key, at.key_size = position, length
+    if length >= 0:
+        position += length
+    if not varint(at.data, end, &position, &length) or length > end - position:
+        return False
+    at.is_tombstone = length < 0
+    return True
 
 
 def scan_records(object header, bytes data):
@@ -368,51 +416,282 @@ def scan_records(object header, bytes data):
 
 cdef list scan_common(object header, bytes whole):
     """None where something is not common, damage included: its rules are the reference's."""
-    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(whole)
-    cdef Py_ssize_t size = len(whole), position = 0, start, end, rest
-    cdef int64_t base_offset, base_timestamp, timestamp, length, delta, offset
+    cdef Cursor at
     cdef object key, made
     cdef list spans = []
     cdef int64_t count
-    cdef bint appended
     if not bound:
         bind()
-    appended = <int64_t>item(header, 5) & 8
-    base_offset, base_timestamp, timestamp = item(header, 0), item(header, 7), item(header, 8)
+    point_before(&at, header, <const uint8_t *>PyBytes_AS_STRING(whole), len(whole))
     count = item(header, 12)
     while count > 0:
         count -= 1
-        start = position
-        if not varint(data, size, &position, &length) or length < 6 or length > size - position:
-            return None
-        end = position + length
-        position += 1
-        if not varlong(data, end, &position, &delta):
-            return None
-        rest = position
-        if not appended and overflows(base_timestamp, delta, &timestamp):
-            return None
-        if not varint(data, end, &position, &delta) or overflows(base_offset, delta, &offset):
-            return None
-        if not varint(data, end, &position, &length) or length > end - position:
+        if not to_next(&at):
             return None
         key = None
-        if length >= 0:
-            key = PyBytes_FromStringAndSize(<const char *>data + position, length)
-            position += length
-        if not varint(data, end, &position, &length) or length > end - position:
-            return None
+        if at.key_size >= 0:
+            key = PyBytes_FromStringAndSize(<const char *>at.data + at.key, at.key_size)
         made = PyType_GenericAlloc(RecordSpan, 7)
-        put(made, 0, offset)
-        put(made, 1, timestamp)
+        put(made, 0, at.offset)
+        put(made, 1, at.timestamp)
         put(made, 2, key)
-        put(made, 3, length < 0)
-        put(made, 4, start)
-        put(made, 5, rest)
-        put(made, 6, end)
+        put(made, 3, at.is_tombstone)
+        put(made, 4, at.start)
+        put(made, 5, at.rest)
+        put(made, 6, at.end)
         spans.append(made)
-        position = end
-    return spans if position == size else None
+    return spans if at.end == at.size else None
+
+
+# ---- log/upkeep/latest_offsets.py --------------------------------------------------------------------------------
+
+cdef struct Slot:
+    uint64_t high, low  # The hash of a key.
+    uint64_t after  # The offset after its latest record's; 0 where the slot is free.
+
+
+cdef inline void sip_round(uint64_t *v) noexcept nogil:
+    v[0] += v[1]
+    v[1] = (v[1] << 13 | v[1] >> 51) ^ v[0]
+    v[0] = v[0] << 32 | v[0] >> 32
+    v[2] += v[3]
+    v[3] = (v[3] << 16 | v[3] >> 48) ^ v[2]
+    v[0] += v[3]
+    v[3] = (v[3] << 21 | v[3] >> 43) ^ v[0]
+    v[2] += v[1]
+    v[1] = (v[1] << 17 | v[1] >> 47) ^ v[2]
+    v[2] = v[2] << 32 | v[2] >> 32
+
+
+cdef void hash_key(const uint64_t *secret, const uint8_t *key, Py_ssize_t size, uint64_t *high, uint64_t *low) noexcept nogil:
+    """SipHash-2-4 with 128 bits: whoever does not know the secret cannot make keys that share a hash."""
+    cdef uint64_t v[4]
+    cdef uint64_t word
+    cdef Py_ssize_t position = 0
+    cdef int number
+    v[0], v[1] = secret[0] ^ 0x736F6D6570736575U, secret[1] ^ 0x646F72616E646F6DU ^ 0xEE
+    v[2], v[3] = secret[0] ^ 0x6C7967656E657261U, secret[1] ^ 0x7465646279746573U
+    while size - position >= 8:
+        memcpy(&word, key + position, 8)
+        v[3] ^= word
+        sip_round(v)
+        sip_round(v)
+        v[0] ^= word
+        position += 8
+    word = 0
+    memcpy(&word, key + position, size - position)
+    word |= <uint64_t>size << 56
+    v[3] ^= word
+    sip_round(v)
+    sip_round(v)
+    v[0] ^= word
+    v[2] ^= 0xEE
+    for number in range(4):
+        sip_round(v)
+    high[0] = v[0] ^ v[1] ^ v[2] ^ v[3]
+    v[1] ^= 0xDD
+    for number in range(4):
+        sip_round(v)
+    low[0] = v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef inline Slot *slot_of(Slot *slots, uint64_t count, uint64_t high, uint64_t low) noexcept nogil:
+    """Where a key is, or the free slot where it belongs."""
+    cdef uint64_t index = (high >> 32) * count >> 32
+    while slots[index].after and (slots[index].high != high or slots[index].low != low):
+        index += 1
+        if index == count:
+            index = 0
+    return slots + index
+
+
+cdef class LatestOffsets:
+    """An open hash table of 24 bytes a slot, of which three quarters are used at most. It grows by doubling, from the
+    size that reaches in this way what `capacity` keys need."""
+
+    cdef Slot *slots
+    cdef uint64_t slot_count, used
+    cdef uint64_t secret[2]
+
+    key_bytes = 48
+
+    def __cinit__(self, Py_ssize_t capacity):
+        self.slot_count = capacity * 4 // 3 + 1
+        while self.slot_count > 1024:
+            self.slot_count = (self.slot_count + 1) // 2
+        self.slots = <Slot *>calloc(self.slot_count, sizeof(Slot))
+        if self.slots == NULL:
+            raise MemoryError
+        # Python's own secret is in its hashes.
+        self.secret[0], self.secret[1] = <uint64_t><int64_t>hash(b"latest"), <uint64_t><int64_t>hash(b"offsets")
+
+    def __dealloc__(self):
+        free(self.slots)
+
+    def __len__(self):
+        return self.used
+
+    def put(self, bytes key, int64_t offset):
+        if not self.note(<const uint8_t *>PyBytes_AS_STRING(key), len(key), offset):
+            raise MemoryError
+
+    def get(self, bytes key, default):
+        cdef uint64_t after = self.after(<const uint8_t *>PyBytes_AS_STRING(key), len(key))
+        return <int64_t>(after - 1) if after else default
+
+    cdef bint note(self, const uint8_t *key, Py_ssize_t size, int64_t offset) noexcept nogil:
+        """False if there is no memory."""
+        cdef uint64_t high, low
+        cdef Slot *slot
+        hash_key(self.secret, key, size, &high, &low)
+        slot = slot_of(self.slots, self.slot_count, high, low)
+        if not slot.after:
+            if self.used + 1 > self.slot_count // 4 * 3:
+                if not self.grow():
+                    return False
+                slot = slot_of(self.slots, self.slot_count, high, low)
+            slot.high, slot.low = high, low
+            self.used += 1
+        slot.after = <uint64_t>offset + 1
+        return True
+
+    cdef uint64_t after(self, const uint8_t *key, Py_ssize_t size) noexcept nogil:
+        """The offset after that of a key's latest record; 0 where there is none."""
+        cdef uint64_t high, low
+        hash_key(self.secret, key, size, &high, &low)
+        return slot_of(self.slots, self.slot_count, high, low).after
+
+    cdef bint grow(self) noexcept nogil:
+        cdef uint64_t count = self.slot_count * 2, index
+        cdef Slot *slots = <Slot *>calloc(count, sizeof(Slot))
+        if slots == NULL or count >> 32:
+            free(slots)
+            return False
+        for index in range(self.slot_count):
+            if self.slots[index].after:
+                slot_of(slots, count, self.slots[index].high, self.slots[index].low)[0] = self.slots[index]
+        free(self.slots)
+        self.slots, self.slot_count = slots, count
+        return True
+
+
+cdef bint is_in_order(Cursor at, int64_t count, int64_t last_offset, int64_t furthest_ms) noexcept nogil:
+    """Whether all records are common and none is where it must not be."""
+    cdef int64_t previous = at.base_offset - 1
+    while count > 0:
+        count -= 1
+        if not to_next(&at) or at.offset <= previous or at.timestamp < -furthest_ms or at.timestamp >= furthest_ms:
+            return False
+        previous = at.offset
+    return at.end == at.size and previous <= last_offset
+
+
+cdef bint note_all(LatestOffsets latest, Cursor at, int64_t count) noexcept nogil:
+    """Note the keys of records that are in order; False if there is no memory."""
+    while count > 0:
+        count -= 1
+        to_next(&at)
+        if at.key_size >= 0 and not latest.note(at.data + at.key, at.key_size, at.offset):
+            return False
+    return True
+
+
+def note_keys(object latest, object header, object data):
+    cdef Py_buffer buffer
+    cdef Cursor at
+    cdef int64_t count = item(header, 12), last_offset
+    cdef bint in_order = False, noted = True
+    cdef LatestOffsets offsets
+    if not bound:
+        bind()
+    if type(latest) is not LatestOffsets or overflows(item(header, 0), item(header, 6), &last_offset):
+        return note_reference(latest, header, data)
+    offsets = latest
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        point_before(&at, header, <const uint8_t *>buffer.buf, buffer.len)
+        with nogil:
+            in_order = is_in_order(at, count, last_offset, FURTHEST_MS)
+            if in_order:
+                noted = note_all(offsets, at, count)
+    finally:
+        PyBuffer_Release(&buffer)
+    if not noted:
+        raise MemoryError
+    return True if in_order else note_reference(latest, header, data)
+
+
+cdef struct Kept:
+    int64_t count, max_timestamp
+    bint has_tombstones
+    uint8_t *data  # What is left of a records section that has lost a record; else NULL.
+    Py_ssize_t size
+
+
+cdef bint keep_latest(LatestOffsets latest, Cursor at, int64_t count, int64_t end_offset, bint expired, Kept *kept) noexcept nogil:
+    """Keep the records of a section, which are in order, that no later one supersedes; False if there is no memory."""
+    cdef Py_ssize_t run = 0  # Where the records begin that are kept and not copied yet.
+    cdef bint stays
+    kept.count, kept.max_timestamp, kept.has_tombstones, kept.data, kept.size = 0, -1, False, NULL, 0
+    while count > 0:
+        count -= 1
+        to_next(&at)
+        stays = at.offset >= end_offset or (
+            at.key_size >= 0
+            and not (expired and at.is_tombstone)
+            and latest.after(at.data + at.key, at.key_size) <= <uint64_t>at.offset + 1
+        )
+        if stays:
+            if kept.count == 0 or at.timestamp > kept.max_timestamp:
+                kept.max_timestamp = at.timestamp
+            kept.count += 1
+            kept.has_tombstones = kept.has_tombstones or at.is_tombstone
+            continue
+        if kept.data == NULL:
+            kept.data = <uint8_t *>malloc(at.size)
+            if kept.data == NULL:
+                return False
+        memcpy(kept.data + kept.size, at.data + run, at.start - run)
+        kept.size += at.start - run
+        run = at.end
+    if kept.data != NULL:
+        memcpy(kept.data + kept.size, at.data + run, at.size - run)
+        kept.size += at.size - run
+    return True
+
+
+def kept_records(object latest, object header, object data, int64_t end_offset, bint tombstones_expired):
+    cdef Py_buffer buffer
+    cdef Cursor at
+    cdef Kept kept
+    cdef int64_t count = item(header, 12), last_offset
+    cdef bint in_order = False, done = True
+    cdef LatestOffsets offsets
+    cdef object left = data
+    if not bound:
+        bind()
+    if type(latest) is not LatestOffsets or overflows(item(header, 0), item(header, 6), &last_offset):
+        return kept_reference(latest, header, data, end_offset, tombstones_expired)
+    offsets = latest
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        point_before(&at, header, <const uint8_t *>buffer.buf, buffer.len)
+        with nogil:
+            in_order = is_in_order(at, count, last_offset, FURTHEST_MS)
+            if in_order:
+                done = keep_latest(offsets, at, count, end_offset, tombstones_expired, &kept)
+    finally:
+        PyBuffer_Release(&buffer)
+    if not in_order:
+        return kept_reference(latest, header, data, end_offset, tombstones_expired)
+    if not done:
+        raise MemoryError
+    if kept.data != NULL:
+        try:
+            left = PyBytes_FromStringAndSize(<const char *>kept.data, kept.size)
+        finally:
+            free(kept.data)
+    return KeptRecords(kept.count, kept.has_tombstones, kept.max_timestamp, left)
 
 
 # ---- log/batches.py ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from simulation.seeds import Scenario, run
 from simulation.world import World
 
 from penstock.base.errors import Unavailable
+from penstock.base.twins import reference
 from penstock.clusters import store as clusters_store
 from penstock.clusters.removal import ClusterRemoval
 from penstock.coordination import leases
@@ -70,6 +71,7 @@ from penstock.log.follow import Follower
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
+from penstock.log.upkeep.latest_offsets import LatestOffsets
 from penstock.metadata.database import Script
 from penstock.share import acquisition
 from penstock.share import service as share_service
@@ -344,24 +346,24 @@ def retention_is_hasty(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_latest_value_supersedes_itself(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        key_compaction.OffsetMap,
-        "latest",
-        property(lambda self: lambda key, other: self._latest.get(key, other - 1) + 1),
-    )
+    class Superseding(reference(LatestOffsets)):  # type: ignore[misc]
+        def get(self, key: bytes, default: int) -> int:
+            return super().get(key, default - 1) + 1
+
+    patch.setattr(key_compaction, "LatestOffsets", Superseding)
 
 
 def keys_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(key_compaction.OffsetMap, "latest", property(lambda self: lambda key, other: other))
+    class Forgetful(reference(LatestOffsets)):  # type: ignore[misc]
+        def get(self, key: bytes, default: int) -> int:
+            return default
+
+    patch.setattr(key_compaction, "LatestOffsets", Forgetful)
 
 
 def tombstones_go_at_once(patch: pytest.MonkeyPatch) -> None:
-    kept = key_compaction._kept
-    patch.setattr(
-        key_compaction,
-        "_kept",
-        lambda cleaning, spans, *, tombstones_expired: kept(cleaning, spans, tombstones_expired=True),
-    )
+    kept = key_compaction.kept_records
+    patch.setattr(key_compaction, "kept_records", lambda *given: kept(*given[:-1], True))
 
 
 # ---- groups and several agents ---------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Compiled twins of hot functions: the same function in C, if there was a C compiler when Penstock was installed.
 
-A function that has a twin is marked with `twinned`. It is the reference, and everything works with it. The twin
-(`_twin.pyx`, see docs/decisions/0015-compiled-twin.md) has a function of the same name, which replaces it when the
-module is imported. `reference` returns the Python function, for tests that compare the two. With `PENSTOCK_PURE` set,
-no compiled function is used.
+A function, or a class, that has a twin is marked with `twinned`. It is the reference, and everything works with it.
+The twin (`_twin.pyx`, see docs/decisions/0015-compiled-twin.md) has a function of the same name, which replaces it when
+the module is imported. `reference` returns the Python function, for tests that compare the two. With `PENSTOCK_PURE`
+set, no compiled function is used.
 """
 
 from __future__ import annotations

@@ -212,14 +212,19 @@ def _compressed(header: BatchHeader, payload: bytes, *, level: int | None = None
 
 def records_section(batch: Buffer, header: BatchHeader, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     """The decompressed records of one batch."""
+    return bytes(records_view(batch, header, max_bytes=max_bytes))
+
+
+def records_view(batch: Buffer, header: BatchHeader, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Buffer:
+    """The same without a copy: the batch's own memory where it is not compressed."""
     if header.magic != MAGIC:
         raise Malformed(f"record format {header.magic} is not supported")
     if header.size_bytes > len(batch):
         raise Malformed("a record batch is cut short")
     payload = memoryview(batch)[HEADER_BYTES : header.size_bytes]
     if not header.attributes & _COMPRESSION_BITS:
-        return bytes(payload)
-    return bytes(decompress(payload, header.compression, max_bytes=max_bytes))
+        return payload
+    return decompress(payload, header.compression, max_bytes=max_bytes)
 
 
 def iter_records(
@@ -511,10 +516,15 @@ def keep_records(
     else:
         payload = b"".join([_shifted(data, span, span.timestamp - (horizon or 0)) for span in kept])
         header = header._replace(attributes=header.attributes | _DELETE_HORIZON_BIT, base_timestamp=horizon or 0)
+    return shorten(header, payload, len(kept), max((span.timestamp for span in kept), default=NO_TIMESTAMP))
+
+
+def shorten(header: BatchHeader, data: Buffer, count: int, max_timestamp: int) -> bytes:
+    """A batch with fewer records: `data` is what is left of its records section, decompressed, and `max_timestamp` the
+    latest of their timestamps. Same offsets, same producer fields, same compression."""
     if header.timestamp_type is TimestampType.CREATE_TIME:
-        header = header._replace(max_timestamp=max((span.timestamp for span in kept), default=NO_TIMESTAMP))
-    header = header._replace(record_count=len(kept))
-    return _compressed(header, payload)
+        header = header._replace(max_timestamp=max_timestamp)
+    return _compressed(header._replace(record_count=count), bytes(data))
 
 
 def _shifted(data: bytes, span: RecordSpan, timestamp_delta: int) -> bytes:

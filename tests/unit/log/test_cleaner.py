@@ -6,14 +6,14 @@ import random
 from struct import pack_into
 
 import pytest
-from fixtures.clocks import START_MS
+from fixtures.clocks import START_MS, ManualClock
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, record
 
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.log.model import Partition, ProducerState, SequenceBatch
-from penstock.log.upkeep import cleaner, rewriting
+from penstock.log.upkeep import cleaner, rewriting, segment_reader
 from penstock.log.upkeep.evacuation import Evacuation
-from penstock.log.upkeep.key_compaction import OffsetMap
+from penstock.log.upkeep.latest_offsets import LatestOffsets
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
@@ -275,9 +275,41 @@ async def test_steps_are_bounded_and_hold_one_piece(monkeypatch: pytest.MonkeyPa
     steps = 0
     while await world.upkeep.cleaner.run() != 15.0:
         steps += 1
-    assert biggest <= rewriting.DECODED_PIECE_BYTES
+    assert biggest <= segment_reader.DECODED_PIECE_BYTES
     assert steps > 2 * 8 * 2_000_000 / rewriting.STEP_BYTES
     assert len(await world.records(partition)) == 200
+
+
+class TickingClock:
+    """Another clock, on which every look takes a millisecond."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def monotonic(self) -> float:
+        self._clock.time_ms += 1
+        return self._clock.monotonic()
+
+
+async def test_it_pauses_for_as_long_as_it_works_while_clients_are_there() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    for number in range(4):
+        await world.segment(partition, *([record((number * 40 + n) % 80, bytes(50_000))] for n in range(40)))
+    clients, pauses = 0, []
+    world.upkeep.cleaner._activity = lambda: clients
+    world.upkeep.changes.clock = TickingClock(world.clock)
+    world.clock.time_ms += 15_000
+    while not world.upkeep.cleaner._pass:
+        await world.upkeep.cleaner.run()
+    for step in range(8):
+        clients += step in (2, 3)
+        world.clock.time_ms += int(cleaner.CLIENTS_STAY_S * 1000) * (step == 6)
+        pauses.append(await world.upkeep.cleaner.run())
+    assert [pause > 0 for pause in pauses] == [False, False, True, True, True, True, False, False]
 
 
 async def test_a_damaged_partition_is_given_up_and_the_others_go_on() -> None:
@@ -393,8 +425,14 @@ async def test_cleaning_can_be_switched_off() -> None:
     assert await world.upkeep.cleaner.run() is None
 
 
-def test_the_map_is_as_large_as_the_setting_allows() -> None:
-    assert OffsetMap(134_217_728 // cleaner.KEY_BYTES).capacity > 600_000
+async def test_the_map_is_as_large_as_the_setting_allows() -> None:
+    world = await UpkeepWorld(settings={"log.cleaner.dedupe.buffer.size": "2000000"}).start()
+    partition = await compacted(world)
+    await world.segment(partition, [record("a", 1)], [record("a", 2)])
+    world.clock.time_ms += 15_000
+    while not (chore := world.upkeep.cleaner)._pass:
+        await chore.run()
+    assert chore._pass._keys.capacity == 2_000_000 // LatestOffsets.key_bytes
 
 
 class Model:

@@ -12,12 +12,10 @@ from penstock.log.markers import marker
 from penstock.log.model import AbortedTransaction, TopicConfig
 from penstock.log.segments import SegmentFacts
 from penstock.log.upkeep.key_compaction import (
-    KEY_HASH_BYTES,
     Cleaning,
     OffsetMap,
     Transactions,
     clean_batch,
-    fingerprint,
     measure,
 )
 from penstock.wire.compression import Compression
@@ -102,7 +100,7 @@ def test_a_batch_that_loses_everything_goes_unless_its_header_is_wanted() -> Non
 def test_the_last_batch_of_a_pass_keeps_its_header_so_that_consumers_reach_the_end() -> None:
     batch = batch_of(0, "a")
     keys = keys_of(batch)
-    keys._latest[b"a"] = 5
+    keys.latest.put(b"a", 5)
     left = clean_batch(Cleaning(keys=keys, now_ms=NOW, delete_retention_ms=HOUR), parse_header(batch), batch)
     assert parse_header(left).record_count == 0
 
@@ -247,13 +245,6 @@ def test_records_with_offsets_that_are_not_theirs_supersede_nothing(offsets) -> 
     keys = keys_of(lying, honest)
     assert cleaned(lying, keys) == lying
     assert cleaned(honest, keys) == honest
-
-
-def test_long_keys_are_told_apart_and_short_ones_are_themselves() -> None:
-    short, long = b"x" * (KEY_HASH_BYTES - 1), b"x" * KEY_HASH_BYTES
-    assert fingerprint(short) == short
-    assert len({fingerprint(long), fingerprint(long + b"y"), fingerprint(b"y" + long), short}) == 4
-    assert fingerprint(fingerprint(long)) != fingerprint(long)
 
 
 KEYS = [f"k{n}" for n in range(6)]

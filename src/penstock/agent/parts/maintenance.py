@@ -39,7 +39,7 @@ def open_maintenance(runtime: Runtime, stores: Stores, topics: Topics, keys: Dat
         database=stores.database, registry=log.registry, topics=topics, segments=log.segments, objects=stores.objects,
         uploads=Uploads(runtime.randomness), settings=topics.settings, clock=clock, executor=executor,
         shard_id=SHARD_ID, store_rows=log.commit_path.store_rows, sealing=log.sealing,
-        pass_flush=log.writer.pass_flush,
+        pass_flush=log.writer.pass_flush, activity=log.activity,
     )  # fmt: skip
 
     def on_segments(partition_ids: Iterable[int]) -> None:

@@ -38,7 +38,7 @@ class Upkeep:
         self, *, database: Database, registry: Registry, topics: Topics, segments: SegmentIndex, objects: ObjectStore,
         uploads: Uploads, settings: LiveSettings, clock: Clock, executor: Executor | None, shard_id: int = 1,
         grace_ms: int = GRACE_MS, store_rows: StoreRows | None = None, sealing: Sealing | None = None,
-        pass_flush: PassFlush | None = None,
+        pass_flush: PassFlush | None = None, activity: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self._wake: Callable[[str], None] = _nobody
         self.changes = changes = SegmentChanges(
@@ -54,7 +54,7 @@ class Upkeep:
             changes, wake=lambda: self._wake(TopicRemoval.name), pass_flush=pass_flush
         )  # fmt: skip
         self.merging = Merging(changes, registry)
-        self.cleaner = Cleaner(changes, registry, settings)
+        self.cleaner = Cleaner(changes, registry, settings, activity)
         self.evacuation = Evacuation(changes, registry)
         self.dead_objects = DeadObjects(changes, grace_ms=grace_ms)
         self.orphans = Orphans(changes, grace_ms=grace_ms)

@@ -10,14 +10,14 @@ Only segments are cleaned: what is still in the WAL is the active part of the lo
 stable offset is a bound as well.
 
 Every `log.cleaner.backoff.ms` the cleaner looks at the in-memory state of all partitions. It reads the database only
-where there are new segments or settings since the last look, or where a compaction lag has run out. It works at most
-half of the time, so that clients notice little of it.
+where there are new segments or settings since the last look, or where a compaction lag has run out. While clients
+write or read it works at most half of the time, so that they notice little of it; else it does not pause.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
@@ -28,23 +28,18 @@ from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, SegmentRef, ref_of
 from penstock.log.upkeep.key_compaction import Cleaning, LogToClean, OffsetMap, Transactions, clean_batch, measure
+from penstock.log.upkeep.latest_offsets import LatestOffsets
 from penstock.log.upkeep.retention import longest_span_ms
-from penstock.log.upkeep.rewriting import (
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.upkeep.segment_reader import (
     DECODED_PIECE_BYTES,
-    STEP_BYTES,
-    STEP_S,
     KeyUnavailable,
-    Part,
-    Rewrite,
-    SegmentChanges,
     SegmentReader,
     SegmentUnavailable,
 )
 from penstock.metadata.database import Rows, Script
 from penstock.wire.records import iter_batches
 
-KEY_BYTES = 200
-"""About what a key costs in a key map, in bytes."""
 PARTITIONS_AT_ONCE = 32
 REFS_AT_ONCE = 64
 GROUP_MAX_SEGMENTS = 1000
@@ -52,6 +47,8 @@ MIN_BACKOFF_MS = 100
 UNREADABLE_RETRY_MS = 600_000
 """How long a partition is skipped after something in it could not be read."""
 NEVER_MS = 2**63 - 1
+CLIENTS_STAY_S = 1.0
+"""For how long after their last record or byte clients count as present."""
 _log = logging.getLogger(__name__)
 
 
@@ -80,12 +77,19 @@ class Cleaner:
 
     name = "key compaction"
 
-    def __init__(self, changes: SegmentChanges, registry: Registry, settings: LiveSettings) -> None:
+    def __init__(
+        self, changes: SegmentChanges, registry: Registry, settings: LiveSettings,
+        activity: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
+        """`activity` changes with everything that clients write or read."""
         start = settings.start
         self._changes, self._registry = changes, registry
+        self._activity = activity
+        self._seen, self._busy_until = activity(), 0.0
+        """The last value of `activity`, and how long clients that it was about count as present."""
         self._enabled = start.flag("log.cleaner.enable")
         self._backoff_s = max(start.whole("log.cleaner.backoff.ms"), MIN_BACKOFF_MS) / 1000
-        self._map_capacity = max(1000, start.whole("log.cleaner.dedupe.buffer.size") // KEY_BYTES)
+        self._map_capacity = max(1000, start.whole("log.cleaner.dedupe.buffer.size") // LatestOffsets.key_bytes)
         self._measurements: dict[int, Measurement] = {}
         self._waiting: list[Partition] = []
         self._found: list[tuple[float, Partition, LogToClean]] = []
@@ -192,8 +196,7 @@ class Cleaner:
     # ---- working ---------------------------------------------------------------------------------------------
 
     async def _continue(self, running: CleanerPass) -> float:
-        clock, partition = self._changes.clock, running.partition
-        began = clock.monotonic()
+        partition, began = running.partition, self._changes.clock.monotonic()
         try:
             if partition.topic.deleted or not partition.topic.config.compact:
                 self.close()
@@ -228,7 +231,14 @@ class Cleaner:
             stats.mapped_bytes += running.mapped_bytes
             stats.read_bytes += running.read_bytes
             stats.written_bytes += running.written_bytes
-        return clock.monotonic() - began
+        return self._pause_s(began)
+
+    def _pause_s(self, began: float) -> float:
+        """How long to pause after a step that began then."""
+        now, activity = self._changes.clock.monotonic(), self._activity()
+        if activity != self._seen:
+            self._seen, self._busy_until = activity, now + CLIENTS_STAY_S
+        return now - began if now < self._busy_until else 0.0
 
     def _give_up(self, partition: Partition, problem: Exception) -> None:
         """Skip a partition until the process ends, or for a while."""
@@ -327,15 +337,8 @@ class CleanerPass:
             self._is_mapped = True
             self.is_done = self.mapped_bytes == 0
             self._begin_cleaning()
-            return
-        clock = self._changes.clock
-        ends_at = clock.monotonic() + STEP_S
-        for _ in range(STEP_BYTES // DECODED_PIECE_BYTES):
-            if not await self._changes.in_thread(self._map_piece):
-                self._reader = None
-                return
-            if clock.monotonic() >= ends_at:
-                return
+        elif not await self._changes.in_thread(self._map_pieces):
+            self._reader = None
 
     async def _open_next(self) -> bool:
         """Start on the next dirty segment; False when there is none or the map is full."""
@@ -350,12 +353,16 @@ class CleanerPass:
         await self._changes.load_keys((ref,))
         self._ref = ref
         self._reader = SegmentReader(
-            self._changes, self.partition, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
-        )
+            self._changes.objects, self._changes.sealing, self.partition, ref,
+            position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES,
+        )  # fmt: skip
         return True
 
+    def _map_pieces(self) -> bool:
+        """Map the keys of a few pieces; False when the segment ends or the map is full. On a worker thread."""
+        return all(self._map_piece() for _ in self._changes.pieces(lambda: self.mapped_bytes))
+
     def _map_piece(self) -> bool:
-        """Map the keys of a piece; False when the segment ends or the map is full. On a worker thread."""
         assert self._reader is not None
         assert self._ref is not None
         piece = self._reader.read()

@@ -15,7 +15,8 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.registry import Registry
 from penstock.log.segments import ref_of
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, SegmentUnavailable
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.upkeep.segment_reader import SegmentUnavailable
 
 INTERVAL_MS = 600_000
 OBJECTS_AT_ONCE = 100

@@ -22,24 +22,19 @@ commit marker is dropped. An abort marker stays until it is off the list of abor
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import AbortedTransaction, TopicConfig
 from penstock.log.segments import SegmentFacts
+from penstock.log.upkeep.latest_offsets import FURTHEST_MS, LatestOffsets, kept_records, note_keys, records_in_order
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
-from penstock.wire.records import BatchHeader, RecordSpan, keep_records, records_section, scan_records
+from penstock.wire.records import BatchHeader, keep_records, records_view, scan_records, shorten
 
 _by_last_offset = attrgetter("last_offset")
-KEY_HASH_BYTES = 16
-"""Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
 MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
-FURTHEST_MS = 2**62
-"""The latest timestamp for which records are compacted, and until which tombstones are kept. A batch can hold twice
-as much, but no larger difference between two timestamps."""
 
 
 class Transactions:
@@ -89,44 +84,30 @@ class Transactions:
 class OffsetMap:
     """The latest offset of each key in a range of the log."""
 
-    __slots__ = ("_latest", "capacity", "end_offset", "transactions")
+    __slots__ = ("capacity", "end_offset", "latest", "transactions")
 
     def __init__(self, capacity: int) -> None:
         self.transactions = Transactions()
-        self._latest: dict[bytes, int] = {}
+        self.latest = LatestOffsets(capacity)
         self.capacity = capacity
         self.end_offset = 0
         """The map covers everything from its start up to this offset (exclusive)."""
 
     def __len__(self) -> int:
-        return len(self._latest)
+        return len(self.latest)
 
     @property
     def is_full(self) -> bool:
         """Whether the range must end here. The last batch may have exceeded the capacity."""
-        return len(self._latest) >= self.capacity
+        return len(self.latest) >= self.capacity
 
     def note(self, header: BatchHeader, batch: Buffer) -> None:
         """Add the next batch."""
-        is_nothing = header.is_control or self.transactions.is_aborted(header)
-        scanned = None if is_nothing else _scan(header, batch)
-        if scanned is not None:
-            latest = self._latest
-            for span in scanned[1]:
-                key = span.key
-                if key is not None:
-                    latest[key if len(key) < KEY_HASH_BYTES else fingerprint(key)] = span.offset
+        if not header.is_control and not self.transactions.is_aborted(header):
+            data = _records(header, batch)
+            if data is not None:
+                note_keys(self.latest, header, data)
         self.end_offset = header.last_offset + 1
-
-    @property
-    def latest(self) -> Callable[[bytes, int], int]:
-        """A function from a key's fingerprint, and a default, to the offset of the key's latest record."""
-        return self._latest.get
-
-
-def fingerprint(key: bytes) -> bytes:
-    """The key itself if it is short, else its hash; these have different lengths, so they cannot collide."""
-    return key if len(key) < KEY_HASH_BYTES else blake2b(key, digest_size=KEY_HASH_BYTES).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +133,8 @@ class Cleaning:
 
 def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
     """What remains of one batch: the same object if nothing changes, other bytes, or None."""
-    if header.base_offset >= cleaning.keys.end_offset:
+    keys = cleaning.keys
+    if header.base_offset >= keys.end_offset:
         return batch
     if header.is_control:
         return _clean_marker(cleaning, header, batch)
@@ -161,33 +143,22 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
         return keep_records(header, batch, b"", (), keep_empty=cleaning.wants_header(header))
     if header.record_count == 0:
         return batch if cleaning.wants_header(header) else None
-    scanned = _scan(header, batch)
-    if scanned is None:
+    data, horizon = _records(header, batch), header.delete_horizon_ms
+    expired = horizon is not None and cleaning.now_ms >= horizon
+    kept = None if data is None else kept_records(keys.latest, header, data, keys.end_offset, expired)
+    if kept is None:
         return batch
-    data, spans = scanned
     if header.is_transactional:
         cleaning.transactions.note(header)
-    horizon = header.delete_horizon_ms
-    kept = _kept(cleaning, spans, tombstones_expired=horizon is not None and cleaning.now_ms >= horizon)
-    if horizon is None and any(span.is_tombstone for span in kept):
-        horizon = cleaning.horizon_ms
-    if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
+    if horizon is None and kept.has_tombstones:
+        left = bytes(kept.data)
+        spans = scan_records(header._replace(record_count=kept.count), left)
+        return keep_records(header, batch, left, spans, delete_horizon_ms=cleaning.horizon_ms)
+    if kept.count == header.record_count:
         return batch
-    return keep_records(header, batch, data, kept, delete_horizon_ms=horizon, keep_empty=cleaning.wants_header(header))
-
-
-def _kept(cleaning: Cleaning, spans: Sequence[RecordSpan], *, tombstones_expired: bool) -> list[RecordSpan]:
-    latest, end_offset = cleaning.keys.latest, cleaning.keys.end_offset
-    return [
-        span
-        for span in spans
-        if span.offset >= end_offset
-        or (
-            span.key is not None
-            and latest(span.key if len(span.key) < KEY_HASH_BYTES else fingerprint(span.key), -1) <= span.offset
-            and not (tombstones_expired and span.is_tombstone)
-        )
-    ]
+    if not kept.count and not cleaning.wants_header(header):
+        return None
+    return shorten(header, kept.data, kept.count, kept.max_timestamp)
 
 
 def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
@@ -196,11 +167,11 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
     if has_batches or cleaning.wants_header(header):
         return batch
     if horizon is None:
-        scanned = _scan(header, batch)
-        if scanned is None:
+        data = _records(header, batch)
+        spans = None if data is None else records_in_order(header, bytes(data))
+        if data is None or spans is None:
             return batch
-        data, spans = scanned
-        return keep_records(header, batch, data, spans, delete_horizon_ms=cleaning.horizon_ms)
+        return keep_records(header, batch, bytes(data), spans, delete_horizon_ms=cleaning.horizon_ms)
     if cleaning.now_ms < horizon:
         return batch
     if is_listed:
@@ -209,23 +180,12 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
     return None
 
 
-def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
-    """The records of a batch, or None if it cannot be decoded: what cannot be decoded is not dropped.
-
-    The same goes for records with offsets outside their batch, which must not supersede later ones; and for records
-    with timestamps that would not fit into a batch with others.
-    """
+def _records(header: BatchHeader, batch: Buffer) -> Buffer | None:
+    """The decompressed records of a batch, or None if they cannot be decompressed."""
     try:
-        data = records_section(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
-        spans = scan_records(header, data)
+        return records_view(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
     except Malformed:
         return None
-    previous = header.base_offset - 1
-    for span in spans:
-        if span.offset <= previous or not -FURTHEST_MS <= span.timestamp < FURTHEST_MS:
-            return None
-        previous = span.offset
-    return (data, spans) if previous <= header.last_offset else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

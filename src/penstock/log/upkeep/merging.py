@@ -31,7 +31,8 @@ from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentFacts, ref_of
 from penstock.log.upkeep.retention import longest_span_ms
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, SegmentUnavailable
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.upkeep.segment_reader import SegmentUnavailable
 from penstock.metadata.database import Rows, Script
 
 FAN_IN = 8

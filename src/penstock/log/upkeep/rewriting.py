@@ -17,9 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
@@ -30,15 +29,16 @@ from penstock.keys.model import KeysErased
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition, Seal
-from penstock.log.sealing import Sealing, read_range
+from penstock.log.sealing import Sealing
 from penstock.log.seals import SealedWriting
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentBuilder, SegmentIndex, SegmentRef
+from penstock.log.upkeep.segment_reader import DECODED_PIECE_BYTES, KeyUnavailable, SegmentReader
 from penstock.log.upkeep.uploads import Upload, Uploads
 from penstock.metadata.database import Database
 from penstock.storage.object_store import ObjectStore, ObjectWriter
 from penstock.storage.wal import Buffer
-from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, BatchHeader, iter_batches, parse_header, verify_crc
+from penstock.wire.records import BatchHeader, iter_batches, parse_header, verify_crc
 
 T = TypeVar("T")
 StoreRows = Callable[[], Awaitable[int]]
@@ -46,8 +46,6 @@ Transform = Callable[[BatchHeader, Buffer], Buffer | None]
 """From a batch to what remains of it: the same object if nothing changes, other bytes, or None."""
 
 PIECE_BYTES = 256 * 1024
-DECODED_PIECE_BYTES = 128 * 1024
-"""How much is decoded at once: about a millisecond, during which the rest of the process waits for the interpreter."""
 STEP_BYTES = 2 * 1024 * 1024
 SMALL_READS = 64
 """How many small segments are read at once at most."""
@@ -56,7 +54,6 @@ STEP_S = 0.1
 COMPLAIN_EVERY_S = 600.0
 ATTEMPTS = 3
 """How often a replacement with unknown outcome is retried."""
-_LENGTH = Struct(">8xi")
 _ALL = 2**63 - 1
 _log = logging.getLogger(__name__)
 
@@ -123,6 +120,13 @@ class SegmentChanges:
         """Log that a partition is skipped because it cannot be opened, at a limited rate: there may be thousands."""
         if self._log_throttle.is_due():
             _log.error("%s-%d, for one, is not rewritten now: %s", partition.topic.name, partition.index, problem)
+
+    def pieces(self, done_bytes: Callable[[], int]) -> Iterator[None]:
+        """The pieces of a step. `done_bytes` counts what was done of them."""
+        enough, ends_at = done_bytes() + STEP_BYTES, self.clock.monotonic() + STEP_S
+        yield
+        while done_bytes() < enough and self.clock.monotonic() < ends_at:
+            yield
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work on the executor."""
@@ -252,61 +256,6 @@ class SegmentChanges:
         self.uploads.end(upload)
 
 
-class SegmentUnavailable(Unavailable):
-    """A segment, or the key that seals it, is unavailable; possibly only this one, and possibly for long."""
-
-
-class KeyUnavailable(SegmentUnavailable):
-    """The key that seals a segment is unavailable; everything not sealed by it can be read."""
-
-
-class SegmentReader:
-    """Reads the whole batches of one segment, in pieces. Used by one thread at a time, after `load_keys`."""
-
-    def __init__(
-        self, changes: SegmentChanges, partition: Partition, ref: SegmentRef, *, position: int = 0, piece_bytes: int
-    ) -> None:  # fmt: skip
-        self._changes, self._partition, self._ref, self._position = changes, partition, ref, position
-        self._buffer = memoryview(bytearray(min(piece_bytes, max(ref.byte_length - position, HEADER_BYTES))))
-
-    def read(self) -> memoryview | None:
-        """The next piece, at least one batch, or None at the end. The next call reuses the memory."""
-        ref = self._ref
-        while self._position < ref.byte_length:
-            piece = self._buffer[: ref.byte_length - self._position]
-            try:
-                count = read_range(
-                    self._changes.objects, self._changes.sealing, ref, self._partition, self._position, piece
-                )
-            except Unavailable as problem:
-                raise SegmentUnavailable(str(problem)) from problem
-            if count < len(piece):
-                raise CorruptData(f"{ref.object_key} ends {len(piece) - count} bytes before its segment does")
-            end = self._whole_batches(piece)
-            if end:
-                self._position += end
-                return piece[:end]
-        return None
-
-    def _whole_batches(self, piece: memoryview) -> int:
-        """Where the last whole batch ends; if not even the first one is complete, makes room for it."""
-        end, size, length_at = 0, len(piece), _LENGTH.unpack_from
-        needed = HEADER_BYTES
-        while size - end >= HEADER_BYTES:
-            needed = length_at(piece, end)[0] + LENGTH_OVERHEAD
-            if needed < HEADER_BYTES:
-                raise CorruptData(f"a batch of {self._ref.object_key} claims a size of {needed} bytes")
-            if end + needed > size:
-                break
-            end += needed
-        if end == 0:
-            if self._position + needed > self._ref.byte_length:
-                raise CorruptData(f"a batch of {self._ref.object_key} reaches beyond its segment")
-            # And some more: its neighbours are probably as large, or a little larger.
-            self._buffer = memoryview(bytearray(needed + DECODED_PIECE_BYTES))
-        return end
-
-
 @dataclass(slots=True)
 class Part:
     """Consecutive segments of one partition that become one."""
@@ -360,19 +309,14 @@ class Rewrite:
 
     async def step(self) -> None:
         """Read and write a few pieces; the last step replaces the segments."""
-        changes, clock = self._changes, self._changes.clock
+        changes = self._changes
         if self._upload is None:
             for part in self.parts:
                 self._part = part  # Whose key is missing, if it is.
                 await changes.load_keys(part.refs)
             self._upload = changes.uploads.begin()
-        ends_at = clock.monotonic() + STEP_S
-        for _ in range(STEP_BYTES // self._piece_bytes):
-            if not await changes.in_thread(self._copy_some):
-                await self._finish()
-                return
-            if clock.monotonic() >= ends_at:
-                return
+        if not await changes.in_thread(self._copy_pieces):
+            await self._finish()
 
     def abort(self) -> None:
         """Stop. What was written is deleted."""
@@ -385,6 +329,10 @@ class Rewrite:
             self._changes.uploads.end(upload)
 
     # ---- pieces: on a worker thread --------------------------------------------------------------------------
+
+    def _copy_pieces(self) -> bool:
+        """Copy a few pieces; False when there was nothing left."""
+        return all(self._copy_some() for _ in self._changes.pieces(lambda: self.read_bytes))
 
     def _copy_some(self) -> bool:
         """Copy a piece, or several small segments; False when there was nothing left."""
@@ -408,7 +356,10 @@ class Rewrite:
                 if not self._waiting:
                     return None
                 self._part, ref = self._waiting.pop()
-                self._reader = SegmentReader(self._changes, self._part.partition, ref, piece_bytes=self._piece_bytes)
+                changes, partition = self._changes, self._part.partition
+                self._reader = SegmentReader(
+                    changes.objects, changes.sealing, partition, ref, piece_bytes=self._piece_bytes
+                )
             piece = self._reader.read()
             if piece is not None:
                 return piece
