@@ -505,6 +505,9 @@ class _GroupsListener:
         """Groups may have more partitions to assign."""
         self._groups.topics_changed(topic.cluster_id)
 
+    async def on_topic_altered(self, topic: Topic) -> None:
+        """Nothing to do."""
+
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic's committed offsets go with it."""
         self._groups.topics_changed(topic.cluster_id)

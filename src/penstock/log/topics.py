@@ -55,6 +55,9 @@ class TopicListener(Protocol):
     async def on_topic_created(self, topic: Topic) -> None:
         """A topic was created, or got more partitions."""
 
+    async def on_topic_altered(self, topic: Topic) -> None:
+        """A topic's configuration was changed."""
+
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic was deleted; its name and id are free."""
 
@@ -405,6 +408,8 @@ class Topics:
             after = await self._store_configs(topic.cluster_id, ConfigResource.TOPIC, topic.name, checked)
             topic.overrides = dict(after)
             topic.config = self._resolve(after, settings)
+            for listener in self._listeners:
+                await listener.on_topic_altered(topic)
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Overrides:
         """The overrides of a broker (`""`: all brokers), a group or a client metrics subscription."""

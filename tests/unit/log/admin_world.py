@@ -83,11 +83,15 @@ class Recorder:
     """A listener that remembers what it was told."""
 
     created: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     trimmed: list[tuple[str, int, int]] = field(default_factory=list)
 
     async def on_topic_created(self, topic: Topic) -> None:
         self.created.append(topic.name)
+
+    async def on_topic_altered(self, topic: Topic) -> None:
+        self.altered.append(topic.name)
 
     async def on_topic_deleted(self, topic: Topic) -> None:
         self.deleted.append(topic.name)

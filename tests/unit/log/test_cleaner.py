@@ -6,12 +6,12 @@ import random
 from struct import pack_into
 
 import pytest
-from fixtures.clocks import START_MS, ManualClock
+from fixtures.clocks import START_MS
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, record
 
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.log.model import Partition, ProducerState, SequenceBatch
-from penstock.log.upkeep import cleaner, rewriting, segment_reader
+from penstock.log.upkeep import cleaner
 from penstock.log.upkeep.evacuation import Evacuation
 from penstock.log.upkeep.latest_offsets import LatestOffsets
 from penstock.metadata.inline import InlineDatabase
@@ -255,61 +255,6 @@ async def test_readers_in_the_middle_of_a_pass_see_a_whole_log() -> None:
     await world.run()
     assert await world.offsets(partition) == sorted(latest.values())
     assert len(world.stored_keys()) == await world.segment_count(partition)
-
-
-async def test_steps_are_bounded_and_hold_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = await UpkeepWorld().start()
-    partition = await compacted(world)
-    for number in range(8):
-        await world.segment(partition, *([record((number * 40 + n) % 200, bytes(50_000))] for n in range(40)))
-    biggest = 0
-    read_into = world.objects.read_into
-
-    def watched(key: str, start: int, buffer: memoryview) -> int:
-        nonlocal biggest
-        biggest = max(biggest, buffer.nbytes)
-        return read_into(key, start, buffer)
-
-    monkeypatch.setattr(world.objects, "read_into", watched)
-    world.clock.time_ms += 15_000
-    steps = 0
-    while await world.upkeep.cleaner.run() != 15.0:
-        steps += 1
-    assert biggest <= segment_reader.DECODED_PIECE_BYTES
-    assert steps > 2 * 8 * 2_000_000 / rewriting.STEP_BYTES
-    assert len(await world.records(partition)) == 200
-
-
-class TickingClock:
-    """Another clock, on which every look takes a millisecond."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-
-    def now_ms(self) -> int:
-        return self._clock.now_ms()
-
-    def monotonic(self) -> float:
-        self._clock.time_ms += 1
-        return self._clock.monotonic()
-
-
-async def test_it_pauses_for_as_long_as_it_works_while_clients_are_there() -> None:
-    world = await UpkeepWorld().start()
-    partition = await compacted(world)
-    for number in range(4):
-        await world.segment(partition, *([record((number * 40 + n) % 80, bytes(50_000))] for n in range(40)))
-    clients, pauses = 0, []
-    world.upkeep.cleaner._activity = lambda: clients
-    world.upkeep.changes.clock = TickingClock(world.clock)
-    world.clock.time_ms += 15_000
-    while not world.upkeep.cleaner._pass:
-        await world.upkeep.cleaner.run()
-    for step in range(8):
-        clients += step in (2, 3)
-        world.clock.time_ms += int(cleaner.CLIENTS_STAY_S * 1000) * (step == 6)
-        pauses.append(await world.upkeep.cleaner.run())
-    assert [pause > 0 for pause in pauses] == [False, False, True, True, True, True, False, False]
 
 
 async def test_a_damaged_partition_is_given_up_and_the_others_go_on() -> None:

@@ -69,6 +69,9 @@ class GroupCoordinators:
         """Groups may be subscribed to it, or have more partitions to assign."""
         self.groups.topics_changed(topic.cluster_id)
 
+    async def on_topic_altered(self, topic: Topic) -> None:
+        """Nothing to do."""
+
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic's committed offsets go with it."""
         self.groups.topics_changed(topic.cluster_id)

@@ -72,6 +72,12 @@ class Upkeep:
     async def on_topic_created(self, topic: Topic) -> None:
         """Nothing to do."""
 
+    async def on_topic_altered(self, topic: Topic) -> None:
+        """Compact it soon, if that is what was asked for."""
+        if topic.config.compact:
+            self.cleaner.look_soon()
+            self._wake(Cleaner.name)
+
     async def on_topic_deleted(self, topic: Topic) -> None:
         """Schedule the removal of a topic's segments."""
         partition_ids = [partition.partition_id for partition in topic.partitions]

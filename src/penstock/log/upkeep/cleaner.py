@@ -9,9 +9,10 @@ starts from scratch, so nothing about a pass is stored.
 Only segments are cleaned: what is still in the WAL is the active part of the log, Kafka's active segment. The last
 stable offset is a bound as well.
 
-Every `log.cleaner.backoff.ms` the cleaner looks at the in-memory state of all partitions. It reads the database only
-where there are new segments or settings since the last look, or where a compaction lag has run out. While clients
-write or read it works at most half of the time, so that they notice little of it; else it does not pause.
+Every `log.cleaner.backoff.ms`, and when settings of a compacted topic change, the cleaner looks at the in-memory state
+of all partitions. It reads the database only where there are new segments or settings since the last look, or where a
+compaction lag has run out. While clients write or read it works at most half of the time, so that they notice little of
+it; else it does not pause.
 """
 
 from __future__ import annotations
@@ -131,6 +132,10 @@ class Cleaner:
             self._changes.rewriting.discard(self._pass.partition.partition_id)
             self._pass.abort()
             self._pass = None
+
+    def look_soon(self) -> None:
+        """Settings of a topic have changed: look with the next turn."""
+        self._next_measurement_at = self._changes.clock.monotonic()
 
     def forget(self, partition_ids: Iterable[int]) -> None:
         """These partitions were deleted."""

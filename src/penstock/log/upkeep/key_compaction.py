@@ -152,13 +152,13 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
         cleaning.transactions.note(header)
     if horizon is None and kept.has_tombstones:
         left = bytes(kept.data)
-        spans = scan_records(header._replace(record_count=kept.count), left)
+        spans = scan_records(header._replace(record_count=kept.record_count), left)
         return keep_records(header, batch, left, spans, delete_horizon_ms=cleaning.horizon_ms)
-    if kept.count == header.record_count:
+    if kept.record_count == header.record_count:
         return batch
-    if not kept.count and not cleaning.wants_header(header):
+    if not kept.record_count and not cleaning.wants_header(header):
         return None
-    return shorten(header, kept.data, kept.count, kept.max_timestamp)
+    return shorten(header, kept.data, kept.record_count, kept.max_timestamp)
 
 
 def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:

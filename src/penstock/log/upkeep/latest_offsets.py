@@ -52,7 +52,7 @@ def fingerprint(key: bytes) -> bytes:
 class KeptRecords(NamedTuple):
     """What is left of a records section."""
 
-    count: int
+    record_count: int
     has_tombstones: bool
     max_timestamp: int
     data: Buffer
@@ -89,13 +89,11 @@ def kept_records(
         for span in spans
         if span.offset >= end_offset
         or (
-            span.key is not None
-            and not (tombstones_expired and span.is_tombstone)
-            and get(span.key, -1) <= span.offset
+            span.key is not None and not (tombstones_expired and span.is_tombstone) and get(span.key, -1) <= span.offset
         )
     ]
     return KeptRecords(
-        count=len(kept),
+        record_count=len(kept),
         has_tombstones=any(span.is_tombstone for span in kept),
         max_timestamp=max((span.timestamp for span in kept), default=NO_TIMESTAMP),
         data=data if len(kept) == len(spans) else b"".join([whole[span.start : span.end] for span in kept]),

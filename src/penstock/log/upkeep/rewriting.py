@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
-from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.log_throttle import LogThrottle
 from penstock.keys.model import KeysErased
 from penstock.log import segment_store
