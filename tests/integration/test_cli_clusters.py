@@ -164,6 +164,7 @@ def test_names_of_every_kind_are_completed(
     session.run("user", "create", "named-user", stdin="a password\n")
     session.run("service-account", "create", "named-account")
     key = session.json("api-key", "create", "named-account")["key"]
+    assert "no service account 'nobody'" in session.run("api-key", "create", "nobody", "--dry-run", code=1).stderr
     config = tmp_path / "client.properties"
     config.write_text(f"bootstrap.servers={session.bootstrap}\n")
     monkeypatch.delenv("PENSTOCK_BOOTSTRAP", raising=False)

@@ -82,11 +82,13 @@ def create(
     \b
     penstock api-key create billing --lifetime 90d --write billing.properties
     """
-    from penstock.cli.kafka.service_accounts import create_key
+    from penstock.cli.kafka.service_accounts import create_key, describe_accounts
 
     document: dict[str, str | None]
     file = login_file(client, target, ca)
     if dry_run:
+        known = [account.name for account in describe_accounts(client, [owner])]
+        require_known([owner], known, "service account", "service-account list")
         document = {"key": None, "secret": None, "service_account": owner, "expires_at": None, "file": None}
         return Notice(document=document, sentence=f"Would create an API key for {owner}.")
     made = create_key(client, owner, description, lifetime_ms)

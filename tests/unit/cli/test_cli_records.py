@@ -192,5 +192,5 @@ def test_headers_are_read() -> None:
 
 def test_a_line_of_another_format_is_shown_beside_it() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        list(template_splitter("%k:%v\\n").feed(b"a1\n"))
-    assert str(refused.value) == r"this input does not look like '%k:%v\n': 'a1'"
+        list(template_splitter("%k:%v\\n").feed(b"a:1\nb:2\na1\n"))
+    assert str(refused.value) == r"record 3: this input does not look like '%k:%v\n': 'a1'"

@@ -38,12 +38,16 @@ class InputRecord:
 
 @dataclass(slots=True)
 class Splitter:
-    """Turns a stream of bytes into records, keeping what is not yet complete."""
+    """Turns a stream of bytes into records, keeping what is not yet complete.
+
+    Raises `InvalidRequest` with the number of the record that cannot be read, counted from 1.
+    """
 
     delimiter: bytes
     parse: Callable[[bytes], InputRecord]
     largest_bytes: int = LARGEST_BYTES
     _rest: bytearray = field(default_factory=bytearray, init=False)
+    _count: int = field(default=0, init=False)
 
     def feed(self, data: bytes) -> Iterator[InputRecord]:
         """Records that are complete now."""
@@ -58,12 +62,20 @@ class Splitter:
             raise InvalidRequest(
                 f"a record is larger than {self.largest_bytes:,} bytes. Is {self.delimiter!r} what separates them?"
             )
-        return map(self.parse, whole)
+        return self._parsed(whole)
 
     def finish(self) -> Iterator[InputRecord]:
         """The last record, if the input did not end in a delimiter."""
         rest, self._rest = bytes(self._rest), bytearray()
-        return map(self.parse, [rest] if rest else [])
+        return self._parsed([rest] if rest else [])
+
+    def _parsed(self, records: list[bytes]) -> Iterator[InputRecord]:
+        for record in records:
+            self._count += 1
+            try:
+                yield self.parse(record)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"record {self._count}: {error}") from error
 
 
 def template_splitter(template: str) -> Splitter:
