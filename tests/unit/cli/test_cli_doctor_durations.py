@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from penstock.base.durations import BOUNDS_S, Durations
-from penstock.cli.doctor.agent import agent_checks, scrape, watched
-from penstock.cli.doctor.durations import Histogram, Page, duration_checks, read_page, rows_of
+from penstock.cli.doctor.agent import agent_checks, scrape, scrape_over
+from penstock.cli.doctor.durations import AgentMetrics, Histogram, duration_checks, parse_metrics, rows_of
 from penstock.cli.doctor.verdicts import Check, Status
 from penstock.cli.text_formats.addresses import Address
 
@@ -40,15 +40,15 @@ def counted(*durations_ms: float) -> Histogram:
     return Histogram(dict(zip((*BOUNDS_S, float("inf")), durations.cumulative(), strict=True)), durations.total_s)
 
 
-def page(**found: Mapping[str, Histogram] | Histogram) -> Page:
+def page(**found: Mapping[str, Histogram] | Histogram) -> AgentMetrics:
     histograms = {}
     for name, value in found.items():
         for label, one in ({"": value} if isinstance(value, Histogram) else value).items():
             histograms[name, label] = one
-    return Page(version="1.2.3", started_s=0.0, histograms=histograms)
+    return AgentMetrics(version="1.2.3", started_s=0.0, histograms=histograms)
 
 
-def told(page: Page, disk: str | None = None) -> dict[str, Check]:
+def told(page: AgentMetrics, disk: str | None = None) -> dict[str, Check]:
     checks = list(duration_checks(page, disk))
     # As with every check of the doctor's.
     assert all((one.change is None) == (one.status is Status.OK) for one in checks)
@@ -56,7 +56,7 @@ def told(page: Page, disk: str | None = None) -> dict[str, Check]:
 
 
 def test_a_page_is_read() -> None:
-    found = read_page(TEXT)
+    found = parse_metrics(TEXT)
     assert found is not None
     assert (found.version, found.started_s) == ("1.2.3", 1.7e9)
     assert set(found.histograms) == {("request_duration", "produce"), ("loop_turn", "")}
@@ -71,7 +71,7 @@ def test_a_page_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "<html>", "other_info 1\n", 'http_seconds_bucket{le="1"} 1\n'])
 def test_another_program_is_not_taken_for_an_agent(text: str) -> None:
-    assert read_page(text) is None
+    assert parse_metrics(text) is None
 
 
 def test_quantiles_lie_in_their_buckets() -> None:
@@ -85,7 +85,7 @@ def test_the_difference_of_two_pages() -> None:
     before, after = page(loop_turn=counted(1, 1)), page(loop_turn=counted(1, 1, 500, 500))
     assert after.since(before).of("loop_turn")[""].count == 2
     assert after.since(before).of("loop_turn")[""].quantile_ms(0.5) > 400
-    restarted = Page(version="1.2.3", started_s=9.0, histograms=after.histograms)
+    restarted = AgentMetrics(version="1.2.3", started_s=9.0, histograms=after.histograms)
     assert restarted.since(before) is restarted
 
 
@@ -156,4 +156,4 @@ def test_since_when() -> None:
 def test_nobody_there() -> None:
     nowhere = Address("127.0.0.1", 1)
     assert scrape(nowhere) is None
-    assert watched(nowhere, 60.0) is None
+    assert scrape_over(nowhere, 60.0) is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 
 from penstock.base.clock import Clock
-from penstock.cli.doctor.durations import Page, duration_checks, read_page
+from penstock.cli.doctor.durations import AgentMetrics, duration_checks, parse_metrics
 from penstock.cli.doctor.verdicts import Check, check
 from penstock.cli.text_formats.addresses import Address
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 3.0
 PAGE_MAX_BYTES = 16 * 1024 * 1024
 
 
-def scrape(address: Address) -> Page | None:
+def scrape(address: Address) -> AgentMetrics | None:
     """What the agent there shows now; None where there is none."""
     connection = HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
     try:
@@ -26,10 +26,10 @@ def scrape(address: Address) -> Page | None:
         return None
     finally:
         connection.close()
-    return read_page(text)
+    return parse_metrics(text)
 
 
-def watched(address: Address, watch_s: float) -> Page | None:
+def scrape_over(address: Address, watch_s: float) -> AgentMetrics | None:
     """What it has shown since it was started; or in the next so many seconds, if there are any."""
     before = scrape(address)
     if before is None or not watch_s:
@@ -39,12 +39,12 @@ def watched(address: Address, watch_s: float) -> Page | None:
     return None if after is None else after.since(before)
 
 
-def agent_checks(page: Page, clock: Clock, watch_s: float, disk: str | None) -> Iterator[Check]:
+def agent_checks(metrics: AgentMetrics, clock: Clock, watch_s: float, disk: str | None) -> Iterator[Check]:
     """Everything that it says."""
-    since_s = clock.now_ms() / 1000 - page.started_s
+    since_s = clock.now_ms() / 1000 - metrics.started_s
     over = f"of the last {watch_s:g} s" if watch_s else f"since its start {_age_text(since_s)} ago"
-    yield check("agent", f"Penstock {page.version}; durations {over}")
-    yield from duration_checks(page, disk)
+    yield check("agent", f"Penstock {metrics.version}; durations {over}")
+    yield from duration_checks(metrics, disk)
 
 
 def _age_text(age_s: float) -> str:

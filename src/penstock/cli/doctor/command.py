@@ -24,7 +24,7 @@ from penstock.cli.text_formats.addresses import Address
 from penstock.cli.text_formats.quantities import plural
 
 if TYPE_CHECKING:
-    from penstock.cli.doctor.durations import Page
+    from penstock.cli.doctor.durations import AgentMetrics
     from penstock.cli.kafka.client import Client
 
 CLUSTER_TIMEOUT_S = 5.0
@@ -72,27 +72,27 @@ def doctor(
         client = None
         if bootstrap is not None:
             client = closing.enter_context(open_client(bootstrap, client_config, CLUSTER_TIMEOUT_S))
-        page = running(http, watch_ms / 1000)
-        checks = list(examine(data_dir, kafka, http, client, page, watch_ms / 1000))
+        metrics = running(http, watch_ms / 1000)
+        checks = list(examine(data_dir, kafka, http, client, metrics, watch_ms / 1000))
     counts = {status: sum(check.status is status for check in checks) for status in Status}
     worst = next(status for status in (Status.FAIL, Status.WARN, Status.OK) if counts[status])
-    document = _document(checks, worst, page)
+    document = _document(checks, worst, metrics)
     emit(
-        Details(document=document, sections=[_SECTION], footer=_footer(counts, is_running=page is not None)),
+        Details(document=document, sections=[_SECTION], footer=_footer(counts, is_running=metrics is not None)),
         output_format,
     )
     ctx.exit(int(worst is Status.FAIL))
 
 
-def running(http: Address, watch_s: float) -> Page | None:
+def running(http: Address, watch_s: float) -> AgentMetrics | None:
     """What an agent shows that runs here, if one does: before the disk is made busy for the other checks."""
-    from penstock.cli.doctor.agent import watched
+    from penstock.cli.doctor.agent import scrape_over
 
-    return watched(http, watch_s)
+    return scrape_over(http, watch_s)
 
 
 def examine(
-    data_dir: Path, kafka: Address, http: Address, client: Client | None = None, page: Page | None = None,
+    data_dir: Path, kafka: Address, http: Address, client: Client | None = None, metrics: AgentMetrics | None = None,
     watch_s: float = 0.0,
 ) -> Iterator[Check]:  # fmt: skip
     """Every check, the clock last because it watches the others."""
@@ -104,7 +104,7 @@ def examine(
 
     clock = SystemClock()
     watch = ClockWatch(clock)
-    is_running = page is not None
+    is_running = metrics is not None
     yield port_check("kafka", kafka, is_running=is_running)
     yield port_check("http", http, is_running=is_running)
     on_disk = list(disk_checks(data_dir, clock, is_running=is_running))
@@ -115,15 +115,15 @@ def examine(
         from penstock.cli.doctor.cluster import cluster_checks
 
         yield from cluster_checks(client)
-    if page is not None:
+    if metrics is not None:
         from penstock.cli.doctor.agent import agent_checks
 
         measured = next((one.found for one in on_disk if one.name == "fsync" and data_dir.exists()), None)
-        yield from agent_checks(page, clock, watch_s, measured)
+        yield from agent_checks(metrics, clock, watch_s, measured)
     yield watch.verdict()
 
 
-def _document(checks: list[Check], worst: Status, page: Page | None) -> dict[str, Json]:
+def _document(checks: list[Check], worst: Status, metrics: AgentMetrics | None) -> dict[str, Json]:
     from penstock.cli.doctor.durations import rows_of
 
     return {
@@ -132,7 +132,7 @@ def _document(checks: list[Check], worst: Status, page: Page | None) -> dict[str
             {"name": check.name, "status": check.status.value, "found": check.found, "change": check.change}
             for check in checks
         ],
-        "durations": [] if page is None else rows_of(page),
+        "durations": [] if metrics is None else rows_of(metrics),
     }
 
 

@@ -37,7 +37,7 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Durations in buckets, as Prometheus has them."""
+    """A histogram of durations, with the cumulative buckets of Prometheus."""
 
     counts: Mapping[float, float] = field(default_factory=dict)
     """How many took as many seconds at most."""
@@ -70,8 +70,8 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What an agent shows."""
+class AgentMetrics:
+    """What an agent exports, as far as durations are concerned."""
 
     version: str
     started_s: float
@@ -83,19 +83,19 @@ class Page:
         """All of a name that have counted something, by label."""
         return {label: one for (found, label), one in self.histograms.items() if found == name and one.count}
 
-    def since(self, before: Page) -> Page:
-        """What has come after another page of the same agent."""
+    def since(self, before: AgentMetrics) -> AgentMetrics:
+        """What has been counted since an earlier scrape of the same agent."""
         if before.started_s != self.started_s:
             return self
         histograms = {
             key: one.since(before.histograms[key]) if key in before.histograms else one
             for key, one in self.histograms.items()
         }  # fmt: skip
-        return Page(version=self.version, started_s=self.started_s, histograms=histograms)
+        return AgentMetrics(version=self.version, started_s=self.started_s, histograms=histograms)
 
 
-def read_page(text: str) -> Page | None:
-    """A page of metrics; None if it is not one of Penstock's."""
+def parse_metrics(text: str) -> AgentMetrics | None:
+    """Metrics in Prometheus' text format; None if they are not Penstock's."""
     version, started_s = None, 0.0
     counts: dict[tuple[str, str], dict[float, float]] = {}
     totals: dict[tuple[str, str], float] = {}
@@ -118,30 +118,30 @@ def read_page(text: str) -> Page | None:
     if version is None:
         return None
     histograms = {key: Histogram(found, totals.get(key, 0.0)) for key, found in counts.items()}
-    return Page(version=version, started_s=started_s, histograms=histograms)
+    return AgentMetrics(version=version, started_s=started_s, histograms=histograms)
 
 
-def duration_checks(page: Page, disk: str | None = None) -> Iterator[Check]:
+def duration_checks(metrics: AgentMetrics, disk: str | None = None) -> Iterator[Check]:
     """What is slow, and where the time goes. `disk` says how long a synchronous write takes here."""
-    requests = page.of("request_duration")
+    requests = metrics.of("request_duration")
     produce, fetch = requests.pop("produce", None), requests.pop("fetch", None)
     if produce is not None:
-        yield _of_produce(produce, page.of("flush_stage"), disk)
+        yield _of_produce(produce, metrics.of("flush_stage"), disk)
     if fetch is not None:
-        waits = page.of("fetch_wait").get("")
+        waits = metrics.of("fetch_wait").get("")
         waited = f"; {plural(waits.count, 'long poll')} not included" if waits else ""
         slow = _is_slow(fetch) and "Old records are read from files: see the object store"
-        yield check("fetch", _told(fetch) + waited, warn=slow or None)
+        yield check("fetch", _latency_text(fetch) + waited, warn=slow or None)
     others = {name: one for name, one in requests.items() if name not in WAITING}
     if others:
         yield _of_others(others)
-    yield from _of_loop(page)
-    yield from _of_stores(page)
-    yield from _of_clients(page)
+    yield from _of_loop(metrics)
+    yield from _of_stores(metrics)
+    yield from _of_clients(metrics)
 
 
 def _of_produce(produce: Histogram, stages: Mapping[str, Histogram], disk: str | None) -> Check:
-    found, longest = _told(produce), None
+    found, longest = _latency_text(produce), None
     ordered = sorted(stages, key=lambda stage: -stages[stage].total_s)
     if ordered:
         longest = ordered[0]
@@ -171,8 +171,8 @@ def _of_others(others: Mapping[str, Histogram]) -> Check:
     )  # fmt: skip
 
 
-def _of_loop(page: Page) -> Iterator[Check]:
-    turns = page.of("loop_turn").get("")
+def _of_loop(metrics: AgentMetrics) -> Iterator[Check]:
+    turns = metrics.of("loop_turn").get("")
     if turns is None:
         return
     held_up = turns.quantile_ms(0.999) > HELD_UP_MS
@@ -181,7 +181,7 @@ def _of_loop(page: Page) -> Iterator[Check]:
         "event loop", found,
         warn="Nobody else is served during a turn. The agent is busy, or its machine is" if held_up else None,
     )  # fmt: skip
-    collections = page.of("garbage_collection")
+    collections = metrics.of("garbage_collection")
     spent_s = sum(one.total_s for one in collections.values())
     if collections:
         share = spent_s / (turns.total_s or 1.0)
@@ -192,20 +192,20 @@ def _of_loop(page: Page) -> Iterator[Check]:
         )  # fmt: skip
 
 
-def _of_stores(page: Page) -> Iterator[Check]:
+def _of_stores(metrics: AgentMetrics) -> Iterator[Check]:
     for name, title, hint in (
         ("database_operation", "database", "It is busy, far away, or on a slow disk"),
         ("object_operation", "object store", "It is busy, far away, or on a slow disk"),
     ):
-        kinds = page.of(name)
+        kinds = metrics.of(name)
         if kinds:
             found = ", ".join(f"{kind} p50 {_at(one, 0.5)}, p99 {_at(one, 0.99)}" for kind, one in kinds.items())
             slow = any(one.quantile_ms(0.5) > SLOW_MS for kind, one in kinds.items() if kind in ("write", "read"))
             yield check(title, found, warn=hint if slow else None)
 
 
-def _of_clients(page: Page) -> Iterator[Check]:
-    throttled, stalled = page.of("throttle").get(""), page.of("response_stall").get("")
+def _of_clients(metrics: AgentMetrics) -> Iterator[Check]:
+    throttled, stalled = metrics.of("throttle").get(""), metrics.of("response_stall").get("")
     if throttled is not None:
         found = f"clients paused {plural(throttled.count, 'time')}, {throttled.total_s:,.1f} s in total"
         yield check("quotas", found, warn="These clients exceed a quota: penstock quota list")
@@ -218,7 +218,7 @@ def _is_slow(one: Histogram) -> bool:
     return one.count >= ENOUGH and one.quantile_ms(0.99) > SLOW_MS
 
 
-def _told(one: Histogram) -> str:
+def _latency_text(one: Histogram) -> str:
     return f"p50 {_at(one, 0.5)}, p99 {_at(one, 0.99)} ({plural(one.count, 'request')})"
 
 
@@ -226,12 +226,12 @@ def _at(one: Histogram, part: float) -> str:
     return milliseconds_text(one.quantile_ms(part))
 
 
-def rows_of(page: Page) -> Sequence[Mapping[str, Json]]:
+def rows_of(metrics: AgentMetrics) -> Sequence[Mapping[str, Json]]:
     """All of it in numbers."""
     return [
         {
             "what": name, "of": label or None, "count": one.count, "mean_ms": round(one.mean_ms, 3),
             "p50_ms": round(one.quantile_ms(0.5), 3), "p99_ms": round(one.quantile_ms(0.99), 3),
         }
-        for (name, label), one in page.histograms.items() if one.count
+        for (name, label), one in metrics.histograms.items() if one.count
     ]  # fmt: skip

@@ -189,7 +189,7 @@ def clock_verdict(*, synchronized: bool | None, now_ms: int, newest_known_ms: in
     if abs(drift_ms) > 50:
         return check(
             "clock",
-            f"moved by {drift_ms:+.0f} ms while being watched",
+            f"moved by {drift_ms:+.0f} ms while being scrape_over",
             warn="Something steps the clock. Use one time service that slews",
         )
     if synchronized is None:

@@ -138,7 +138,7 @@ class Client:
         self._any: Connection | None = None
         self._by_node: dict[int, Connection] = {}
         self._brokers: Mapping[int, Broker] = {}
-        self._met: set[int] = set()
+        self._reached: set[int] = set()
 
     def set_default_cluster(self, cluster: str) -> None:
         """Work in that virtual cluster unless --cluster names one. To be called before anything is asked."""
@@ -227,11 +227,11 @@ class Client:
         try:
             connection = self._connect(broker.address)
         except Unreachable as error:
-            if broker.node_id in self._met:
+            if broker.node_id in self._reached:
                 raise ConnectionLost(error.problem) from error  # It may come back.
             told = f"The cluster told this address for broker {broker.node_id}. See: penstock up --advertise"
             raise Unreachable(error.problem, told) from error
-        self._met.add(broker.node_id)
+        self._reached.add(broker.node_id)
         return connection
 
     def _connect(self, address: Address) -> Connection:

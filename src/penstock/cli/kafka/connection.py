@@ -70,10 +70,10 @@ class Connection:
         self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
         self._correlation_id = 0
         self._waiting: deque[tuple[ApiKey, int, int]] = deque()
-        self._is_met = self._is_served = False
+        self._has_negotiated = self._has_answered = False
         self._socket = self._connect()
         self.features: ApiVersionsResponse = self._negotiate()
-        self._is_met = True
+        self._has_negotiated = True
         self._ranges = {api.api_key: (api.min_version, api.max_version) for api in self.features.api_keys}
         if security.uses_sasl:
             self._log_in()
@@ -119,12 +119,12 @@ class Connection:
     def receive(self, answer: type[Answer], *, wait_s: float = 0.0) -> Answer:
         """The answer to the oldest request that waits for one."""
         message = self._receive(self._timeout_s + wait_s)
-        self._is_served = True
+        self._has_answered = True
         assert isinstance(message, answer), f"expected {answer.__name__}, got {type(message).__name__}"
         return message
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         with contextlib.suppress(OSError):
             self._socket.close()
 
@@ -228,7 +228,7 @@ class Connection:
 
     def _size_of(self, start: memoryview) -> int:
         """The size of the answer that begins like this, in bytes. Raises `Unreachable` if that is not Kafka's."""
-        if self._is_met:
+        if self._has_negotiated:
             return frame_size(start, 0, max_bytes=2**31 - 1)
         for prefix, (what, to_do) in _OTHER_PROTOCOLS.items():
             if bytes(start).startswith(prefix):
@@ -255,7 +255,7 @@ class Connection:
         return buffer
 
     def _closed(self) -> ConnectionLost:
-        if self._is_met and not self._is_served and not self._security.uses_sasl:
+        if self._has_negotiated and not self._has_answered and not self._security.uses_sasl:
             protocols = "SASL_SSL" if self._security.uses_tls else "SASL_PLAINTEXT, or SASL_SSL"
             return RequestRefused(
                 f"{self.address} closed the connection without an answer. If it requires credentials, add them to"
@@ -269,10 +269,16 @@ class Connection:
         return "Is it a Kafka broker? If it requires TLS or credentials, add --client-config FILE"
 
     def _lost(self, error: OSError) -> PlatformError:
-        if isinstance(error, ssl.SSLError) and not self._is_met:  # In TLS 1.3 a server may refuse after the handshake.
+        if (
+            isinstance(error, ssl.SSLError) and not self._has_negotiated
+        ):  # In TLS 1.3 a server may refuse after the handshake.
             return Unreachable(f"cannot use {self.address}: {reason(error)}", hint(error, self.address.host))
-        if isinstance(error, ConnectionResetError | BrokenPipeError) and self._is_met and not self._is_served:
+        if (
+            isinstance(error, ConnectionResetError | BrokenPipeError)
+            and self._has_negotiated
+            and not self._has_answered
+        ):
             return self._closed()
         problem = f"lost {self.address}: {reason(error)}"
         # Who has never answered may be something else; who has may come back.
-        return ConnectionLost(problem if self._is_met else f"{problem}. {self._suspicion()}")
+        return ConnectionLost(problem if self._has_negotiated else f"{problem}. {self._suspicion()}")
