@@ -316,6 +316,25 @@ def test_who_was_taken_over_from_may_start_again(
     assert server.stop() == 0
 
 
+def test_a_database_that_has_lost_a_commit_is_noticed(
+    server: Server, postgres_dsn: str, running_postgres: Callable[[], PostgresServer]
+) -> None:
+    create(server, "t", 1)
+    with Load(server, "t", threads=1) as load:
+        load.await_more(100)
+    assert server.stop() == 0
+    postgres = running_postgres()
+    ((newest,),) = asyncio.run(postgres.run("SELECT MAX(seq) FROM wal_commit"))
+    for lost in (newest, newest - 1):
+        kept = asyncio.run(postgres.run("DELETE FROM wal_commit WHERE seq = $1 RETURNING *", lost))
+        assert f"lost the row of commit {lost}, but" in refused(server.data_dir, postgres_dsn)
+        values = ", ".join(f"${number}" for number in range(1, len(kept[0]) + 1))
+        asyncio.run(postgres.run(f"INSERT INTO wal_commit ({', '.join(kept[0].keys())}) VALUES ({values})", *kept[0]))
+    server.start()
+    check_everything_is_there(server, "t", load)
+    assert server.stop() == 0
+
+
 def refused(data_dir: Path, dsn: str | None) -> str:
     """What a start is refused with."""
     kafka, http = free_ports(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -247,6 +249,122 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         place = tmp_path / "sealed"
         place.mkdir(mode=0o500)
     assert "not writable" in refusal(place)
+
+
+class Losing:
+    """A stopped server with six commits, the last three of which have no rows yet: a start reads their records."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = Server(directory, durability="disk")
+        self.server.start()
+        with Wire(self.server.bootstrap) as wire:
+            wire.create_topic("t")
+            for number in range(6):
+                wire.produce("t", batch(b"%d" % number))
+        assert self.server.stop() == 0
+        with self.database() as database:
+            rows = database.execute("SELECT wal_key, wal_offset, seq FROM wal_commit ORDER BY seq").fetchall()
+            self.places = {seq: (self.slabs / key, offset) for key, offset, seq in rows}
+            assert list(self.places)[-1] == 6
+            database.execute("DELETE FROM wal_commit WHERE seq > 3")
+
+    @property
+    def slabs(self) -> Path:
+        return self.server.data_dir / "slabs"
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self.server.data_dir / "metadata.db")) as database, database:
+            yield database
+
+    def damage(self, seq: int) -> bytes:
+        """Let the disk lose a record; what was there."""
+        path, offset = self.places[seq]
+        with path.open("r+b") as file:
+            file.seek(offset)
+            found = file.read(16)
+            file.seek(offset)
+            file.write(b"lost by the disk")
+        return found
+
+    def restore(self, seq: int, found: bytes) -> None:
+        """Put it back."""
+        path, offset = self.places[seq]
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(found)
+
+    def files(self) -> dict[str, str]:
+        """The files of the directory, and what is in those of the log."""
+        found = dict.fromkeys(os.listdir(self.server.data_dir), "")
+        return found | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.slabs.iterdir()}
+
+    def start(self, *words: str) -> list[bytes | None]:
+        """Start it; what is in the topic."""
+        self.server = Server(self.server.data_dir.parent, durability="disk", arguments=words)
+        self.server.start()
+        with Wire(self.server.bootstrap) as wire:
+            return [record.value for record in wire.fetch_records("t")]
+
+
+@pytest.fixture
+def losing(tmp_path: Path) -> Iterator[Losing]:
+    losing = Losing(tmp_path)
+    yield losing
+    losing.server.kill()
+
+
+def doctor(data_dir: Path, code: int) -> dict[str, dict[str, str]]:
+    """What the doctor says of a directory, by what it looked at."""
+    command = [sys.executable, "-m", "penstock", "doctor", "--data-dir", str(data_dir), "-o", "json"]
+    command += ["--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+
+def test_a_log_with_a_gap_is_left_alone_until_somebody_gives_up_what_is_lost(losing: Losing) -> None:
+    data_dir, before = losing.server.data_dir, losing.files()
+    assert doctor(data_dir, 0)["commits"]["found"] == "complete"
+    assert losing.files() == before
+    found = losing.damage(4)
+    before = losing.files()
+    for words in ((), ("--give-up-commits-from", "5"), ()):
+        line = refusal(data_dir, *words)
+        assert "has lost 3 acknowledged commits: the record of commit 4 cannot be read" in line
+        assert "--give-up-commits-from 4" in line
+        assert losing.files() == before
+    seen = doctor(data_dir, 1)["commits"]
+    assert "the record of commit 4 cannot be read, although there are commits up to 6" in seen["found"]
+    assert losing.files() == before
+    losing.restore(4, found)
+    assert losing.start() == [b"%d" % number for number in range(6)]
+    losing.server.kill()
+    assert doctor(data_dir, 0)["commits"]["found"] == "complete"
+
+
+def test_whoever_gives_up_what_is_lost_goes_on_without(losing: Losing) -> None:
+    losing.damage(5)
+    kept = [b"%d" % number for number in range(4)]
+    words = ("--give-up-commits-from", "5")
+    assert losing.start(*words) == kept
+    assert "penstock_wal_lost_commits 2.0" in losing.server.http_text("/metrics")
+    assert "is given up" in losing.server.log_tail()
+    with Wire(losing.server.bootstrap) as wire:
+        wire.produce("t", batch(b"next"))
+    assert losing.server.stop() == 0
+    # Left in the command, it means nothing: the next loss is another one.
+    assert losing.start(*words) == [*kept, b"next"]
+    assert "penstock_wal_lost_commits 0.0" in losing.server.http_text("/metrics")
+
+
+def test_a_row_of_a_commit_that_is_missing(losing: Losing) -> None:
+    with losing.database() as database:
+        database.execute("DELETE FROM wal_commit WHERE seq = 2")
+    before = losing.files()
+    assert "lost the row of commit 2, but not what came after it" in refusal(losing.server.data_dir)
+    assert losing.files() == before
+    assert doctor(losing.server.data_dir, 1)["commits"]["found"].startswith("the row of commit 2 is missing")
 
 
 def test_a_configuration_that_is_not_there(data: Path) -> None:

@@ -27,7 +27,7 @@ from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.registry import Registry
-from penstock.log.roll_forward import last_life, roll_forward, start_of
+from penstock.log.roll_forward import LostCommits, last_life, roll_forward, start_of
 from penstock.log.trailing_rows import TrailingRows
 from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
@@ -72,7 +72,7 @@ class Metadata:
     directory: DataDirectory | None = None
     """Where the newest start is noted; None in memory, and where a power cut may undo starts."""
     lost_commits: int = 0
-    """How many that were acknowledged the start could not bring in, because the disk has lost the record of one."""
+    """How many that were acknowledged this start has given up, because the disk has lost the record of one."""
 
     async def close(self) -> None:
         """Let go of it."""
@@ -146,15 +146,24 @@ async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: st
         _log.warning("%s has %s = off: acknowledged records can be lost when its machine fails", place, name)
 
 
-async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Randomness, shard_id: int) -> None:
-    """Let the database have everything that was committed, before anything is read from it."""
+async def bring_in_commits(
+    metadata: Metadata, wal: WalStore, *, randomness: Randomness, shard_id: int, give_up_from: int | None
+) -> None:  # fmt: skip
+    """Let the database have everything that was committed, before anything is read from it.
+
+    If the disk has lost acknowledged commits this is refused, as everything they have written would be overwritten:
+    unless the operator gives them up, from that one on. Without fsync a power cut may lose them; that was accepted.
+    """
     if isinstance(metadata.database, SqliteDatabase):
         directory = metadata.directory
         if directory is not None:
             directory.check_start(start_of(await metadata.database.read(last_life)))
 
-        def on_lost(commits: int) -> None:
-            metadata.lost_commits = commits
+        def on_lost(lost: LostCommits) -> None:
+            if directory is not None and give_up_from != lost.first:
+                raise directory.lost(lost.first, lost.count, str(lost))
+            _log.error("%s: what they appended was acknowledged, and is given up", lost)
+            metadata.lost_commits = lost.count
 
         metadata.life = await roll_forward(
             metadata.database, wal, randomness=randomness, shard_id=shard_id, on_lost=on_lost, redo=redo

@@ -283,7 +283,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
         ("wal_age_seconds", "Age of the oldest commit that is only in the WAL: how late compaction is.", backlog.age_s),
         (
-            "wal_lost_commits", "Acknowledged commits that the last start could not read: the disk has lost them.",
+            "wal_lost_commits", "Acknowledged commits that the last start has given up: the disk has lost them.",
             agent.stores.metadata.lost_commits,
         ),
         (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +20,13 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import SystemRandomness
 from penstock.identity.service import Identities
+from penstock.log.recovery import missing_row
+from penstock.log.roll_forward import LostCommits, found_rows, last_known
 from penstock.metadata.database import Database
 from penstock.metadata.migrate import known_migrations, version_in_file
+from penstock.metadata.sqlite_engine import read_file, run_script
 from penstock.storage.directory import FORMAT_VERSION, METADATA_HERE, DataDirectory, owner_of, read_format
+from penstock.storage.slabs import SlabWal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,34 @@ def data_versions(data_dir: Path) -> DataVersions | None:
         database=version_in_file(data_dir / "metadata.db") if is_here else None,
         newest_database=known_migrations()[-1].version, metadata=found.metadata,
     )  # fmt: skip
+
+
+def lost_commits(data_dir: Path) -> str | None:
+    """Which commits a start would miss, in a directory that nothing runs on; None if none, or if it cannot be told.
+
+    Nothing is changed: the database is opened for reading, and the WAL is only looked at.
+    """
+    database, slabs = data_dir / "metadata.db", data_dir / "slabs"
+    if not (database.exists() and slabs.is_dir()):
+        return None
+    try:
+        with contextlib.closing(read_file(database)) as connection:
+            missing = run_script(connection, lambda: missing_row(SHARD_ID))
+            life, seq = run_script(connection, lambda: last_known(SHARD_ID))
+    except sqlite3.Error:
+        return None
+    if missing is not None:
+        return f"the row of commit {missing} is missing, but not what came after it"
+    if not life:
+        return None
+    lost = list[LostCommits]()
+    wal = SlabWal(slabs, durability="process")
+    try:
+        for _ in found_rows(wal, life, seq, shard_id=SHARD_ID, on_lost=lost.append):
+            pass
+    finally:
+        wal.close()
+    return str(lost[0]) if lost else None
 
 
 def process_on(data_dir: Path) -> int | None:

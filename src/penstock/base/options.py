@@ -106,5 +106,8 @@ class UpOptions:
     """Seal what the default cluster stores from now on. It stays sealed when this is not asked for any more."""
     master_key_file: Path | None = None
     """Where the master keys of encrypted clusters are; None is in the data directory."""
+    give_up_commits_from: int | None = None
+    """The number of a commit: go on without it and all that follow, if the disk has lost that one. None, or another
+    number, refuses to start then."""
     delegation_token_key_file: Path | None = None
     """A file with the key that secrets of delegation tokens are made with; None is that there are no such tokens."""

@@ -82,6 +82,11 @@ def parse_metadata_url(text: str) -> str:
     "--master-key-file", type=FILE, envvar="PENSTOCK_MASTER_KEY_FILE", show_envvar=True,
     help="The file of master keys; created if it does not exist.  [default: in the data directory]",
 )  # fmt: skip
+@click.option(
+    "--give-up-commits-from", metavar="COMMIT", type=click.IntRange(min=1),
+    help="Start without this commit and those after it, which the disk has lost, where a start is refused for that"
+    " reason. Copy the data directory before.",
+)  # fmt: skip
 @click.option("--config", type=FILE, help="Listeners, TLS and OAuth in a YAML file.")
 @click.pass_context
 def up(
@@ -101,6 +106,7 @@ def up(
     client_metrics: str | None,
     encrypt: bool,
     master_key_file: Path | None,
+    give_up_commits_from: int | None,
     config: Path | None,
 ) -> None:
     """Run Penstock on this machine.
@@ -134,6 +140,7 @@ def up(
             client_metrics=client_metrics,
             encrypt=encrypt,
             master_key_file=master_key_file,
+            give_up_commits_from=give_up_commits_from,
             delegation_token_key_file=security.delegation_token_key_file,
         )
     except InvalidRequest as error:

@@ -16,12 +16,14 @@ invalidated: the database gets all rows, and a new *life* begins (see wal_record
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
 from penstock.base.backoff import Backoff, retry_until_answered
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.log_throttle import LogThrottle
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import INLINE_MAX_BYTES, CommitChange, EmbeddedCommitPath, note
@@ -45,6 +47,8 @@ predict nothing."""
 STUCK_S = 0.05
 """A single write that takes longer is enough: until the next probe, nothing is written on the event loop."""
 _NO_ID = bytes(16)
+COMPLAIN_EVERY_S = 10.0
+_log = logging.getLogger(__name__)
 
 
 class RecordFirstCommitPath:
@@ -209,7 +213,13 @@ class RecordFirstCommitPath:
 
     async def _void(self) -> None:
         """Invalidate whatever a failed write has left. Nothing can be committed until the database has answered."""
-        await retry_until_answered(self._begin_life, Backoff(self._randomness))
+        complaints = LogThrottle(self._clock, COMPLAIN_EVERY_S)
+
+        def complain(problem: PlatformError) -> None:
+            if complaints.is_due():
+                _log.warning("a write has failed, and flushes wait until the database can note that: %s", problem)
+
+        await retry_until_answered(self._begin_life, Backoff(self._randomness), complain)
         self._failed = False
 
     async def _begin_life(self) -> None:

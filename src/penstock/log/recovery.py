@@ -4,6 +4,9 @@ Rows of `partition` and `producer_state` contain the state up to the shard's WAL
 Everything after the floor is in `wal_commit` rows, which are few; they are replayed in order through the same function
 that applies a fresh commit. Then the WAL is told which of its objects are live. The time that this takes depends on the
 number of rows since the last compaction, not on the size of the log.
+
+Numbers of commits have no gaps. Where a row is missing, its object would be taken for free space, and its partitions
+would go on at offsets that are taken: such a database is refused before anything is changed.
 """
 
 from __future__ import annotations
@@ -56,8 +59,14 @@ def unpack_batches(blob: bytes) -> tuple[SequenceBatch, ...]:
 async def load_state(database: SnapshotReader, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:
     """Bring the partitions of a loaded registry up to the last durable commit; the number of that commit.
 
-    Call it after `Topics.load` and before anything is appended.
+    Call it after `Topics.load` and before anything is appended. Raises `CorruptData` if the row of a commit is missing.
     """
+    missing = await database.read(partial(missing_row, shard_id))
+    if missing is not None:
+        raise CorruptData(
+            f"The metadata has lost the row of commit {missing}, but not what came after it: what that commit appended"
+            " would be overwritten. Restore the data directory, and its metadata, from the same backup."
+        )
     with without_collector():
         seq, floor = await _load_folded(database, registry, shard_id)
         last_seq, live = await _replay_rows(database, registry, shard_id, floor)
@@ -121,6 +130,28 @@ def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows, Rows]]:
     seq, floor = shard[0] if shard else (0, 0)
     aborted = yield from aborted_store.ends(shard_id)
     return int(seq), int(floor), partitions, producers, aborted
+
+
+def missing_row(shard_id: int) -> Script[int | None]:
+    """The first commit above the WAL floor that has no row although a later one is known; None if there is none."""
+    rows = yield (
+        "SELECT wal_floor, commit_seq, (SELECT MAX(seq) FROM wal_commit WHERE shard_id = $1),"
+        " (SELECT COUNT(*) FROM wal_commit WHERE shard_id = $1 AND seq > shard.wal_floor)"
+        " FROM shard WHERE shard_id = $1",
+        (shard_id,),
+    )
+    if not rows:
+        return None
+    floor, last, newest, count = rows[0]
+    if int(count) == max(floor, last, newest or 0) - floor:
+        return None
+    rows = yield (
+        "SELECT MIN(seq) FROM wal_commit WHERE shard_id = $1 AND seq >= $2 AND NOT EXISTS"
+        " (SELECT 1 FROM wal_commit AS next WHERE next.shard_id = $1 AND next.seq = wal_commit.seq + 1)",
+        (shard_id, floor + 1),
+    )
+    first = yield "SELECT 1 FROM wal_commit WHERE shard_id = $1 AND seq = $2", (shard_id, floor + 1)
+    return int(rows[0][0]) + 1 if first else int(floor) + 1
 
 
 def commits_after(shard_id: int, seq: int, limit: int) -> Script[Rows]:

@@ -5,7 +5,8 @@ rebuild them from (see wal_record.py). They are found by walking the most recent
 count as long as their sequence numbers continue those of the database without a gap. Only the last object may have been
 torn by the crash, and if it is incomplete it was not acknowledged. The others were: if their bytes were damaged since,
 readers will find out, and that is no reason to lose what follows. If a record itself is lost because the disk did not
-keep it, so are all commits from there on, whose offsets are unknown; that is logged and counted.
+keep it, so are all commits from there on, whose offsets are unknown. The caller decides whether to go on without them
+(`on_lost`): to whoever does, their objects are free space.
 
 A start also begins a new *life*: records of earlier lives are ignored from then on, as all of theirs have rows. After
 the last object there may be any bytes that producers have sent, even a forged record, since anyone can compute a
@@ -14,9 +15,10 @@ checksum. So the number of a life has a random part that nobody can guess, and t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from penstock.base.dataclasses import dataclass
+from penstock.base.errors import CorruptData
 from penstock.base.randomness import Randomness
 from penstock.log.trailing_rows import CommitRow, Redo, insert_script, nothing_to_redo
 from penstock.log.wal_record import COMMITS, HEAD_BYTES, RecordHead, is_whole, read_head, read_record
@@ -26,29 +28,54 @@ from penstock.storage.wal import PAGE_BYTES, WalStore
 _LIFE = "wal life"
 _SECRET_BYTES = 5
 _ONE_LIFE = 1 << 8 * _SECRET_BYTES
-_log = logging.getLogger(__name__)
 BEHIND_BYTES = 4 * 1024 * 1024 + 512 * 1024
 """How far after the last object of a WAL file the next one could begin: the largest object that shares a file."""
 OLDER_PLACES = 4
 """How many WAL files are searched that were begun before the last row: the next commit is usually in the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class LostCommits:
+    """Acknowledged commits that cannot be brought in."""
+
+    first: int
+    """The commit whose record is lost."""
+    last: int
+    """The last one of which there is any trace."""
+    place: str
+    """Where that record is, as a part of a sentence."""
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        commits = f"commit {self.first} cannot be read, although there are commits up to {self.last}"
+        return f"the record of {commits} ({self.place})"
+
+
+OnLost = Callable[[LostCommits], None]
+"""Called before anything is changed. Raises where a start without these commits is not wanted."""
+
+
+def _refuse_to_lose(lost: LostCommits) -> None:
+    raise CorruptData(str(lost))
+
+
 async def roll_forward(
     database: Database, wal: WalStore, *, randomness: Randomness, shard_id: int = 1,
-    on_lost: Callable[[int], None] = lambda commits: None, redo: Redo = nothing_to_redo,
+    on_lost: OnLost = _refuse_to_lose, redo: Redo = nothing_to_redo,
 ) -> int:  # fmt: skip
-    """Store what is missing and begin a new life; its number. Call it before `load_state`.
-
-    `on_lost` is called with the number of acknowledged commits that cannot be recovered.
-    """
-    life, seq = await database.read(lambda: _known(shard_id))
+    """Store what is missing and begin a new life; its number. Call it before `load_state`."""
+    life, seq = await database.read(lambda: last_known(shard_id))
     rows = list(found_rows(wal, life, seq, shard_id=shard_id, on_lost=on_lost)) if life else []
     secret = int.from_bytes(randomness.token(_SECRET_BYTES))
     return await database.transaction(lambda: begin_life(rows, secret, redo))
 
 
 def found_rows(
-    wal: WalStore, life: int, seq: int, *, shard_id: int = 1, on_lost: Callable[[int], None] = lambda commits: None
+    wal: WalStore, life: int, seq: int, *, shard_id: int = 1, on_lost: OnLost = _refuse_to_lose
 ) -> Iterator[CommitRow]:
     """The rows of commits after `seq`, from the objects of that life."""
     index: dict[int, list[tuple[str, int, RecordHead]]] = {}
@@ -73,11 +100,7 @@ def found_rows(
         yield row
     if last > seq + 1:
         # A last object without successor may have been torn by the crash; one with a successor cannot have been.
-        _log.error(
-            "the record of commit %d cannot be read, although there are commits up to %d: what they appended was"
-            " acknowledged, and is lost (%s)", seq + 1, last, _place_of(index.get(seq + 1)),
-        )  # fmt: skip
-        on_lost(last - seq)
+        on_lost(LostCommits(seq + 1, last, _place_of(index.get(seq + 1))))
 
 
 def _last_behind(wal: WalStore, key: str, end: int, life: int, shard_id: int) -> int:
@@ -147,7 +170,7 @@ def start_of(life: int) -> int:
     return life // _ONE_LIFE
 
 
-def _known(shard_id: int) -> Script[tuple[int, int]]:
+def last_known(shard_id: int) -> Script[tuple[int, int]]:
     """The last life, and the last commit that the database has."""
     life = yield from last_life()
     rows = yield "SELECT MAX(seq) FROM wal_commit WHERE shard_id = $1", (shard_id,)

@@ -54,6 +54,14 @@ def connect(path: Path | None, *, durability: str, reads_only: bool = False) -> 
     return connection
 
 
+def read_file(path: Path) -> sqlite3.Connection:
+    """Open a database file that nobody writes to, to read it and what is still in its log. Raises `sqlite3.Error` when
+    that cannot be. Without such a log SQLite would make one."""
+    log = path.with_name(f"{path.name}-wal")
+    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True, timeout=_BUSY_TIMEOUT_S)
+
+
 def _prepare(connection: sqlite3.Connection, durability: str, *, reads_only: bool) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={DURABILITIES[durability]}")

@@ -10,7 +10,8 @@
 
 A directory with a format newer than this program is refused, and so is one that has data but no format file: with a new
 cluster id every client would believe that it talks to another cluster. The same goes for data whose metadata is
-missing, or older than the last start: whatever the metadata does not name would be taken for leftovers, and deleted.
+missing, or older than the last start: whatever the metadata does not name would be taken for leftovers, and deleted. If
+the disk has lost commits, a start without them has to be asked for.
 
 Two files are locked, because whoever believes a lock to be stale deletes the file that is called so.
 """
@@ -131,6 +132,14 @@ class DataDirectory:
                 f" the data with start {newest}. Restore all of the directory, and its metadata, from the same backup."
                 f" (Without the file {self.path / 'starts'} it starts, and deletes what the metadata does not know of.)"
             )
+
+    def lost(self, first: int, count: int, reason: str) -> CorruptData:
+        """The refusal of a start that would overwrite acknowledged commits, from `first` on, which cannot be read."""
+        return CorruptData(
+            f"The data directory {self.path} has lost {count} acknowledged commit{'s' if count > 1 else ''}: {reason}."
+            " Restore the directory from a backup; or copy it, and start it once with"
+            f" --give-up-commits-from {first}, which goes on without them and overwrites them."
+        )
 
     def _check_database(self) -> None:
         """Raise `CorruptData` where SQLite would begin a new database for old data."""

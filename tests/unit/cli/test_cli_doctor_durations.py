@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from penstock.base.dataclasses import replace
 from penstock.base.durations import BOUNDS_S, Durations
 from penstock.cli.doctor.agent import agent_checks, scrape, scrape_over
 from penstock.cli.doctor.durations import AgentMetrics, Histogram, duration_checks, parse_metrics, rows_of
@@ -27,6 +28,7 @@ penstock_loop_turn_seconds_bucket{le="+Inf"} 7.0
 penstock_loop_turn_seconds_sum 0.0001
 penstock_chore_seconds_total{chore="a \\"quoted\\" one"} 3.0
 penstock_wal_age_seconds 1.5
+penstock_wal_lost_commits 3.0
 process_start_time_seconds 1.7e+09
 nonsense, and more
 nonsense 1.2.3
@@ -58,7 +60,8 @@ def told(page: AgentMetrics, disk: str | None = None) -> dict[str, Check]:
 def test_a_page_is_read() -> None:
     found = parse_metrics(TEXT)
     assert found is not None
-    assert (found.version, found.started_s) == ("1.2.3", 1.7e9)
+    assert (found.version, found.started_s, found.lost_commits) == ("1.2.3", 1.7e9, 3)
+    assert found.since(found).lost_commits == 3
     assert set(found.histograms) == {("request_duration", "produce"), ("loop_turn", "")}
     produce = found.of("request_duration")["produce"]
     assert (produce.count, produce.mean_ms) == (100, 0.25)
@@ -151,6 +154,8 @@ def test_since_when() -> None:
     first = next(agent_checks(page(), Clock(), 0.0, None))
     assert first.found == "Penstock 1.2.3; durations since its start 2 hours ago"
     assert next(agent_checks(page(), Clock(), 5.0, None)).found.endswith("of the last 5 s")
+    lost = {one.name: one for one in agent_checks(replace(page(), lost_commits=3), Clock(), 0.0, None)}["lost commits"]
+    assert (lost.status, lost.found) == (Status.WARN, "3, which its start has given up")
 
 
 def test_nobody_there() -> None:

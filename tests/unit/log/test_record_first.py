@@ -13,7 +13,7 @@ from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch, batches_in, topic_of
 from fixtures.tables import have_tables
 
-from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log import trailing_rows
 from penstock.log.commit_path import INLINE_MAX_BYTES, CommitChange, EmbeddedCommitPath
@@ -21,7 +21,7 @@ from penstock.log.flush import Flush
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import commits_after, load_state
 from penstock.log.registry import Registry
-from penstock.log.roll_forward import OLDER_PLACES, roll_forward
+from penstock.log.roll_forward import OLDER_PLACES, LostCommits, roll_forward
 from penstock.log.trailing_rows import TrailingRows
 from penstock.log.wal_record import CHANGE_BYTES_MAX, HEAD_BYTES, read_record, write_record
 from penstock.log.writer import Writer
@@ -95,7 +95,7 @@ class World:
         self.registry = Registry()
         self.topic = topic_of(1, 2)
         self.registry.add(self.topic)
-        self.lost: list[int] = []
+        self.lost: list[LostCommits] = []
         life = await roll_forward(
             self.database, self.wal, randomness=self.randomness, on_lost=self.lost.append, redo=redo
         )
@@ -379,7 +379,7 @@ async def test_a_change_too_large_for_a_record_goes_through_the_database(world: 
     assert not world.rows.has_changes
 
 
-async def test_what_failed_does_not_come_back(world: World) -> None:
+async def test_what_failed_does_not_come_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The record is on the disk, the answer is not; nobody may find it in the log after it was refused."""
     await world.append(0)
 
@@ -387,8 +387,11 @@ async def test_what_failed_does_not_come_back(world: World) -> None:
         raise OutcomeUnknown("the answer was lost")
 
     world.after_write = fail
+    world.planned = ["before", "before"]  # Until the database can note it, nobody is answered, and the log says why.
     ((error, _),) = await world.append(2)
     assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert world.planned == []
+    assert caplog.text.count("flushes wait until the database can note that") == 1
     await world.restart()
     assert world.topic.partitions[0].next_offset == 2
     world.after_write = lambda: None
@@ -422,9 +425,7 @@ async def test_an_object_that_is_cut_short_ends_the_log(world: World) -> None:
 
 
 @pytest.mark.parametrize("at", [0, HEAD_BYTES], ids=["head", "entries"])
-async def test_a_record_that_the_disk_has_lost_is_no_silent_end(
-    world: World, at: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_record_that_the_disk_has_lost_is_no_silent_end(world: World, at: int) -> None:
     """What follows it was acknowledged: it is not brought in without its number, and somebody has to know."""
     await world.append(0)
     await world.path.store_rows()
@@ -434,14 +435,15 @@ async def test_a_record_that_the_disk_has_lost_is_no_silent_end(
     with (world.directory / span.location.key).open("r+b") as file:
         file.seek(span.location.offset + at)
         file.write(b"\xff")
+    with pytest.raises(CorruptData, match="commit 2 cannot be read"):  # Without somebody who gives them up.
+        await roll_forward(world.database, world.wal, randomness=world.randomness)
     await world.restart()
     assert world.topic.partitions[0].next_offset == 2
-    assert world.lost == [4]
-    assert "commit 2 cannot be read, although there are commits up to 5" in caplog.text
-    caplog.clear()
+    (lost,) = world.lost
+    assert (lost.first, lost.last, lost.count) == (2, 5, 4)
+    assert str(lost).startswith("the record of commit 2 cannot be read, although there are commits up to 5 (it is ")
     await world.restart()
     assert world.lost == []
-    assert not caplog.records
 
 
 async def test_the_end_of_a_log_is_no_loss(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -142,6 +142,20 @@ async def test_what_is_appended_after_a_loss_is_not_removed_with_what_was_lost()
     assert (partition.log_start, partition.next_offset) == (5, 7)
 
 
+@pytest.mark.parametrize("missing", [1, 3, 4])
+async def test_a_row_that_is_missing_is_not_passed_over(missing: int) -> None:
+    """Its object would be free space. Nothing is freed."""
+    life = await begin()
+    await life.topics.create(1, [NewTopic(name="orders", partition_count=1)])
+    for _ in range(4):
+        await append(life.writer, (life.topic().partitions[0], batch()))
+    await life.execute("UPDATE shard SET commit_seq = 4")  # As where several agents commit: then it tells of the last.
+    await life.execute("DELETE FROM wal_commit WHERE seq = $1", missing)
+    with pytest.raises(CorruptData, match=f"lost the row of commit {missing}, but"):
+        await life.die()
+    assert len(life.wal._objects) == 4
+
+
 async def test_what_no_commit_names_is_free_space() -> None:
     life = await begin()
     await life.topics.create(1, [NewTopic(name="orders", partition_count=1)])

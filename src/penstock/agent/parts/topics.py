@@ -21,7 +21,10 @@ async def open_topics(runtime: Runtime, stores: Stores) -> tuple[Clusters, Topic
         randomness=randomness, node_id=NODE_ID,
     )  # fmt: skip
     runtime.closing.push_async_callback(topics.close)
-    await bring_in_commits(stores.metadata, stores.wal, randomness=randomness, shard_id=SHARD_ID)
+    await bring_in_commits(
+        stores.metadata, stores.wal, randomness=randomness, shard_id=SHARD_ID,
+        give_up_from=runtime.options.give_up_commits_from,
+    )  # fmt: skip
     clusters = Clusters(database=database, clock=clock, randomness=randomness, shard_id=SHARD_ID)
     await clusters.open(stores.kafka_cluster_id)
     runtime.closing.push_async_callback(clusters.close)

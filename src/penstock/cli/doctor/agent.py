@@ -44,6 +44,11 @@ def agent_checks(metrics: AgentMetrics, clock: Clock, watch_s: float, disk: str 
     since_s = clock.now_ms() / 1000 - metrics.started_s
     over = f"of the last {watch_s:g} s" if watch_s else f"since its start {_age_text(since_s)} ago"
     yield check("agent", f"Penstock {metrics.version}; durations {over}")
+    if metrics.lost_commits:
+        yield check(
+            "lost commits", f"{metrics.lost_commits:,}, which its start has given up",
+            warn="The disk has lost what it had acknowledged: look for the reason before you trust it with more",
+        )  # fmt: skip
     yield from duration_checks(metrics, disk)
 
 

@@ -1,11 +1,12 @@
-"""Looks at what is in a data directory: who has it open, which release wrote it, and can this one open it."""
+"""Looks at what is in a data directory: who has it open, which release wrote it, can this one open it, has the disk
+kept it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.agent.offline import data_versions, process_on
+from penstock.agent.offline import data_versions, lost_commits, process_on
 from penstock.base.errors import PlatformError
 from penstock.cli.doctor.ports import holder_with
 from penstock.cli.doctor.verdicts import Check, Holder, check, data_verdict
@@ -33,3 +34,18 @@ def data_checks(data_dir: Path) -> Iterator[Check]:
             version=found.format, newest=found.newest_format, database=found.database,
             newest_database=found.newest_database, metadata=found.metadata,
         )  # fmt: skip
+        if process_on(data_dir) is None and (found.database or 0) <= found.newest_database:
+            yield from _commit_checks(data_dir)
+
+
+def _commit_checks(data_dir: Path) -> Iterator[Check]:
+    """Whether the disk has kept every commit, where nothing runs that goes on to write some."""
+    try:
+        lost = lost_commits(data_dir)
+    except (PlatformError, OSError) as problem:
+        yield check("commits", "not known", warn=f"They cannot be read: {problem}")
+        return
+    yield check(
+        "commits", lost or "complete",
+        fail=lost and "Restore the data directory from a backup. What else can be done: penstock up says it",
+    )  # fmt: skip

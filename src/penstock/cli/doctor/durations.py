@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from penstock.base.dataclasses import dataclass, field
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.cli.doctor.verdicts import Check, check
 from penstock.cli.output import Json
 from penstock.cli.text_formats.quantities import milliseconds_text, plural
@@ -76,6 +76,8 @@ class AgentMetrics:
     version: str
     started_s: float
     """In seconds since 1970."""
+    lost_commits: int = 0
+    """How many its start has given up."""
     histograms: Mapping[tuple[str, str], Histogram]
     """By name, without what all of them begin and end with, and by label; an empty one where there is none."""
 
@@ -91,12 +93,12 @@ class AgentMetrics:
             key: one.since(before.histograms[key]) if key in before.histograms else one
             for key, one in self.histograms.items()
         }  # fmt: skip
-        return AgentMetrics(version=self.version, started_s=self.started_s, histograms=histograms)
+        return replace(self, histograms=histograms)
 
 
 def parse_metrics(text: str) -> AgentMetrics | None:
     """Metrics in Prometheus' text format; None if they are not Penstock's."""
-    version, started_s = None, 0.0
+    version, started_s, lost_commits = None, 0.0, 0
     counts: dict[tuple[str, str], dict[float, float]] = {}
     totals: dict[tuple[str, str], float] = {}
     for sample in map(_SAMPLE.fullmatch, text.splitlines()):
@@ -108,6 +110,8 @@ def parse_metrics(text: str) -> AgentMetrics | None:
             version = labels.get("version", "")
         elif name == "process_start_time_seconds":
             started_s = value
+        elif name == "penstock_wal_lost_commits":
+            lost_commits = round(value)
         elif name.startswith("penstock_") and name.endswith("_seconds") and kind in ("_bucket", "_sum"):
             bound = labels.pop("le", "inf")
             key = name.removeprefix("penstock_").removesuffix("_seconds"), next(iter(labels.values()), "")
@@ -118,7 +122,7 @@ def parse_metrics(text: str) -> AgentMetrics | None:
     if version is None:
         return None
     histograms = {key: Histogram(found, totals.get(key, 0.0)) for key, found in counts.items()}
-    return AgentMetrics(version=version, started_s=started_s, histograms=histograms)
+    return AgentMetrics(version=version, started_s=started_s, lost_commits=lost_commits, histograms=histograms)
 
 
 def duration_checks(metrics: AgentMetrics, disk: str | None = None) -> Iterator[Check]:
