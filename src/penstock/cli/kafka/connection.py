@@ -269,15 +269,11 @@ class Connection:
         return "Is it a Kafka broker? If it requires TLS or credentials, add --client-config FILE"
 
     def _lost(self, error: OSError) -> PlatformError:
-        if (
-            isinstance(error, ssl.SSLError) and not self._has_negotiated
-        ):  # In TLS 1.3 a server may refuse after the handshake.
+        if isinstance(error, ssl.SSLError) and not self._has_negotiated:
+            # In TLS 1.3 a server may refuse after the handshake.
             return Unreachable(f"cannot use {self.address}: {reason(error)}", hint(error, self.address.host))
-        if (
-            isinstance(error, ConnectionResetError | BrokenPipeError)
-            and self._has_negotiated
-            and not self._has_answered
-        ):
+        is_closed = isinstance(error, ConnectionResetError | BrokenPipeError)
+        if is_closed and self._has_negotiated and not self._has_answered:
             return self._closed()
         problem = f"lost {self.address}: {reason(error)}"
         # Who has never answered may be something else; who has may come back.
