@@ -353,7 +353,7 @@ class Connection:
     @property
     def answering(self) -> bool:
         """Whether what arrives now has to wait."""
-        return bool(self._busy or self._queue)
+        return bool(self._busy or self._queue or self._is_full)
 
     def hold(self) -> None:
         """A request is under way that those behind it must wait for."""
@@ -473,6 +473,8 @@ class Connection:
                 moved = True
         if moved and not self._writing:
             shared.send_soon(self)
+        elif not moved and not self._busy and (self._queue or self._input_paused):
+            shared.loop.call_soon(self._go_on)  # No response leaves that would go on with what waits for room.
         if not slots and self._busy & _BEHIND:
             self._busy &= ~_BEHIND
             shared.loop.call_soon(self._go_on)

@@ -215,6 +215,25 @@ async def test_requests_that_are_not_answered_are_bounded(setup: Setup) -> None:
     await sending
 
 
+async def test_requests_without_responses_that_are_bounded_make_room_for_those_behind_them(setup: Setup) -> None:
+    client, _ = setup.connect()
+    await client.send(b"".join(request(PRODUCE) for _ in range(limits.MAX_SLOTS + 5)))
+    assert len(setup.desk.taken) == limits.MAX_SLOTS
+    while setup.desk.waiting:
+        setup.desk.answer(silently=True)
+    await turns(5)
+    assert len(setup.desk.waiting) == 5
+    while setup.desk.waiting:
+        setup.desk.answer(silently=True)
+    await client.send(b"".join(request(PRODUCE) for _ in range(limits.MAX_SLOTS)))
+    assert len(setup.desk.waiting) == limits.MAX_SLOTS
+    await client.send(request(ECHO, b"read"))
+    assert len(setup.desk.waiting) == limits.MAX_SLOTS, "nor is that read before there is room"
+    while setup.desk.waiting:
+        setup.desk.answer(silently=True)
+    assert await asyncio.wait_for(client.receive(1), 5) == [ECHO.to_bytes(2) + b"read"]
+
+
 async def test_requests_behind_a_held_one_are_bounded(setup: Setup) -> None:
     client, connection = setup.connect()
     piece = request(ECHO, bytes(4 * KIB))
@@ -424,6 +443,20 @@ async def test_incomplete_frames_are_received_one_after_the_other(setup: Setup) 
     await asyncio.gather(*sending)
     assert most <= 100 * KIB + 400 * KIB + 4 * RECEIVE_BUFFER_BYTES
     assert setup.shared.partial_bytes == 0
+
+
+async def test_a_frame_behind_responses_that_are_not_read_holds_up_no_others(setup: Setup) -> None:
+    """It is the first of those that wait for memory, but it is not read from either."""
+    setup.shared.memory, setup.desk.reply_bytes = MemoryBounds(partial_bytes=75 * KIB), 4 * MIB
+    reads_nothing, connection = setup.connect()
+    frame = request(PRODUCE, bytes(400 * KIB))
+    await reads_nothing.send(request(ECHO) + frame[: 50 * KIB])
+    other, _ = setup.connect()
+    sending = asyncio.ensure_future(other.send(frame))
+    await turns(50)
+    assert connection.frame_bytes
+    assert [len(body) for body in setup.desk.taken] == [2, 2 + 400 * KIB]
+    await sending
 
 
 async def test_a_frame_that_trickles_is_given_up_when_others_wait(setup: Setup) -> None:
