@@ -10,6 +10,7 @@ Compaction may move spans into segments between the search in segments and the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from penstock.log.model import Partition
@@ -21,6 +22,8 @@ from penstock.wire.records import BatchHeader, iter_batches, iter_records
 
 READ_BYTES = 256 * 1024
 
+Views = Sequence[memoryview]
+"""What was read, whole batches."""
 Found = tuple[int, int]
 """Offset and timestamp of a record."""
 
@@ -88,38 +91,59 @@ class Timestamps:
             highest = max(highest, await self._highest_within(partition, start, cut.last_offset + 1))
         return highest
 
+    # What was read must not be referred to any more when the next read begins: that may wait for its memory. So it is
+    # only the argument of a function.
+
     async def _highest_within(self, partition: Partition, offset: int, end: int) -> int:
         highest, start = -1, offset
         while offset < end:
-            batches, offset = await self._read(partition, offset, end)
-            for header, batch in batches:
-                if header.max_timestamp > highest:
-                    highest = max(highest, *(found[1] for found in _times(header, batch) if found[0] >= start), -1)
+            highest, offset = _highest_of(
+                await self._reader.read_batches(partition, offset, READ_BYTES), highest, start, offset, end
+            )
         return highest
 
     async def _scan(self, partition: Partition, offset: int, end: int, timestamp: int) -> Found | None:
         """The first record within [offset, end) that is not older."""
-        floor = offset
-        while offset < end:
-            batches, offset = await self._read(partition, offset, end)
-            for header, batch in batches:
-                if header.max_timestamp >= timestamp:
-                    for found in _times(header, batch):
-                        if found[1] >= timestamp and found[0] >= floor:
-                            return found
-        return None
+        found, start = None, offset
+        while offset < end and found is None:
+            found, offset = _first_of(
+                await self._reader.read_batches(partition, offset, READ_BYTES), timestamp, start, offset, end
+            )
+        return found
 
-    async def _read(self, partition: Partition, offset: int, end: int) -> tuple[list[tuple[BatchHeader, Buffer]], int]:
-        """The next batches within [offset, end), and where to go on: `end` when done."""
-        batches: list[tuple[BatchHeader, Buffer]] = []
-        following = offset
-        for view in await self._reader.read_batches(partition, offset, READ_BYTES):
-            for position, header in iter_batches(view):
-                if header.base_offset >= end:
-                    return batches, end
-                following = max(following, header.last_offset + 1)
-                batches.append((header, view[position : position + header.size_bytes]))
-        return batches, following if following > offset else end
+
+def _highest_of(views: Views, highest: int, start: int, offset: int, end: int) -> tuple[int, int]:
+    """The highest timestamp of records from `start` on in what was read, if it is above `highest`, and where to go on:
+    `end` when done."""
+    batches, following = _batches_within(views, offset, end)
+    for header, batch in batches:
+        if header.max_timestamp > highest:
+            highest = max(highest, *(found[1] for found in _times(header, batch) if found[0] >= start), -1)
+    return highest, following
+
+
+def _first_of(views: Views, timestamp: int, start: int, offset: int, end: int) -> tuple[Found | None, int]:
+    """The first record from `start` on in what was read that is not older, and where to go on: `end` when done."""
+    batches, following = _batches_within(views, offset, end)
+    for header, batch in batches:
+        if header.max_timestamp >= timestamp:
+            for found in _times(header, batch):
+                if found[1] >= timestamp and found[0] >= start:
+                    return found, following
+    return None, following
+
+
+def _batches_within(views: Views, offset: int, end: int) -> tuple[list[tuple[BatchHeader, Buffer]], int]:
+    """The batches that were read within [offset, end), and where to go on: `end` when done."""
+    batches: list[tuple[BatchHeader, Buffer]] = []
+    following = offset
+    for view in views:
+        for position, header in iter_batches(view):
+            if header.base_offset >= end:
+                return batches, end
+            following = max(following, header.last_offset + 1)
+            batches.append((header, view[position : position + header.size_bytes]))
+    return batches, following if following > offset else end
 
 
 def _times(header: BatchHeader, batch: Buffer) -> list[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from struct import pack_into
 
@@ -96,6 +97,18 @@ async def test_a_large_segment_is_not_read_from_its_start() -> None:
     timestamps = Timestamps(log.reader, log.segments)
     assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 50, max_only=False) == (50, NOW_MS + 50)
     assert min(reads) > 40 * 30_000
+
+
+@pytest.mark.parametrize("max_only", [False, True])
+async def test_a_search_does_not_wait_for_memory_that_it_holds_itself(max_only: bool) -> None:
+    """Whose batches are so large, or who is one of so many, that what was searched takes all memory for reads."""
+    log = ShelvedLog(new_topic().partitions[0], cold_bytes=64 * 1024, pinned_max_bytes=0)
+    times = (NOW_MS + 9, NOW_MS + 1), (NOW_MS + 2, NOW_MS + 3), (NOW_MS + 9, NOW_MS)
+    log.add_segment(*[batch(b"v" * 300_000, b"w", at=at) for at in times])
+    log.partition.log_start = 1
+    timestamps = Timestamps(log.reader, log.segments)
+    looking = timestamps.offset_for_timestamp(log.partition, NOW_MS + 9, max_only=max_only)
+    assert await asyncio.wait_for(looking, 5) == (4, NOW_MS + 9)
 
 
 async def test_a_batch_that_cannot_be_decoded_is_one_record() -> None:
