@@ -283,19 +283,30 @@ class DeadLetters:
             if copies.is_full:
                 return copies
             first, _ = wanted[0]
+            is_damaged = has_more = False
             try:
-                views = await self._reader.read_batches(log, first, COLD_READ_BYTES)
-                await self._on_thread(partial(copies.scan, views, wanted))
+                has_more = await self._scan_from(log, first, wanted, copies)
             except (CorruptData, InvalidRequest, Unavailable) as problem:
                 if must_read and isinstance(problem, Unavailable):
                     raise _ReadFailed(str(problem)) from problem
+                is_damaged = True  # Looked at once the exception is gone, which refers to what was read.
+            if is_damaged:
                 copies.skip_to(await self._first_readable_after(log, max(first, copies.scanned_to + 1), end) - 1)
-                continue
-            if not views:
+            elif has_more:
+                copies.scanned_to = max(copies.scanned_to, first)
+            else:
                 break  # The rest was removed.
-            copies.scanned_to = max(copies.scanned_to, first)
         copies.scanned_to = end
         return copies
+
+    async def _scan_from(
+        self, log: Partition, offset: int, wanted: Sequence[OffsetRange], copies: RecordCopies
+    ) -> bool:
+        """Read once, and search that; whether there was anything. What was read must not be referred to any more when
+        the next read begins: that may wait for its memory."""
+        views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
+        await self._on_thread(partial(copies.scan, views, wanted))
+        return bool(views)
 
     async def _first_readable_after(self, log: Partition, damaged: int, end: int) -> int:
         """The first readable offset after an unreadable one, at most `end`; the next offset if none is. The extent of

@@ -298,7 +298,8 @@ class SharePartitions:
         self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt, *,
         gives_up: Callable[[], bool] = lambda: False,
     ) -> AcquiredBatches:  # fmt: skip
-        """Acquire records for a member. `gives_up`: as of `Reader.read_batches`."""
+        """Acquire records for a member. `gives_up`: as of `Reader.read_batches`. Whoever does waits for no other reads
+        either: those may wait for memory with what it holds."""
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
         if not self._is_alone:
             self._journal.check(key)
@@ -315,8 +316,12 @@ class SharePartitions:
                 case Acquired():
                     return acquired_batches(answer, found)
                 case _NotInitialised():
+                    if config.starts_before_ms is not None and gives_up():
+                        return NOTHING
                     await self._initialise(name, log, config, start_at)
                 case _Cold():
+                    if key in self._readers and gives_up():
+                        return NOTHING
                     read = partial(self._reader.read_batches, log, answer.offset, COLD_READ_BYTES, gives_up=gives_up)
                     taken = await self._acquire_cold(name, log, asked, answer, config, read)
                     if taken is not None:

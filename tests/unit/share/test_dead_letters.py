@@ -23,6 +23,7 @@ from penstock.groups.model import GroupDeleted
 from penstock.log.aborted import StoredAborted
 from penstock.log.batches import Accepted, inspect
 from penstock.log.model import Partition, Topic
+from penstock.log.reader import Reader
 from penstock.log.topics import NewTopic
 from penstock.metadata.inline import InlineDatabase
 from penstock.share import dead_letters
@@ -33,6 +34,7 @@ from penstock.share.service import SharePartitions
 from penstock.share.sessions import SessionKey, TopicIdPartition
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
+from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
@@ -462,6 +464,22 @@ async def test_what_cannot_be_read_costs_only_its_own_letters_their_copies(opene
         (number, None if number in damaged else b"%d" % number) for number in range(0, 100, 2)
     ]
     assert reader.failed < 20, "how far it goes is not found out one by one"
+
+
+async def test_what_was_copied_is_not_waited_for_as_memory_for_what_is_copied_next(opened: Open) -> None:
+    office = await opened(**COPIES)
+    world, told = office.world, [(number, b"%d" % number * 600_000) for number in range(3)]
+    for number, value in told:
+        await office.fill([value])
+        assert await office.take(1) == [(number, number)]
+    world.tail.drop()
+    office.letters._reader = Reader(
+        segments=world.segments, wal=world.wal, objects=world.objects, executor=None, arena=Arena(64 * 1024),
+        pinned_max_bytes=0,
+    )  # fmt: skip
+    assert await office.say(REJECT, 0, 1, 2) is ErrorCode.NONE
+    await office.done()
+    assert await office.told() == told
 
 
 @pytest.mark.parametrize("times", [READ_ATTEMPTS - 1, 10**9])

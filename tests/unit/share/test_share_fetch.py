@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,12 +16,15 @@ from penstock.base.context import RequestContext
 from penstock.coordination.leases import LeaseHolder
 from penstock.coordination.timers import LoopScheduler
 from penstock.log.model import AbortedTransaction, Partition
+from penstock.log.reader import Reader
 from penstock.metadata.inline import InlineDatabase
 from penstock.share.fetch import ShareFetchHandler
+from penstock.share.model import Acquire
 from penstock.share.service import SharePartitions
 from penstock.share.sessions import SessionKey, ShareSessions
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
+from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import share_fetch
@@ -43,9 +47,12 @@ class Fetched(NamedTuple):
     """Why nothing was acquired from partitions."""
 
 
-class NoOverrides:
+class Overrides:
+    def __init__(self, overrides: Mapping[str, str]) -> None:
+        self._overrides = overrides
+
     def overrides(self, cluster_id: int, kind: object, name: str) -> Mapping[str, str]:
-        return {}
+        return self._overrides
 
 
 class StartingAt:
@@ -73,16 +80,25 @@ class NotedReader:
         self._events.append("records")
         return self._reader.tail(*args, **named)
 
+    async def read_batches(self, *args: Any, **named: Any) -> Any:
+        return await self._reader.read_batches(*args, **named)
+
 
 async def nowhere(partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
     raise AssertionError("nobody asks for a time")
 
 
+async def nowhere_yet(name: PartitionName) -> int | None:
+    return None
+
+
 class Agent:
     """A coordinator of share groups."""
 
-    def __init__(self, world: World, *, is_alone: bool, starts_at: int | None = 0) -> None:
-        log, configs = world.log, ShareConfigs(NoOverrides(), SETTINGS.started_with({}))
+    def __init__(
+        self, world: World, *, is_alone: bool, starts_at: int | None = 0, overrides: Mapping[str, str] = {}
+    ) -> None:
+        log, configs = world.log, ShareConfigs(Overrides(overrides), SETTINGS.started_with({}))
         self._world = world
         self.partitions = SharePartitions(
             database=world.database, reader=NotedReader(log.reader, world.events), aborted=NothingAborted(),  # type: ignore[arg-type]
@@ -169,9 +185,10 @@ class World:
         self.events.append("database")
         return self.faults.pop(0) if self.faults else None
 
-    async def agent(self, *, starts_at: int | None = 0) -> Agent:
+    async def agent(self, *, starts_at: int | None = 0, **overrides: str) -> Agent:
         """Start an agent, which takes over."""
-        agent = Agent(self, is_alone=self._is_alone, starts_at=starts_at)
+        group = {name.replace("_", "."): value for name, value in overrides.items()}
+        agent = Agent(self, is_alone=self._is_alone, starts_at=starts_at, overrides=group)
         await agent.partitions.open()
         self._agents.append(agent)
         return agent
@@ -329,3 +346,39 @@ async def test_what_is_acquired_of_many_partitions_is_bounded_like_other_respons
         assert len(first.acquired) == 3
         second = await agent.fetch(1, max_records=50, max_bytes=10_000)
         assert sorted(first.acquired + second.acquired) == [(index, 0, 1) for index in range(10)]
+
+
+async def test_who_holds_records_waits_neither_for_memory_nor_for_those_who_wait_for_it() -> None:
+    async with World(1, records=2) as world:
+        log, parts = world.topic.partitions[0], world.log
+        small = Reader(
+            segments=parts.segments, wal=parts.wal, objects=parts.objects, executor=None, arena=Arena(4096),
+            pinned_max_bytes=0,
+        )  # fmt: skip
+        parts.reader = small
+        agent = await world.agent()
+        await agent.fetch(0, max_records=1)
+        parts.tail.drop()
+        held = [await small.read_batches(log, 0, 1) for _ in range(2)]
+        acquire = partial(
+            agent.partitions.acquire, PartitionName(1, "workers", world.topic.topic_id, 0), log,
+            Acquire(BERT, 1, 1, exact=True), 1 << 20, nowhere_yet,
+        )  # fmt: skip
+        waiting = asyncio.ensure_future(acquire())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (await asyncio.wait_for(acquire(gives_up=lambda: True), 5)).ranges == ()
+        assert not waiting.done()
+        held.clear()
+        assert [one.first for one in (await asyncio.wait_for(waiting, 5)).ranges] == [1]
+
+
+async def test_who_holds_records_does_not_look_for_where_others_begin() -> None:
+    """That reads as well."""
+    async with World(1, records=1) as world:
+        agent = await world.agent(starts_at=None, share_auto_offset_reset="by_duration:PT1H")
+        taken = await agent.partitions.acquire(
+            PartitionName(1, "workers", world.topic.topic_id, 0), world.topic.partitions[0],
+            Acquire(BERT, 1, 1, exact=True), 1 << 20, nowhere_yet, gives_up=lambda: True,
+        )  # fmt: skip
+        assert taken.ranges == ()
