@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from penstock.base.errors import Fenced, PlatformError
 from penstock.coordination.model import Key
 from penstock.groups.model import OffsetsPending
-from penstock.log.flush import Flush
+from penstock.log.flush import Flush, Participant
 from penstock.log.model import Partition
 from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.metadata.database import Script
@@ -66,7 +66,7 @@ class TransactionWrites:
         return changes if len(changes) <= CHANGE_BYTES_MAX else None
 
 
-class _Participant(Generic[T]):
+class FlushRequest(Participant, Generic[T]):
     """A request that waits for the outcome of a flush."""
 
     def __init__(self, service: TransactionService, key: Key) -> None:
@@ -96,7 +96,7 @@ class _Participant(Generic[T]):
         self._fail(problem)
 
 
-class Request(_Participant[Decision]):
+class Request(FlushRequest[Decision]):
     """A request that is decided by a rule."""
 
     def __init__(
@@ -220,7 +220,7 @@ def _is_other(before: Transaction, decision: Decision) -> bool:
     )
 
 
-class PendingOffsets(_Participant[Collection[int]]):
+class PendingOffsets(FlushRequest[Collection[int]]):
     """Stores pending offsets of groups, in the given order; answered with the indexes of those whose transactions have
     ended."""
 
@@ -260,7 +260,7 @@ def _owners_key(group: Key, record: OffsetsPending) -> Key:
     return group[0], record.owner.transactional_id
 
 
-class IdDeletion(_Participant[None]):
+class IdDeletion(FlushRequest[None]):
     """Deletes a transactional id, if it is still unused."""
 
     def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
@@ -291,7 +291,7 @@ class IdDeletion(_Participant[None]):
         self._answer(None)
 
 
-class MarkerWrite(_Participant["dict[Partition, ErrorCode]"]):
+class MarkerWrite(FlushRequest["dict[Partition, ErrorCode]"]):
     """Writes markers of a producer to some partitions, for an administrator."""
 
     def __init__(

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from typing import Any, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.cooperative import gather_in_batches
@@ -56,9 +57,18 @@ from penstock.transactions.model import (
     TransactionState,
 )
 from penstock.transactions.ownership import OwnershipCache
-from penstock.transactions.participants import CallbackRequest, IdDeletion, MarkerWrite, PendingOffsets, Request
+from penstock.transactions.participants import (
+    CallbackRequest,
+    FlushRequest,
+    IdDeletion,
+    MarkerWrite,
+    PendingOffsets,
+    Request,
+)
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
+
+T = TypeVar("T")
 
 COORDINATOR_EPOCH = 0
 """The coordinator epoch in markers: constant, because nobody takes over coordination without the log itself."""
@@ -85,8 +95,8 @@ class TransactionService:
         self._by_producer: dict[int, Cell] = {}
         self._ownership = OwnershipCache(database)
         self.is_open = self._closed = False
-        self._waiting_offsets: dict[PendingOffsets, None] = {}
-        """Pending offsets that wait for a flush."""
+        self._waiting: dict[FlushRequest[Any], None] = {}
+        """Requests that wait for a flush."""
         self._timed_out: dict[Key, None] = {}
         """Timed-out transactions to be aborted, and (below) those whose abort is in a flush."""
         self._aborting: set[Key] = set()
@@ -279,12 +289,21 @@ class TransactionService:
         self.require(key)
         fresh_id = None
         while True:
-            request = Request(self, key, decide, fresh_id, follows)
-            self._writer.enlist(request)
-            decision = await request.answer
+            decision = await self._outcome(Request(self, key, decide, fresh_id, follows))
             if not decision.needs_producer_id:
                 return decision.result
             fresh_id = await self._producer_ids.take()
+
+    async def _outcome(self, request: FlushRequest[T]) -> T:
+        """What a flush has made of a request. Raises `Unavailable` once this is closed."""
+        if self._closed:
+            raise Unavailable("the coordinator is shutting down")
+        self._waiting[request] = None
+        self._writer.enlist(request)
+        try:
+            return await request.answer
+        finally:
+            self._waiting.pop(request, None)
 
     async def begin_offset_commit(self, key: Key, producer: ProducerIdAndEpoch, group_id: str) -> ErrorCode:
         """A producer is about to send offsets of a group, which adds the group to its transaction, or begins one.
@@ -323,15 +342,7 @@ class TransactionService:
         """Store pending offsets; the indexes of those whose transactions have ended. Only where one process appends
         alone. Raises `Unavailable` when nothing of it happened.
         """
-        if self._closed:
-            raise Unavailable("the coordinator is shutting down")
-        request = PendingOffsets(self, offsets)
-        self._waiting_offsets[request] = None
-        self._writer.enlist(request)
-        try:
-            return await request.answer
-        finally:
-            self._waiting_offsets.pop(request, None)
+        return await self._outcome(PendingOffsets(self, offsets))
 
     def may_add_offsets(self, key: Key, owner: TransactionOwner) -> bool:
         """Whether a producer may add offsets to its transaction."""
@@ -347,10 +358,10 @@ class TransactionService:
             self.on_begin()
 
     def close(self) -> None:
-        """Fail everybody whose pending offsets wait for a flush, which may never come: the writer has stopped, or will
-        soon. Outcomes are not reported any more."""
+        """Fail everybody who waits for a flush, which may never come: the writer has stopped, or will soon. Groups,
+        chores and changes of topics may be among them, and are waited for next. Outcomes are not reported any more."""
         self._closed = True
-        for request in list(self._waiting_offsets):
+        for request in list(self._waiting):
             request.failed(Unavailable("the coordinator is shutting down"))
 
     async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
@@ -379,8 +390,7 @@ class TransactionService:
     ) -> dict[Partition, ErrorCode]:
         """End what a producer has open in some partitions, whatever its id's state; the partitions that refused."""
         marker = MarkerWrite(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
-        self._writer.enlist(marker)
-        return await marker.answer
+        return await self._outcome(marker)
 
     def has_room_for(self, partition: Partition, producer_id: int) -> bool:
         """Whether a partition may remember a producer because of a marker."""
@@ -470,9 +480,7 @@ class TransactionService:
         return not keys
 
     async def _delete(self, key: Key, retention_ms: int) -> None:
-        deletion = IdDeletion(self, key, retention_ms)
-        self._writer.enlist(deletion)
-        await deletion.answer
+        await self._outcome(IdDeletion(self, key, retention_ms))
 
     def is_unused(self, cell: Cell, now_ms: int, retention_ms: int) -> bool:
         """Whether an id was not used for so long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from importlib import import_module
 from typing import Any
@@ -270,3 +271,19 @@ async def test_a_produce_request_of_very_many_that_cannot_be_read_ends_its_conne
     await client.send((len(frame) - 104).to_bytes(4) + frame[4:-100])
     assert await client.is_closed()
     await others_are_answered(wired)
+
+
+async def test_a_stop_does_not_wait_for_very_many_partitions_that_nobody_writes_any_more(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten_at_once(monkeypatch)
+    await make_wide_topic(wired, 24)
+
+    def breaks(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(wired.agent.log.commit_path, "commit_now", breaks)
+    await wired.send(wired.connect(), ApiKey.PRODUCE, 9, producing_many(24, acks=0))
+    while not wired.agent.log.writer.broken:
+        await turns(1)
+    await asyncio.wait_for(wired.agent.stop(), 5)

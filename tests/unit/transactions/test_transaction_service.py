@@ -217,17 +217,30 @@ async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world
     assert not world.service.prefers_commit_record(sent(1))
 
 
-async def test_offsets_are_let_go_when_nothing_is_flushed_any_more(world: World) -> None:
-    """Whoever closes the groups does not wait for a writer that has given up."""
+@pytest.mark.parametrize("what", ["expire", "remove", "init", "marker", "offsets"])
+async def test_nobody_waits_for_a_flush_that_never_comes(world: World, what: str) -> None:
+    """Whoever closes groups, chores and topics waits for them, and they for a writer that has given up."""
     await world.service.open()
     producer = (await world.service.init(KEY, InitProducerId(timeout_ms=1_000))).producer
+
+    def begin() -> asyncio.Future[object]:
+        return asyncio.ensure_future(
+            {
+                "expire": lambda: world.service.expire(-(10**9)), "remove": lambda: world.service.remove(1, 10),
+                "init": lambda: world.service.init(KEY, InitProducerId(timeout_ms=1_000)),
+                "marker": lambda: world.service.write_marker(producer, [], commit=True, coordinator_epoch=0),
+                "offsets": lambda: world.service.store_pending([waiting_offsets(producer)]),
+            }[what]()
+        )  # fmt: skip
+
     world.writer.abandon()
-    coming = asyncio.ensure_future(world.service.store_pending([waiting_offsets(producer)]))
-    await asyncio.sleep(0)
+    waiting = begin()
+    await asyncio.wait((waiting,), timeout=0.01)
+    assert not waiting.done()
     world.service.close()
-    for request in (coming, world.service.store_pending([waiting_offsets(producer)])):
+    for request in (waiting, begin()):
         with pytest.raises(Unavailable):
-            await request
+            await asyncio.wait_for(request, 5)
 
 
 def test_a_record_tells_ids_while_they_fit() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from penstock.agent.checks import slow_request_s
 from penstock.agent.parts.backend import Backend
+from penstock.agent.parts.log import DRAIN_S
 from penstock.agent.parts.requests import Requests
 from penstock.agent.parts.runtime import Runtime
 from penstock.agent.parts.stores import Stores
@@ -59,12 +62,19 @@ def open_server(backend: Backend, requests: Requests, sasl: SaslServer | None) -
     )
     server.listener = backend.audit
     log.writer.on_drained = shared.make_room
+
+    async def finish_long() -> None:
+        """What is produced in portions waits for flushes, of which there may be none any more."""
+        if not log.writer.has_stopped:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(requests.dispatcher.drain(), DRAIN_S)
+
     # A stop takes no new requests, answers those there are, and then closes the connections.
     closing.push_async_callback(server.close, STOP_GRACE_S)
     closing.push_async_callback(log.drain)
     closing.push_async_callback(backend.coordinators.dead_letters.close)
     closing.push_async_callback(requests.produce.drain)
-    closing.push_async_callback(requests.dispatcher.drain)
+    closing.push_async_callback(finish_long)
     closing.callback(server.stop_listening)
     return server
 
