@@ -83,6 +83,14 @@ class ObjectRanges(Protocol):
         """A range that can be sent directly, if it can be opened without blocking. Called on the event loop."""
 
 
+class _KeyMissing(Exception):
+    """A range cannot be opened, because its key is not in memory."""
+
+    def __init__(self, seal: Seal | EntrySeal) -> None:
+        super().__init__(seal)
+        self.seal = seal
+
+
 class Reader:
     """Reads batches of any partition."""
 
@@ -176,6 +184,11 @@ class Reader:
                     if not self._has_memory():
                         continue  # A slot is not held while waiting: who holds memory may need it to go on.
                     found = await self._read_cold(partition, offset, min(max_bytes, COLD_READ_BYTES))
+            except _KeyMissing as missing:
+                # Without a slot: the key service may not answer, and others need nothing of it.
+                assert self._sealing is not None
+                await self._sealing.ready((missing.seal,))
+                continue
             except InvalidRequest as problem:
                 # What was found has been compacted away meanwhile: the next look-up finds where it went.
                 attempt += 1
@@ -231,7 +244,7 @@ class Reader:
                 (span.location, span.byte_start, span.byte_length, span.base_offset, span.last_offset, span.seal)
             )
             total += span.byte_length
-        await self._have_keys((first.seal,))
+        await self._have_key(first.seal)
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
@@ -273,7 +286,7 @@ class Reader:
                 break
             pieces.append((following, 0, following.byte_length))
             total += following.byte_length
-        await self._have_keys((ref.seal,))
+        await self._have_key(ref.seal)
         if len(pieces) == 1:
             return await self._read_segment(partition, ref, offset, max_bytes)
         target, _ = self._arena.reserve(total)
@@ -338,9 +351,13 @@ class Reader:
             return True
         return self._sealing.is_ready(seal)
 
-    async def _have_keys(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
-        if self._sealing is not None:
-            await self._sealing.ready(seals)
+    async def _have_key(self, seal: Seal | EntrySeal | None) -> None:
+        """Keep a key in memory that is there. Raises `_KeyMissing` otherwise."""
+        if self._sealing is None or seal is None:
+            return
+        if not self._sealing.is_ready(seal):
+            raise _KeyMissing(seal)
+        await self._sealing.ready((seal,))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._executor is None:

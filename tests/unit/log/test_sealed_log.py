@@ -24,6 +24,7 @@ from penstock.log.commits import CommitEntry, ProducerBatch
 from penstock.log.flush import Flush
 from penstock.log.model import NO_TIMESTAMP, EntrySeal, Partition, ProducerState, SequenceBatch, Topic
 from penstock.log.partial_commits import decide
+from penstock.log.reader import MAX_COLD_READS
 from penstock.log.sealing import Sealing, read_span
 from penstock.log.seals import BrokenSeal, RangeCipher, stored_bytes
 from penstock.log.topics import NewTopic
@@ -456,6 +457,21 @@ async def test_no_chore_waits_for_a_key_service_that_does_not_answer(
     assert {ref.seal and ref.seal.key_id for ref in refs} == {old}
     assert not await asyncio.wait_for(world.changes.can_open(sealed, refs), 10)
     house.service.hangs = False
+
+
+async def test_who_reads_what_is_open_does_not_wait_behind_who_waits_for_keys(house: House) -> None:
+    world = await begun(house)
+    await world.keys.rotate(SEALED)
+    world = await house.restarted(world)
+    world.keys._service._timeout_s, house.service.hangs = 3_600.0, True
+    world.forget_tail()
+    sealed, plain = partition_in(world, SEALED), partition_in(world, PLAIN)
+    waiting = [asyncio.ensure_future(world.reader.read_batches(sealed, 0, 1)) for _ in range(MAX_COLD_READS)]
+    await asyncio.wait(waiting, timeout=0.05)
+    assert await asyncio.wait_for(world.reader.read_batches(plain, 0, 1), 5)
+    assert not any(one.done() for one in waiting)
+    for one in waiting:
+        one.cancel()
 
 
 def _damage(key_id: int) -> Any:
