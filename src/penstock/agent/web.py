@@ -87,5 +87,5 @@ class OtlpClient:
         except urllib.error.HTTPError as refusal:
             with refusal:
                 raise OSError(f"the receiver answered {refusal.code} {refusal.reason}") from None
-        except ValueError as problem:
+        except (HTTPException, ValueError) as problem:
             raise OSError(f"the receiver did not answer in HTTP: {problem}") from None

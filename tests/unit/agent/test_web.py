@@ -1,7 +1,9 @@
-"""Documents of an issuer whose certificate, and the authority it leads to, are replaced while it runs."""
+"""Documents of an issuer whose certificate, and the authority it leads to, are replaced while it runs; and what takes
+metrics, but speaks another protocol."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -9,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from penstock.agent.web import HttpsClient
+from penstock.agent.web import HttpsClient, OtlpClient
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.testing.certificates import Authority
 
@@ -75,3 +78,17 @@ async def test_other_authorities_count_without_a_restart_and_broken_ones_do_not(
             caplog.clear()
         with pytest.raises(InvalidRequest):
             HttpsClient(executor, ca)
+
+
+async def test_metrics_that_are_answered_in_another_protocol_were_not_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as executor:
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                client.recv(4096)
+                client.sendall(b"220 mail.example ESMTP\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        client = OtlpClient(urlsplit(f"http://127.0.0.1:{server.getsockname()[1]}"), executor)
+        with pytest.raises(OSError, match="in HTTP"):
+            await client.post(b"metrics")
