@@ -358,13 +358,15 @@ class Topics:
         await self._changes.run(self._delete(cluster_id, topics))
 
     async def _delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
+        # Not under the lock: it may wait for room in the log, which a chore makes after others that take the lock.
+        for number, topic in enumerate(topics):
+            await yield_if_due(number, NEW_AT_ONCE)
+            if not topic.deleted:
+                await self.before_deletion(topic)
         async with self._lock:
             present = [topic for topic in topics if not topic.deleted]
             if not present:
                 return
-            for number, topic in enumerate(present):
-                await yield_if_due(number, NEW_AT_ONCE)
-                await self.before_deletion(topic)
             keys = [(topic.topic_id, topic.name) for topic in present]
             now_ms = self._clock.now_ms()
             await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms), locking=True)

@@ -246,6 +246,25 @@ async def test_broker_wide_settings_are_the_defaults_of_topics_that_do_not_overr
     assert again.topics.overrides(1, ConfigResource.BROKER, "") == {"log.retention.ms": "5"}
 
 
+async def test_a_deletion_that_has_to_wait_holds_up_no_other_change() -> None:
+    """It may wait for room in the log, which is not made before retention has trimmed what it is to trim."""
+    world, goes_on, asked = World(), asyncio.Event(), list[str]()
+    topic, other = await world.topic("orders"), await world.topic("other")
+    other.partitions[0].next_offset = 9
+
+    async def wait(topic: Topic) -> None:
+        asked.append(topic.name)
+        await goes_on.wait()
+
+    world.topics.before_deletion = wait
+    deleting = [asyncio.ensure_future(world.topics.delete(1, [topic])) for _ in range(2)]
+    await asyncio.wait_for(world.topics.trim(1, {other.partitions[0]: 4}), 5)
+    assert (asked, topic.deleted, other.partitions[0].log_start) == (["orders"] * 2, False, 4)
+    goes_on.set()
+    await asyncio.gather(*deleting)
+    assert (topic.deleted, world.heard.deleted) == (True, ["orders"])
+
+
 async def test_growing_a_deleted_topic_is_refused() -> None:
     world = World()
     topic = await world.topic("orders")
