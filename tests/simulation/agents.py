@@ -303,7 +303,7 @@ class SimAgent:
             database=around.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=around.objects, uploads=Uploads(around.randomness), settings=live, clock=around.clock,
             executor=None, shard_id=SHARD_ID, grace_ms=plan.grace_ms, store_rows=self.commit_path.store_rows,
-            sealing=self.sealing,
+            sealing=self.sealing, pass_flush=self.writer.pass_flush,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,
