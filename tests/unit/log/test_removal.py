@@ -10,6 +10,7 @@ from fixtures.clocks import START_MS
 from fixtures.upkeep_world import GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.log import topic_store
 from penstock.log.model import ProducerState
 from penstock.log.upkeep import removal
 from penstock.log.upkeep.uploads import object_id_of, object_key
@@ -109,6 +110,21 @@ async def test_a_deletion_is_remembered_even_if_the_clock_has_jumped_back_before
     world.upkeep.on_segments([])
     await world.run()
     assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(0,)], "what came later is not waited for"
+
+
+async def test_a_topic_is_not_removed_before_the_agent_that_appends_to_it_knows_of_the_deletion() -> None:
+    """Its answer was lost, and until it has come batches are appended: they have to be metered."""
+    world = await UpkeepWorld().start()
+    topic, partition = await filled(world)
+    await world.database.transaction(lambda: topic_store.delete(1, [(topic.topic_id, topic.name)], START_MS))
+    await world.run()
+    assert await world.segment_count(partition) == 4
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(1,)]
+    await world.topics.delete(1, [topic])
+    assert "topic removal" in world.woken
+    await world.run()
+    assert await world.segment_count(partition) == 0
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(0,)]
 
 
 async def test_topics_deleted_during_a_pass_are_found() -> None:

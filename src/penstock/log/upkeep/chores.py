@@ -51,7 +51,7 @@ class Upkeep:
         )
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))
         self.topic_removal = TopicRemoval(
-            changes, wake=lambda: self._wake(TopicRemoval.name), pass_flush=pass_flush
+            changes, registry, wake=lambda: self._wake(TopicRemoval.name), pass_flush=pass_flush
         )  # fmt: skip
         self.merging = Merging(changes, registry)
         self.cleaner = Cleaner(changes, registry, settings, activity)

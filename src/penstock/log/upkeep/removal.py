@@ -80,15 +80,17 @@ class TopicRemoval:
 
     A deletion is kept while commits from before it are in the WAL; `commits_folded` must be called when some have left
     it. A flush that was in flight when the topic was deleted is waited for, because its bytes are metered too; later
-    ones leave the topic out.
+    ones leave the topic out. An agent that does not know of the deletion yet, because the answer was lost, still
+    appends: so it waits until it does.
     """
 
     name = "topic removal"
 
     def __init__(
-        self, changes: SegmentChanges, *, wake: Callable[[], None], pass_flush: PassFlush | None = None
+        self, changes: SegmentChanges, registry: Registry, *, wake: Callable[[], None],
+        pass_flush: PassFlush | None = None,
     ) -> None:  # fmt: skip
-        self._changes, self._wake, self._pass_flush = changes, wake, pass_flush
+        self._changes, self._registry, self._wake, self._pass_flush = changes, registry, wake, pass_flush
         self._cursor = 0
         self._page: list[int] = []
         self._left = 0
@@ -126,7 +128,8 @@ class TopicRemoval:
                 self._cursor = 0
                 return 0.0 if self._again else None
         partition_id = self._page[0]
-        count = await self._free(partition_id)
+        is_known_deleted = self._registry.partition(partition_id) is None
+        count = await self._free(partition_id) if is_known_deleted else 0
         self.removed_segments += count
         if count:
             changes.segments.drop(partition_id)
