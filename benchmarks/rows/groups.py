@@ -9,7 +9,7 @@ PAIR = (Variant.KAFKA, Variant.PENSTOCK_DISK)
 FANOUT_GROUPS = 8
 FANOUT_RATE = 5_000
 MANY = 1_000
-SHARED_BYTES_PER_S = 250_000_000
+SHARED_BYTES_PER_S = 500_000_000
 """More than anybody reads in a share group."""
 
 

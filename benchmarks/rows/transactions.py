@@ -12,7 +12,7 @@ RECORDS = 10
 PACED_PER_S = 150
 """A rate that Kafka reaches, too."""
 RELAYED_AT_ONCE = 500
-RELAYED_BYTES_PER_S = 75_000_000
+RELAYED_BYTES_PER_S = 200_000_000
 """More than anybody relays."""
 
 
