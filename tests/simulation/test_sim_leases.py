@@ -90,10 +90,7 @@ async def use_while_replaced(world: World, topic_id: bytes, kind: type[Member]) 
 async def test_leases_of_share_partitions(world: World) -> None:
     topic_id = await open_shared(world, 1)
     partition = PartitionKey(topic_id, 0)
-    members = [ShareConsumer(world, "workers", number, "orders", partition) for number in range(3)]
-    await world.eventually(lambda: members[0].configure(**CONFIG), "the group being configured")
-    for member in members:
-        await world.eventually(member.join, "a member joining")
+    members = await joined(world, partition)
     stop, ended = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as everything:
         replacing = everything.create_task(replace_now_and_then(world, ended, every_s=0.3, lingers_s=0.5))
@@ -113,10 +110,7 @@ async def test_records_accepted_at_another_agent_are_not_given_out(world: World)
     own, while another member is always at the newest agent, and accepts what it gets at once."""
     topic_id = await open_shared(world, 1)
     partition = PartitionKey(topic_id, 0)
-    quick, *slow = members = [ShareConsumer(world, "workers", number, "orders", partition) for number in range(3)]
-    await world.eventually(lambda: quick.configure(**CONFIG), "the group being configured")
-    for member in members:
-        await world.eventually(member.join, "a member joining")
+    quick, *slow = members = await joined(world, partition)
     stop, ended = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as everything:
         replacing = everything.create_task(replace_now_and_then(world, ended, every_s=0.3, lingers_s=1.0))
@@ -130,6 +124,15 @@ async def test_records_accepted_at_another_agent_are_not_given_out(world: World)
         stop.set()
     await world.heal()
     await check_share(world, members, partition)
+
+
+async def joined(world: World, partition: PartitionKey) -> list[ShareConsumer]:
+    """Three members of a configured share group."""
+    members = [ShareConsumer(world, "workers", number, "orders", partition) for number in range(3)]
+    await world.eventually(lambda: members[0].configure(**CONFIG), "the group being configured")
+    for member in members:
+        await world.eventually(member.join, "a member joining")
+    return members
 
 
 async def go_where_the_agent_is(client: Client, stop: asyncio.Event) -> None:
