@@ -47,12 +47,9 @@ from penstock.wire.primitives import Malformed, Message
 
 _PRODUCE = int(ApiKey.PRODUCE)
 _BESIDE_BATCHES = frozenset(
-    map(
-        int,
-        (
-            ApiKey.PRODUCE, ApiKey.ADD_PARTITIONS_TO_TXN, ApiKey.ADD_OFFSETS_TO_TXN, ApiKey.TXN_OFFSET_COMMIT,
-            ApiKey.END_TXN,
-        ),
+    (
+        ApiKey.PRODUCE, ApiKey.ADD_PARTITIONS_TO_TXN, ApiKey.ADD_OFFSETS_TO_TXN, ApiKey.TXN_OFFSET_COMMIT,
+        ApiKey.END_TXN,
     )
 )  # fmt: skip
 """Requests that are begun while batches that came before them are being written: those of transactions are put in order
