@@ -8,12 +8,23 @@ from collections.abc import Iterator
 
 import pytest
 from cli_session import Session
+from fixtures.secured import USER, Secured
 
 
 @pytest.fixture(scope="module")
 def session(request: pytest.FixtureRequest) -> Session:
     named = os.environ.get("PENSTOCK_TEST_BOOTSTRAP")
     return Session(named or request.getfixturevalue("broker").bootstrap)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A broker with TLS and credentials, for a user who may do everything."""
+    settings = {"authorizer.class.name": "", "super.users": f"User:{USER}"}
+    secured = Secured(tmp_path_factory.mktemp("secured"), settings=settings)
+    secured.server.start()
+    yield secured
+    assert secured.server.stop() == 0
 
 
 @pytest.fixture

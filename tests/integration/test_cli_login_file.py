@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,6 @@ from fixtures import programs
 from fixtures.secured import PASSWORD, USER, Secured
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    settings = {"authorizer.class.name": "", "super.users": f"User:{USER}"}
-    secured = Secured(tmp_path_factory.mktemp("files"), settings=settings)
-    secured.server.start()
-    yield secured
-    assert secured.server.stop() == 0
 
 
 @pytest.fixture

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from cli_session import Session
-from fixtures.secured import USER, Secured
+from fixtures.secured import Secured
 
 LINES = b"k:v\nk:w\n"
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    settings = {"authorizer.class.name": "", "super.users": f"User:{USER}"}
-    secured = Secured(tmp_path_factory.mktemp("logins"), settings=settings)
-    secured.server.start()
-    yield secured
-    assert secured.server.stop() == 0
 
 
 def _logins(secured: Secured) -> int:
