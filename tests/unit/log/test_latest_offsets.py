@@ -135,6 +135,14 @@ def test_compiled_or_not_the_same_records_stay(batches, end, expired, damage, li
     assert outcomes(LatestOffsets, reference(note_keys), reference(kept_records), laid, end, expired) == expected
 
 
+def test_a_batch_that_claims_offsets_that_no_log_has_is_kept() -> None:
+    laid = laid_out([[Record(1, 1000, b"a", b"v", ())] * 2])
+    pack_into(">q", laid[0], 0, 2**63 - 1)
+    for note, table in ((note_keys, LatestOffsets), (reference(note_keys), reference(LatestOffsets))):
+        header = parse_header(laid[0])
+        assert note(table(10), header, records_view(laid[0], header)) is False
+
+
 def test_bytes_of_records_stay_as_they_are() -> None:
     records = [Record(offset, 1000 - offset, b"k%d" % (offset % 3), b"v" * 200) for offset in range(9)]
     batch = build_batch(records)

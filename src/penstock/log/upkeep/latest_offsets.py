@@ -16,6 +16,7 @@ from penstock.wire.records import NO_TIMESTAMP, BatchHeader, RecordSpan, scan_re
 
 KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
+_HIGHEST_OFFSET = 2**63 - 1
 FURTHEST_MS = 2**62
 """The latest timestamp for which records are compacted, and until which tombstones are kept. A batch can hold twice
 as much, but no larger difference between two timestamps."""
@@ -103,9 +104,11 @@ def kept_records(
 def records_in_order(header: BatchHeader, data: bytes) -> Sequence[RecordSpan] | None:
     """The records of a section, or None if it cannot be decoded: what cannot be decoded is not dropped.
 
-    The same goes for records with offsets outside their batch, which must not supersede later ones; and for records
-    with timestamps that would not fit into a batch with others.
+    The same goes for records with offsets outside their batch, which must not supersede later ones; for batches with
+    offsets that no log has; and for records with timestamps that would not fit into a batch with others.
     """
+    if header.last_offset > _HIGHEST_OFFSET:
+        return None
     try:
         spans = scan_records(header, data)
     except Malformed:
