@@ -82,6 +82,9 @@ class ObjectRanges(Protocol):
     def piece(self, key: str, start: int, length: int) -> Piece | None:
         """A range that can be sent directly, if it can be opened without blocking. Called on the event loop."""
 
+    def read_cached(self, key: str, start: int, buffer: memoryview) -> int:
+        """As `read_into`, but only what is there without waiting. Called on the event loop."""
+
 
 class _KeyMissing(Exception):
     """A range cannot be opened, because its key is not in memory."""
@@ -103,6 +106,7 @@ class Reader:
         self._segments, self._wal, self._objects, self._sealing = segments, wal, objects, sealing
         self._executor = executor
         self._arena, self._pinned_max_bytes = arena, pinned_max_bytes
+        self._probe = memoryview(bytearray(1))
         self._slots = asyncio.Semaphore(MAX_COLD_READS)
         self.cold_reads = 0
         self.cold_bytes = 0
@@ -161,6 +165,32 @@ class Reader:
         self.cold_reads += 1
         self.cold_bytes += sum(map(len, pieces))
         return pieces
+
+    def at_hand(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview] | None:
+        """Batches from the one that contains `offset`, from memory or else from the page cache, without waiting; at
+        least one. None: `read_batches` must wait for them."""
+        found = self.tail(partition, offset, max_bytes, at_least_one=True)
+        return self._cached(partition, offset) if found is None else found
+
+    def _cached(self, partition: Partition, offset: int) -> list[memoryview] | None:
+        """Batches of a segment in the page cache, copied into memory: at least the first, up to `COLD_READ_BYTES`."""
+        ref = self._segments.cached(partition, offset)
+        if ref is None or ref.seal is not None or not self._has_memory():
+            return None
+        start, size = self._extent(ref, offset, COLD_READ_BYTES)
+        key, position = ref.object_key, ref.byte_offset + start
+        # The last byte first, as files are read ahead in order: memory is not taken in vain.
+        if not self._objects.read_cached(key, position + size - 1, self._probe):
+            return None
+        target, _ = self._arena.reserve(size)
+        target = target[: self._objects.read_cached(key, position, target)]
+        skipped, needed = _first_batch(target, offset)
+        if skipped + needed > len(target):
+            return None
+        found = _cut(target, offset, COLD_READ_BYTES)
+        self.cold_reads += 1
+        self.cold_bytes += len(found)
+        return [found]
 
     async def read_batches(
         self, partition: Partition, offset: int, max_bytes: int, *, gives_up: Callable[[], bool] = lambda: False
@@ -320,12 +350,7 @@ class Reader:
     async def _read_segment(
         self, partition: Partition, ref: StoredSegment, offset: int, max_bytes: int
     ) -> list[memoryview]:
-        start = ref.position_for(offset)
-        size = ref.byte_length - start
-        if size > max_bytes:
-            # Up to a point of the index, so that what follows can be sent directly.
-            size = ref.point_before(start + max_bytes) - start
-            size = size if size > 0 else max_bytes
+        start, size = self._extent(ref, offset, max_bytes)
         while True:
             target, _ = self._arena.reserve(size)
             count = await self._in_thread(
@@ -343,6 +368,17 @@ class Reader:
             # The batch with the offset does not fit: read again from its start, as much as it needs.
             start += skipped
             size = max(needed, min(max_bytes, ref.byte_length - start))
+
+    @staticmethod
+    def _extent(ref: StoredSegment, offset: int, max_bytes: int) -> tuple[int, int]:
+        """Start and size of what to read of a segment, from a batch at or before the one with the offset on."""
+        start = ref.position_for(offset)
+        size = ref.byte_length - start
+        if size > max_bytes:
+            # Up to a point of the index, so that what follows can be sent directly.
+            size = ref.point_before(start + max_bytes) - start
+            size = size if size > 0 else max_bytes
+        return start, size
 
     def _opens_like(self, first: Seal | EntrySeal | None, seal: Seal | EntrySeal | None) -> bool:
         """Whether a following range needs no key beyond the first one's, or one that is in memory: it must not add a

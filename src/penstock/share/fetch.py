@@ -106,6 +106,8 @@ class ShareFetchHandler:
         begun = await self._acknowledging.begin(
             key, acknowledgements, version=context.api_version, is_renewal=request.is_renew_ack
         )
+        if acknowledgements:
+            await asyncio.sleep(0)  # So that the database has them while records are looked for.
         wanted = await self._fetch_for(context, key, session, request)
         results = await begun.results()
         if request.share_session_epoch == FINAL_EPOCH:

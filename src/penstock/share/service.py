@@ -1,8 +1,8 @@
 """The share coordinator: acquiring and acknowledging records of share partitions.
 
 Every operation submits a rule to the coordinator runtime. To acquire records, the rule must know what the log has from
-the partition's next offset on. While that is in memory, reading it is part of the decision; otherwise it is read first,
-by one request per partition at a time, and the decision is made on what was read.
+the partition's next offset on. While that is in memory or in the page cache, reading it is part of the decision;
+otherwise it is read first, by one request per partition at a time, and the decision is made on what was read.
 
 Waiting fetches *watch* their partitions: they are called back when records become available again; the log notifies
 them of new ones.
@@ -348,7 +348,7 @@ class SharePartitions:
         if offset >= end or not transitions.has_room(partition, config.limits):
             return Decision(state=partition, replies=(Reply(waiter, Acquired()),))
         count = max(partition.next_offset - offset, 0) + asked.max_records
-        views = self._reader.tail(log, offset, max_bytes, at_least_one=True)
+        views = self._reader.at_hand(log, offset, max_bytes)
         if views is None or (config.read_committed and log.aborted_from > offset):
             return Decision(state=partition, replies=(Reply(waiter, _Cold(offset, count)),))
         fetched = self._fetched(log, offset, count, views, end, config, (), found)

@@ -41,6 +41,22 @@ class DescriptorTable:
         finally:
             self._release(entry)
 
+    @contextmanager
+    def reading_if_open(self, path: Path) -> Iterator[int | None]:
+        """The same for a file that is open already; None if it is not. Does not block."""
+        with self._lock:
+            entry = self._entries.get(path)
+            if entry is not None:
+                self._entries.move_to_end(path)
+                entry.users += 1
+        if entry is None:
+            yield None
+            return
+        try:
+            yield entry.fd
+        finally:
+            self._release(entry)
+
     def duplicate(self, path: Path) -> int | None:
         """Another descriptor of an open file, owned by the caller. Does not block; None if the file is not open."""
         with self._lock:

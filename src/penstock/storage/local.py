@@ -17,9 +17,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.base.lazy import lazy_import
 from penstock.storage.arena import ALIGNMENT, HUGE_PAGE_BYTES, huge_pages
 from penstock.storage.descriptors import DescriptorTable
 from penstock.storage.disk import (
@@ -36,6 +38,11 @@ from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, m
 from penstock.storage.pieces import PIECE_MIN_BYTES, Descriptor, FilePiece
 from penstock.storage.removing import Remover
 from penstock.storage.wal import Buffer, Shared
+
+if TYPE_CHECKING:
+    from penstock.storage import page_cache
+else:  # Of those who have files that were asked for.
+    page_cache = lazy_import("penstock.storage.page_cache")
 
 STAGING_BYTES = 256 * 1024
 """Also the size of one write. A concurrent fsync of the WAL waits for as much, and no more: flushing a disk's cache
@@ -122,11 +129,7 @@ class LocalObjectStore:
         """A range of a recently read file, if it is in the page cache. Never waits for a disk."""
         if length < PIECE_MIN_BYTES:
             return None
-        path = self._sent_lately.get(key)
-        if path is None:
-            if len(self._sent_lately) >= PATHS_MAX:
-                self._sent_lately.clear()
-            path = self._sent_lately[key] = self._path(key)
+        path = self._known_path(key)
         with contextlib.suppress(OSError):  # E.g. too many open files: then it is read normally.
             descriptor = self._sending.get(path) or self._begin_sending(path)
             if descriptor is not None:
@@ -135,6 +138,21 @@ class LocalObjectStore:
                     piece.seen_cached_at = None if self._now is None else self._now()
                     return piece
         return None
+
+    def read_cached(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill the buffer with what is in the page cache of a recently read file."""
+        with contextlib.suppress(OSError), self._readers.reading_if_open(self._known_path(key)) as descriptor:
+            if descriptor is not None:
+                return page_cache.read(descriptor, start, buffer)
+        return 0
+
+    def _known_path(self, key: str) -> Path:
+        path = self._sent_lately.get(key)
+        if path is None:
+            if len(self._sent_lately) >= PATHS_MAX:
+                self._sent_lately.clear()
+            path = self._sent_lately[key] = self._path(key)
+        return path
 
     def _begin_sending(self, path: Path) -> Descriptor | None:
         if len(self._sending) >= SENDING_MAX_FILES:

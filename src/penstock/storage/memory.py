@@ -157,6 +157,13 @@ class MemoryObjectStore:
         found = memoryview(held[0])[start : start + length]
         return found if len(found) == length else None
 
+    def read_cached(self, key: str, start: int, buffer: memoryview) -> int:
+        """Everything is there."""
+        held, _ = self._objects.get(key, (b"", 0))
+        found = held[start : start + buffer.nbytes]
+        buffer[: len(found)] = found
+        return len(found)
+
     def size(self, key: str) -> int:
         """Bytes in an object."""
         return len(self._body(key))

@@ -73,6 +73,10 @@ class ObjectStore(Protocol):
         It stays valid as long as it is referenced, even if the object is deleted.
         """
 
+    def read_cached(self, key: str, start: int, buffer: memoryview) -> int:
+        """As `read_into`, but only what is there without waiting, and nothing if that cannot be told; how many bytes
+        that was. May be called on an event loop, and raises nothing."""
+
     def size(self, key: str) -> int:
         """Bytes in an object."""
 

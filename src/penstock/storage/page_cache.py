@@ -41,6 +41,16 @@ def is_cached(fd: int, start: int, length: int) -> bool:
     )
 
 
+def read(fd: int, start: int, buffer: memoryview) -> int:
+    """Fill a buffer with what is in the page cache; the number of bytes, 0 where that cannot be determined."""
+    if not _NOWAIT:
+        return 0
+    try:
+        return os.preadv(fd, [buffer], start, _NOWAIT)
+    except OSError:  # As in `_reads_at_once`.
+        return 0
+
+
 def cached_pages(fd: int, first: int, count: int) -> int | None:
     """How many pages from `first` on are cached or being read; None if unknown."""
     if _call is None:

@@ -77,8 +77,11 @@ class NotedReader:
         self._reader, self._events = reader, events
 
     def tail(self, *args: Any, **named: Any) -> Any:
-        self._events.append("records")
         return self._reader.tail(*args, **named)
+
+    def at_hand(self, *args: Any) -> Any:
+        self._events.append("records")
+        return self._reader.at_hand(*args)
 
     async def read_batches(self, *args: Any, **named: Any) -> Any:
         return await self._reader.read_batches(*args, **named)
@@ -200,13 +203,13 @@ class World:
                 await self.log.append((partition, batch(1)))
 
 
-async def test_records_are_looked_for_while_acknowledgements_become_durable() -> None:
+async def test_acknowledgements_are_with_the_database_before_records_are_looked_for() -> None:
     async with World(1, records=4) as world:
         agent = await world.agent()
         assert (await agent.fetch(0)).acquired == [(0, 0, 1), (0, 1, 1)]
         world.events.clear()
         assert await agent.fetch(1, {0: [(0, 1, ACCEPT)]}) == ([(0, 2, 1), (0, 3, 1)], {0: ErrorCode.NONE}, {})
-        assert world.events == ["records", "database"]
+        assert world.events == ["database", "records"]
 
 
 # --- Acknowledgements come first ---
