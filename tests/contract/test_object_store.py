@@ -117,6 +117,20 @@ def test_there_is_no_piece_of_what_is_not_there(store: ObjectStore) -> None:
     assert store.piece("other", 0, MIB) is None
 
 
+def test_what_is_there_at_once_is_what_a_read_returns(store: ObjectStore) -> None:
+    body, buffer = pattern(MIB + 5), bytearray(MIB)
+    store.put("k", [body])
+    assert read(store, "k") == body
+    count = store.read_cached("k", 1000, memoryview(buffer))
+    if not count:
+        pytest.skip("this file system cannot be asked for what is in memory")
+    assert buffer[:count] == body[1000 : 1000 + count]
+    assert store.read_cached("k", MIB, memoryview(buffer)) in {0, 5}
+    assert store.read_cached("k", MIB + 5, memoryview(buffer)) == 0
+    store.delete(["k"])
+    assert store.read_cached("k", 0, memoryview(buffer)) == store.read_cached("other", 0, memoryview(buffer)) == 0
+
+
 # ---- piece by piece --------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 COLD_READ_BYTES = 1024 * 1024
 """The most that one cold read returns, unless a single batch is larger."""
+COPIED_PER_TURN_BYTES = 2 * COLD_READ_BYTES
+"""The most that is copied from the page cache in one turn of the event loop: some 0.3 ms."""
 MAX_COLD_READS = 8
 MAX_PIECES = 16
 """The most segments that are sent directly in one answer for one partition."""
@@ -107,6 +109,8 @@ class Reader:
         self._executor = executor
         self._arena, self._pinned_max_bytes = arena, pinned_max_bytes
         self._probe = memoryview(bytearray(1))
+        self._copied_bytes = 0
+        """In this turn of the event loop."""
         self._slots = asyncio.Semaphore(MAX_COLD_READS)
         self.cold_reads = 0
         self.cold_bytes = 0
@@ -178,6 +182,8 @@ class Reader:
         if ref is None or ref.seal is not None or not self._has_memory():
             return None
         start, size = self._extent(ref, offset, COLD_READ_BYTES)
+        if not self._may_copy(size):
+            return None
         key, position = ref.object_key, ref.byte_offset + start
         # The last byte first, as files are read ahead in order: memory is not taken in vain.
         if not self._objects.read_cached(key, position + size - 1, self._probe):
@@ -191,6 +197,16 @@ class Reader:
         self.cold_reads += 1
         self.cold_bytes += len(found)
         return [found]
+
+    def _may_copy(self, size_bytes: int) -> bool:
+        """Whether so much may be copied in this turn of the event loop. Beyond it worker threads read."""
+        if not self._copied_bytes:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._copied_bytes += size_bytes
+        return self._copied_bytes <= COPIED_PER_TURN_BYTES
+
+    def _end_turn(self) -> None:
+        self._copied_bytes = 0
 
     async def read_batches(
         self, partition: Partition, offset: int, max_bytes: int, *, gives_up: Callable[[], bool] = lambda: False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from log_parts import ShelvedLog, batch, new_topic
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.log.reader import MAX_COLD_READS, give_offsets
+from penstock.log.reader import COLD_READ_BYTES, MAX_COLD_READS, give_offsets
 from penstock.wire.records import parse_header
 
 
@@ -148,6 +149,59 @@ async def test_who_gives_up_waits_neither_for_memory_nor_behind_those_who_wait_f
     assert done, "there is memory again"
     for one in pending:
         one.cancel()
+
+
+# ---- what is at hand -----------------------------------------------------------------------------------------
+
+
+async def test_memory_and_what_the_store_has_at_once_are_at_hand() -> None:
+    log = empty_log()
+    log.add_segment(*[of_size(10, records=2)] * 3, skip=2)
+    log.add_commit(of_size(10), in_memory=False)
+    log.add_commit(of_size(10), in_memory=True)
+    at_hand = partial(log.reader.at_hand, log.partition)
+    assert joined(at_hand(5, 1)) == joined(log.batches[1:3]), "whole batches, from the one with the offset on"
+    assert at_hand(0, 1000) is None, "there is a gap: the segment does not cover the offset"
+    assert at_hand(8, 1000) is None, "it is in the write-ahead log"
+    assert joined(at_hand(9, 1000)) == log.batches[4]
+    assert log.reader.cold_reads == 1
+
+
+@pytest.mark.parametrize("cached_bytes", [0, 1, 70, 100, 10_000])
+async def test_a_segment_that_is_cached_in_part_is_read_as_far_as_it_is(
+    cached_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = empty_log()
+    log.add_segment(*[of_size(10)] * 3)
+    size, read = len(log.batches[0]), log.objects.read_cached
+
+    def read_cached(key: str, start: int, buffer: memoryview) -> int:
+        return min(read(key, start, buffer), cached_bytes)
+
+    monkeypatch.setattr(log.objects, "read_cached", read_cached)
+    found = log.reader.at_hand(log.partition, 0, 1000)
+    whole = min(cached_bytes // size, 3)
+    assert joined(found) == joined(log.batches[:whole])
+    assert (found is None) == (whole == 0)
+
+
+async def test_little_is_copied_in_one_turn() -> None:
+    log = empty_log()
+    log.add_segment(*[of_size(COLD_READ_BYTES // 2)] * 9)
+    at_hand = partial(log.reader.at_hand, log.partition, max_bytes=1000)
+    assert [at_hand(offset) is not None for offset in (0, 2, 4, 6)] == [True, True, True, False]
+    await asyncio.sleep(0)
+    assert at_hand(6) is not None
+
+
+async def test_what_needs_waiting_for_is_not_at_hand() -> None:
+    log = ShelvedLog(new_topic().partitions[0], cold_bytes=1 << 20, pinned_max_bytes=-1)
+    log.add_segment(of_size(10))
+    assert log.reader.at_hand(log.partition, 0, 1000) is None, "there is no memory"
+    log = empty_log()
+    log.add_segment(of_size(COLD_READ_BYTES), of_size(10))
+    assert log.reader.at_hand(log.partition, 0, 1000) is None, "more than is read at once"
+    assert joined(log.reader.at_hand(log.partition, 1, 1000)) == log.batches[1]
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ class NotedReader:
         return self._reader.at_hand(*args)
 
     async def read_batches(self, *args: Any, **named: Any) -> Any:
+        self._events.append("waiting for records")
         return await self._reader.read_batches(*args, **named)
 
 
@@ -210,6 +211,22 @@ async def test_acknowledgements_are_with_the_database_before_records_are_looked_
         world.events.clear()
         assert await agent.fetch(1, {0: [(0, 1, ACCEPT)]}) == ([(0, 2, 1), (0, 3, 1)], {0: ErrorCode.NONE}, {})
         assert world.events == ["database", "records"]
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_records_of_segments_are_waited_for_only_where_the_store_does_not_have_them_at_once(
+    is_cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(1, records=4) as world:
+        await world.log.compaction.compact_everything()
+        world.log.forget_tail()
+        if not is_cached:
+            monkeypatch.setattr(world.log.objects, "read_cached", lambda *_: 0)
+        agent = await world.agent()
+        assert (await agent.fetch(0)).acquired == [(0, 0, 1), (0, 1, 1)]
+        world.events.clear()
+        assert (await agent.fetch(1, {0: [(0, 1, ACCEPT)]})).acquired == [(0, 2, 1), (0, 3, 1)]
+        assert ("waiting for records" in world.events) == (not is_cached)
 
 
 # --- Acknowledgements come first ---

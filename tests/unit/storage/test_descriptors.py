@@ -52,6 +52,21 @@ def test_a_file_in_use_is_closed_by_its_last_reader(files: list[Path]) -> None:
     table.discard(files[0])
 
 
+def test_a_file_may_be_read_only_if_it_is_open(files: list[Path]) -> None:
+    before, table = opened(), DescriptorTable(limit=1)
+    with table.reading_if_open(files[0]) as descriptor:
+        assert descriptor is None
+    with table.reading(files[0]):
+        pass
+    with table.reading_if_open(files[0]) as descriptor:
+        with table.reading(files[1]), table.reading_if_open(files[0]) as again:
+            assert again is None, "it makes room for another one"
+        assert descriptor is not None
+        assert os.pread(descriptor, 1, 0) == b"0"
+    table.close()
+    assert opened() == before
+
+
 def test_a_discarded_name_is_opened_anew(files: list[Path]) -> None:
     table = DescriptorTable()
     with table.reading(files[0]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.storage.page_cache import PAGE_BYTES, cached_pages, is_cached
+from penstock.storage.page_cache import PAGE_BYTES, cached_pages, is_cached, read
 
 PAGES = 256
 SIZE = PAGES * PAGE_BYTES
@@ -54,6 +54,20 @@ def test_what_was_dropped_is_not_there(fd: int, start: int, length: int) -> None
     if cached_pages(fd, 0, PAGES):
         pytest.skip("this file system keeps what it is told to drop")
     assert not is_cached(fd, start, length)
+
+
+def test_only_what_is_there_is_read(fd: int) -> None:
+    buffer = bytearray(SIZE)
+    os.pread(fd, SIZE, 0)
+    if not is_cached(fd, 0, SIZE):
+        pytest.skip("this file system cannot be asked")
+    assert (read(fd, 0, memoryview(buffer)), buffer) == (SIZE, b"x" * SIZE)
+    assert read(fd, SIZE - 3, memoryview(buffer)) == 3
+    assert read(fd, SIZE, memoryview(buffer)) == 0
+    drop(fd, 0, 0)
+    if cached_pages(fd, 0, PAGES):
+        pytest.skip("this file system keeps what it is told to drop")
+    assert read(fd, 0, memoryview(buffer)) == 0
 
 
 def test_a_hole_of_a_few_pages_is_noticed(fd: int) -> None:
