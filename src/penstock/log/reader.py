@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
 from operator import attrgetter
@@ -18,6 +18,7 @@ from struct import Struct
 from typing import Protocol, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.log.batch_cuts import batch_start, cut, first_batch, whole_batches
 from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
 from penstock.log.sealing import Sealing, StoredRange, read_range, read_span
 from penstock.log.seals import BrokenSeal
@@ -135,9 +136,9 @@ class Reader:
             if view is None:
                 break
             if number == first and spans[number].base_offset < offset:
-                view = view[_batch_start(view, offset) :]
+                view = view[batch_start(view, offset) :]
             if len(view) > max_bytes:
-                view = _whole_batches(view, max_bytes, at_least_one=at_least_one and not found)
+                view = whole_batches(view, max_bytes, at_least_one=at_least_one and not found)
                 if view:
                     found.append(view)
                 break
@@ -190,10 +191,10 @@ class Reader:
             return None
         target, _ = self._arena.reserve(size)
         target = target[: self._objects.read_cached(key, position, target)]
-        skipped, needed = _first_batch(target, offset)
+        skipped, needed = first_batch(target, offset)
         if skipped + needed > len(target):
             return None
-        found = _cut(target, offset, COLD_READ_BYTES)
+        found = cut(target, offset, COLD_READ_BYTES)
         self.cold_reads += 1
         self.cold_bytes += len(found)
         return [found]
@@ -315,7 +316,7 @@ class Reader:
             return position
 
         good = await self._in_thread(read)
-        found = _cut(target[:good], offset, max_bytes)
+        found = cut(target[:good], offset, max_bytes)
         if not found:
             raise CorruptData(f"the batch with offset {offset} is damaged in {first.location}")
         return [found]
@@ -357,7 +358,7 @@ class Reader:
 
         good = await self._in_thread(read)
         try:
-            found = _cut(target[:good], offset, max_bytes)
+            found = cut(target[:good], offset, max_bytes)
         except CorruptData:
             found = target[:0]
         # If another one of them is damaged, this one is returned all the same.
@@ -376,9 +377,9 @@ class Reader:
             )
             if count < size:
                 raise CorruptData(f"{ref.object_key} ends {size - count} bytes before its segment does")
-            skipped, needed = _first_batch(target, offset)
+            skipped, needed = first_batch(target, offset)
             if skipped + needed <= size:
-                return [_cut(target, offset, max_bytes)]
+                return [cut(target, offset, max_bytes)]
             if start + skipped + needed > ref.byte_length:
                 raise CorruptData(f"a batch of {ref.object_key} reaches beyond its segment")
             # The batch with the offset does not fit: read again from its start, as much as it needs.
@@ -451,57 +452,3 @@ def _next_base(partition: Partition, offset: int) -> int:
     spans = partition.spans
     index = bisect_right(spans, offset, key=_by_base_offset)
     return partition.next_offset if index == len(spans) else spans[index].base_offset
-
-
-def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Position, size and last offset of each batch whose header is in the view."""
-    position, end = 0, len(view)
-    while position + HEADER_BYTES <= end:
-        base, length = _HEAD.unpack_from(view, position)
-        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(view, position + _LAST_OFFSET_DELTA_AT)
-        if length < HEADER_BYTES - LENGTH_OVERHEAD:
-            raise CorruptData(f"a stored batch claims a length of {length} bytes")
-        yield position, length + LENGTH_OVERHEAD, base + last_delta
-        position += length + LENGTH_OVERHEAD
-
-
-def _batch_start(view: memoryview, offset: int) -> int:
-    """The start of the batch that contains the offset, or of the first one after it."""
-    for position, _, last_offset in _batches(view):
-        if last_offset >= offset:
-            return position
-    return len(view)
-
-
-def _first_batch(view: memoryview, offset: int) -> tuple[int, int]:
-    """Start and size of the batch with the offset, even if it ends beyond the view."""
-    following = 0
-    for position, size, last_offset in _batches(view):
-        if last_offset >= offset:
-            return position, size
-        following = position + size
-    return following, HEADER_BYTES
-
-
-def _whole_batches(view: memoryview, max_bytes: int, *, at_least_one: bool) -> memoryview:
-    """As many whole batches as fit."""
-    end = 0
-    for position, size, _ in _batches(view):
-        if position + size > max_bytes and (end or not at_least_one):
-            break
-        end = min(position + size, len(view))
-        if end >= max_bytes:
-            break
-    return view[:end]
-
-
-def _cut(view: memoryview, offset: int, max_bytes: int) -> memoryview:
-    """Whole batches, beginning with the one that contains the offset."""
-    start = _batch_start(view, offset)
-    view = view[start:]
-    end = 0
-    for position, size, _ in _batches(view):
-        if position + size > len(view) or (end and position + size > max_bytes):
-            break
-        end = position + size
-    return view[:end]
