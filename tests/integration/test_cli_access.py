@@ -73,6 +73,18 @@ def test_the_first_user_may_do_everything_and_the_next_nothing(alice: Run, bob: 
     assert "Only platform administrators" in alice("env", "list", code=1), "whatever she may do in her cluster"
 
 
+def test_a_user_that_was_deleted_is_let_in_no_more(secured: Secured, alice: Run) -> None:
+    alice("user", "create", "carol", stdin=BOB + "\n")
+    carol = _runner(secured, _login(secured, "carol", BOB))
+    assert carol("topic", "list") == []
+    assert alice("user", "delete", "carol", "--dry-run") == [{"user": "carol", "deleted": False}]
+    gone = alice("user", "delete", "carol", "--yes")
+    assert shape_of(gone) == promised_shape("user", "delete")
+    assert "carol" not in {row["user"] for row in alice("user", "list")}
+    carol("topic", "list", code=1)
+    assert "carol" in alice("user", "delete", "carol", "--yes", code=1)
+
+
 def test_a_role_is_given_and_taken(alice: Run, bob: Run) -> None:
     granted = alice("role", "grant", "developer", "bob", "--prefix", "orders-")
     assert shape_of(granted) == promised_shape("role", "grant")

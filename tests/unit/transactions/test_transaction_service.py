@@ -53,10 +53,10 @@ KEY = (1, "orders")
 class World:
     def __init__(self) -> None:
         self.database = InlineDatabase()
+        self.wal, randomness = MemoryWal(1 << 20), SeededRandomness("txn")
         path = EmbeddedCommitPath(
-            database=self.database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"),
-            seq=0, inline=False,
-        )  # fmt: skip
+            database=self.database, wal=self.wal, clock=SystemClock(), randomness=randomness, seq=0, inline=False
+        )
         self.writer = Writer(arena=Arena(1 << 20), commit_path=path, clock=SystemClock())
         self.service = TransactionService(
             database=self.database, registry=Registry(), writer=self.writer, producer_ids=ProducerIds(self.database),
@@ -328,6 +328,13 @@ async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world
     assert partition.next_offset == total + 1
     assert not partition.transactions
     assert not world.writer._waiting_count
+
+
+async def test_an_end_without_anything_in_it_writes_no_object(world: World) -> None:
+    await world.service.open()
+    producer = (await world.service.init(KEY, InitProducerId(timeout_ms=60_000))).producer
+    ended = await world.service.end(KEY, EndTransaction(producer=producer, commit=False, raises_epoch=True))
+    assert (ended.error, world.wal.places()) == (ErrorCode.NONE, [])
 
 
 async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> None:
