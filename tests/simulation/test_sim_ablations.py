@@ -271,7 +271,7 @@ def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
 
 
 def batches_are_cut(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(reader, "_whole_batches", lambda view, max_bytes, *, at_least_one: view[:max_bytes])
+    patch.setattr(reader, "whole_batches", lambda view, max_bytes, *, at_least_one: view[:max_bytes])
 
 
 # ---- the background --------------------------------------------------------------------------------------------
