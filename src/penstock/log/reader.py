@@ -2,8 +2,8 @@
 
 Recent batches come from memory, without waiting (`tail`). Everything else is a cold read (`read_batches`): WAL objects
 and segments are read on worker threads into memory of their own, which never evicts the tail, unless the store can send
-a range of a segment directly (`stored`, sendfile). Whole batches are returned, beginning with the one that contains the
-offset, and always at least one.
+a range of a segment directly (`stored`, sendfile) or has it in the page cache (`at_hand`). Whole batches are returned,
+beginning with the one that contains the offset, and always at least one.
 """
 
 from __future__ import annotations
@@ -167,8 +167,7 @@ class Reader:
             ref, start, end = following, 0, following.byte_length
         if not pieces:
             return None
-        self.cold_reads += 1
-        self.cold_bytes += sum(map(len, pieces))
+        self._count_cold(pieces)
         return pieces
 
     def at_hand(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview] | None:
@@ -195,8 +194,7 @@ class Reader:
         if skipped + needed > len(target):
             return None
         found = cut(target, offset, COLD_READ_BYTES)
-        self.cold_reads += 1
-        self.cold_bytes += len(found)
+        self._count_cold([found])
         return [found]
 
     def _may_copy(self, size_bytes: int) -> bool:
@@ -242,9 +240,12 @@ class Reader:
                 if attempt == _ATTEMPTS:
                     raise Unavailable(f"offset {offset} keeps moving: {problem}") from problem
                 continue
-            self.cold_reads += 1
-            self.cold_bytes += sum(map(len, found))
+            self._count_cold(found)
             return found
+
+    def _count_cold(self, found: Iterable[Piece]) -> None:
+        self.cold_reads += 1
+        self.cold_bytes += sum(map(len, found))
 
     def _has_memory(self) -> bool:
         """Whether responses that have not been sent leave enough memory."""

@@ -44,11 +44,7 @@ class DescriptorTable:
     @contextmanager
     def reading_if_open(self, path: Path) -> Iterator[int | None]:
         """The same for a file that is open already; None if it is not. Does not block."""
-        with self._lock:
-            entry = self._entries.get(path)
-            if entry is not None:
-                self._entries.move_to_end(path)
-                entry.users += 1
+        entry = self._use_open(path)
         if entry is None:
             yield None
             return
@@ -80,13 +76,18 @@ class DescriptorTable:
                 self._drop(entry)
             self._entries.clear()
 
-    def _acquire(self, path: Path) -> _Entry:
+    def _use_open(self, path: Path) -> _Entry | None:
         with self._lock:
             entry = self._entries.get(path)
             if entry is not None:
                 self._entries.move_to_end(path)
                 entry.users += 1
-                return entry
+            return entry
+
+    def _acquire(self, path: Path) -> _Entry:
+        open_entry = self._use_open(path)
+        if open_entry is not None:
+            return open_entry
         fd = os.open(path, self._flags)
         with self._lock:
             entry = self._entries.get(path)

@@ -20,7 +20,7 @@ PAGE_BYTES = 4096
 _SAMPLED_EVERY = 128 * 1024
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _CACHESTAT = 451
-_probe = bytearray(1)
+_probe = memoryview(bytearray(1))
 _Query = ctypes.c_uint64 * 7
 """The range, then the result, in which the number of cached pages comes first."""
 _ANSWER_AT = 16
@@ -47,7 +47,7 @@ def read(fd: int, start: int, buffer: memoryview) -> int:
         return 0
     try:
         return os.preadv(fd, [buffer], start, _NOWAIT)
-    except OSError:  # As in `_reads_at_once`.
+    except OSError:  # `EAGAIN` if not cached; others where the file system does not support it.
         return 0
 
 
@@ -62,10 +62,7 @@ def cached_pages(fd: int, first: int, count: int) -> int | None:
 
 
 def _reads_at_once(fd: int, position: int) -> bool:
-    try:
-        return os.preadv(fd, [_probe], position, _NOWAIT) == 1
-    except OSError:  # `EAGAIN` if not cached; others where the file system does not support it.
-        return False
+    return read(fd, position, _probe) == 1
 
 
 def _system_call() -> Callable[..., int] | None:
